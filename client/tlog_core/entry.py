@@ -1,0 +1,118 @@
+"""Entries: the bytes that the log hashes as leaves (`spec/entry.md`).
+
+An entry is the RFC 8785 form of a JSON object with the members `commitment`, `origin`, `time`, `v`, `writer`, and, both
+or neither, `writer_sequence` and `writer_signature`.
+"""
+
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tlog_core.commitment import COMMITMENT_BYTES, Commitment
+from tlog_core.encoding import (
+    MAX_JSON_INTEGER,
+    canonical_json,
+    decode_base64,
+    encode_base64,
+    parse_json,
+)
+from tlog_core.errors import MalformedError
+from tlog_core.note import KEY_ID_BYTES, SIGNATURE_BYTES
+from tlog_core.tile import MAX_ENTRY_BYTES
+
+VERSION: Final = 1
+MAX_WRITER_BYTES: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSignature:
+    """A writer's own counter in the segment, and its Ed25519 signature: four bytes of key ID, then 64."""
+
+    sequence: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the log says of one event: the commitment to it, in which log, when in milliseconds, and by whom."""
+
+    commitment: Commitment
+    origin: str
+    time: int
+    writer: str
+    signed: WriterSignature | None = None
+
+    def __bytes__(self) -> bytes:
+        """Return the entry as it is hashed and bundled; MalformedError for values that no entry has."""
+        return canonical_json(self._members())
+
+    def _members(self) -> dict[str, Any]:
+        members: dict[str, Any] = {
+            "commitment": encode_base64(self.commitment),
+            "origin": self.origin,
+            "time": self.time,
+            "v": VERSION,
+            "writer": self.writer,
+        }
+        if self.signed is not None:
+            members["writer_sequence"] = self.signed.sequence
+            members["writer_signature"] = encode_base64(self.signed.signature)
+        return members
+
+
+def parse_entry(raw: bytes) -> Entry:
+    """Return the entry in `raw`; raise MalformedError unless it is exactly an entry's only form."""
+    if len(raw) > MAX_ENTRY_BYTES:
+        raise MalformedError(f"an entry has at most {MAX_ENTRY_BYTES} bytes")
+    members = parse_json(raw)
+    if not isinstance(members, dict) or members.get("v") != VERSION:
+        raise MalformedError(f"not an entry of version {VERSION}")
+    entry = Entry(
+        commitment=Commitment(decode_base64(_text(members, "commitment"), length=COMMITMENT_BYTES)),
+        origin=_text(members, "origin"),
+        time=_number(members, "time"),
+        writer=_text(members, "writer"),
+        signed=_signed(members),
+    )
+    if bytes(entry) != raw:
+        raise MalformedError("an entry is not canonical, or has members that no entry has")
+    return entry
+
+
+def encode_entries(commitments: Iterable[Commitment], *, origin: str, time: int, writer: str) -> list[bytes]:
+    """Return the entries of unsigned events that the log took from one writer at one time."""
+    whole = bytes(Entry(Commitment(bytes(COMMITMENT_BYTES)), origin, time, writer))
+    # The commitment is the first member and of fixed length: what stands around it is the same for each.
+    start = len(b'{"commitment":"')
+    before, after = whole[:start], whole[start + len(encode_base64(bytes(COMMITMENT_BYTES))) :]
+    encode = binascii.b2a_base64
+    return [before + encode(commitment, newline=False) + after for commitment in commitments]
+
+
+def writer_message(*, origin: str, writer: str, sequence: int, commitment: Commitment) -> bytes:
+    """Return what a writer signs: the commitment, bound to this log, this writer and its place in order."""
+    return f"tlog/writer/v1\n{origin}\n{writer}\n{sequence}\n{encode_base64(commitment)}\n".encode()
+
+
+def _signed(members: dict[str, Any]) -> WriterSignature | None:
+    if "writer_sequence" not in members and "writer_signature" not in members:
+        return None
+    return WriterSignature(
+        _number(members, "writer_sequence"),
+        decode_base64(_text(members, "writer_signature"), length=KEY_ID_BYTES + SIGNATURE_BYTES),
+    )
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not value:
+        raise MalformedError(f"{name} is not a string, or is empty")
+    return value
+
+
+def _number(members: dict[str, Any], name: str) -> int:
+    value = members.get(name)
+    if type(value) is not int or not 0 <= value <= MAX_JSON_INTEGER:
+        raise MalformedError(f"{name} is not a whole number from 0 to 2^53-1")
+    return value

@@ -1,0 +1,42 @@
+"""Every error that tlog raises about data and its transport.
+
+    TlogError
+    ├── MalformedError        the bytes are not what the format says
+    ├── SignatureError        no signature by the expected key, or a wrong one
+    ├── ProofError            a Merkle proof or a commitment does not hold
+    ├── InconsistencyError    two signed checkpoints that cannot both be honest; carries both notes
+    └── FetchError            we could not get it, or it was refused; says nothing about its truth
+"""
+
+
+class TlogError(Exception):
+    """The root of all errors below."""
+
+
+class MalformedError(TlogError):
+    """The bytes do not have the form that their specification demands."""
+
+
+class SignatureError(TlogError):
+    """A note is not signed by the expected key, or carries a wrong signature under its name."""
+
+
+class ProofError(TlogError):
+    """A proof does not lead to the root, or a payload does not open its commitment."""
+
+
+class InconsistencyError(TlogError):
+    """A log contradicted itself: it went back, or shows two histories.
+
+    `older` and `newer` are the two signed notes as received: together they are the evidence.
+    """
+
+    def __init__(self, message: str, *, older: bytes, newer: bytes) -> None:
+        """Keep both notes beside the message."""
+        super().__init__(f"{message}\n\n{older.decode()}\n{newer.decode()}")
+        self.older = older
+        self.newer = newer
+
+
+class FetchError(TlogError):
+    """The network, the disk or the server did not give us what we asked for."""

@@ -1,0 +1,187 @@
+"""Receipts: all that is needed, with the log's public key, to show offline that an event was logged (`spec/receipt.md`).
+
+A batch has one receipt for all its entries, from which the writer, who holds the payloads, mints the single ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tlog_core.checkpoint import open_checkpoint
+from tlog_core.commitment import OPENING_BYTES, Opening, commit, verify_commitment
+from tlog_core.encoding import MAX_JSON_INTEGER, canonical_json, decode_base64, encode_base64, parse_json
+from tlog_core.entry import encode_entries, parse_entry
+from tlog_core.errors import MalformedError, ProofError
+from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash
+from tlog_core.note import VerifierKey
+from tlog_core.proof import RangeProof, nodes_of_range, prove_inclusion, verify_inclusion, verify_range
+
+JSON_TYPE: Final = "application/json"
+"""The payload type of an event whose payload is its RFC 8785 form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The entry at `index`, the opening of its commitment, and its inclusion proof under a signed checkpoint."""
+
+    entry: bytes
+    payload_type: str
+    opening: Opening
+    index: int
+    checkpoint: bytes
+    proof: tuple[Hash, ...]
+
+    def __bytes__(self) -> bytes:
+        """Return the receipt as a JSON object, in RFC 8785 form, and a newline."""
+        members = {
+            "checkpoint": self.checkpoint.decode(),
+            "entry": self.entry.decode(),
+            "index": self.index,
+            "opening": encode_base64(self.opening),
+            "payload_type": self.payload_type,
+            "proof": [encode_base64(sibling) for sibling in self.proof],
+        }
+        return canonical_json(members) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReceipt:
+    """The receipt of a batch of JSON events: its entries stand side by side from `first_index` on.
+
+    The log took all of them from `writer` at `time`, in milliseconds. `openings` has one for each event, in order.
+    """
+
+    first_index: int
+    time: int
+    writer: str
+    openings: tuple[Opening, ...]
+    left: tuple[Hash, ...]
+    right: tuple[Hash, ...]
+    checkpoint: bytes
+
+    def __bytes__(self) -> bytes:
+        """Return the receipt as a JSON object, in RFC 8785 form, and a newline."""
+        members = {
+            "checkpoint": self.checkpoint.decode(),
+            "first_index": self.first_index,
+            "left": [encode_base64(subtree) for subtree in self.left],
+            "openings": [encode_base64(opening) for opening in self.openings],
+            "right": [encode_base64(subtree) for subtree in self.right],
+            "time": self.time,
+            "writer": self.writer,
+        }
+        return canonical_json(members) + b"\n"
+
+
+def parse_receipt(raw: bytes) -> Receipt:
+    """Return the receipt in `raw`, with nothing checked but its form; raise MalformedError."""
+    members = _object(raw, {"checkpoint", "entry", "index", "opening", "payload_type", "proof"})
+    return Receipt(
+        entry=_text(members, "entry").encode(),
+        payload_type=_text(members, "payload_type"),
+        opening=Opening(decode_base64(_text(members, "opening"), length=OPENING_BYTES)),
+        index=_number(members, "index"),
+        checkpoint=_text(members, "checkpoint").encode(),
+        proof=_hashes(members, "proof"),
+    )
+
+
+def parse_batch_receipt(raw: bytes) -> BatchReceipt:
+    """Return the receipt of a batch in `raw`, with nothing checked but its form; raise MalformedError."""
+    members = _object(raw, {"checkpoint", "first_index", "left", "openings", "right", "time", "writer"})
+    return BatchReceipt(
+        first_index=_number(members, "first_index"),
+        time=_number(members, "time"),
+        writer=_text(members, "writer"),
+        openings=tuple(map(Opening, _blobs(members, "openings", OPENING_BYTES))),
+        left=_hashes(members, "left"),
+        right=_hashes(members, "right"),
+        checkpoint=_text(members, "checkpoint").encode(),
+    )
+
+
+def verify_receipt(receipt: Receipt, *, key: VerifierKey, payload: bytes | None = None) -> None:
+    """Check a receipt of the log `key`, and that `payload`, if given, is what was logged.
+
+    A JSON payload is checked in its RFC 8785 form (`encoding.canonicalize`). Raises MalformedError, SignatureError, or
+    ProofError.
+    """
+    checkpoint = open_checkpoint(receipt.checkpoint, key)
+    entry = parse_entry(receipt.entry)
+    if entry.origin != checkpoint.origin:
+        raise ProofError(f"the entry belongs to {entry.origin}, not to {checkpoint.origin}")
+    verify_inclusion(
+        leaf=leaf_hash(receipt.entry),
+        index=receipt.index,
+        size=checkpoint.size,
+        proof=receipt.proof,
+        root=checkpoint.root,
+    )
+    if payload is not None:
+        verify_commitment(
+            entry.commitment, opening=receipt.opening, payload_type=receipt.payload_type, payload=payload
+        )
+
+
+def mint_receipts(batch: BatchReceipt, *, payloads: Sequence[bytes], key: VerifierKey) -> list[Receipt]:
+    """Return the single receipt of each event of a batch, after checking the batch against the log's `key`.
+
+    `payloads` are the RFC 8785 forms of the events, in order. Raises MalformedError, SignatureError, or ProofError.
+    """
+    checkpoint = open_checkpoint(batch.checkpoint, key)
+    if len(payloads) != len(batch.openings):
+        raise ProofError(f"the receipt is for {len(batch.openings)} events, not {len(payloads)}")
+    commitments = [
+        commit(opening=opening, payload_type=JSON_TYPE, payload=payload)
+        for opening, payload in zip(batch.openings, payloads, strict=True)
+    ]
+    entries = encode_entries(commitments, origin=checkpoint.origin, time=batch.time, writer=batch.writer)
+    leaves = [leaf_hash(entry) for entry in entries]
+    start, size = batch.first_index, checkpoint.size
+    verify_range(
+        leaves=leaves, start=start, size=size, left=batch.left, right=batch.right, root=checkpoint.root
+    )
+    node = nodes_of_range(leaves=leaves, start=start, proof=RangeProof(size, batch.left, batch.right))
+    return [
+        Receipt(
+            entry=entry,
+            payload_type=JSON_TYPE,
+            opening=opening,
+            index=index,
+            checkpoint=batch.checkpoint,
+            proof=tuple(prove_inclusion(index=index, size=size, node=node)),
+        )
+        for index, (entry, opening) in enumerate(zip(entries, batch.openings, strict=True), start)
+    ]
+
+
+def _object(raw: bytes, names: set[str]) -> dict[str, Any]:
+    members = parse_json(raw)
+    if not isinstance(members, dict) or set(members) != names:
+        raise MalformedError(f"not an object with exactly the members {', '.join(sorted(names))}")
+    return members
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members[name]
+    if not isinstance(value, str) or not value:
+        raise MalformedError(f"{name} is not a string, or is empty")
+    return value
+
+
+def _number(members: dict[str, Any], name: str) -> int:
+    value = members[name]
+    if type(value) is not int or not 0 <= value <= MAX_JSON_INTEGER:
+        raise MalformedError(f"{name} is not a whole number from 0 to 2^53-1")
+    return value
+
+
+def _blobs(members: dict[str, Any], name: str, length: int) -> list[bytes]:
+    values = members[name]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise MalformedError(f"{name} is not a list of strings")
+    return [decode_base64(value, length=length) for value in values]
+
+
+def _hashes(members: dict[str, Any], name: str) -> tuple[Hash, ...]:
+    return tuple(map(Hash, _blobs(members, name, HASH_BYTES)))
