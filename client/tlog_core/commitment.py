@@ -39,9 +39,7 @@ def commit(*, opening: Opening, payload_type: str, payload: bytes) -> Commitment
     return Commitment(hashlib.sha256(framed).digest())
 
 
-def verify_commitment(
-    commitment: Commitment, *, opening: Opening, payload_type: str, payload: bytes
-) -> None:
+def verify_commitment(commitment: Commitment, *, opening: Opening, payload_type: str, payload: bytes) -> None:
     """Check that a payload is the one committed to; raise ProofError, or MalformedError as `commit` does."""
     if commit(opening=opening, payload_type=payload_type, payload=payload) != commitment:
         raise ProofError("the payload is not the one that the entry commits to")

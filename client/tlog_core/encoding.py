@@ -51,11 +51,12 @@ def parse_decimal(text: str) -> int:
     return number
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_json(raw: bytes, *, depth: int = MAX_JSON_DEPTH) -> Any:
     """Return the value of `raw`, which must be JSON that every reader understands alike; raise MalformedError.
 
-    UTF-8 without a byte order mark; no duplicate keys, NaN, infinities or lone surrogates; nesting of at most 64;
-    every number has a canonical form that RFC 8785 can read back (I-JSON, RFC 7493).
+    UTF-8 without a byte order mark; no duplicate keys, NaN, infinities or lone surrogates; nesting of at most `depth`,
+    to be raised only where an event is itself a part of `raw`; every number has a canonical form that RFC 8785 can read
+    back (I-JSON, RFC 7493).
     """
     try:
         text = raw.decode("utf-8")
@@ -63,7 +64,7 @@ def parse_json(raw: bytes) -> Any:
         raise MalformedError(f"not UTF-8 at byte {error.start}; send JSON as UTF-8") from None
     if text.startswith("\ufeff"):
         raise MalformedError("starts with a byte order mark; send JSON without one")
-    _check_depth(text)
+    _check_depth(text, depth)
     try:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_refuse, parse_int=_integer, parse_float=_float
@@ -93,14 +94,14 @@ def canonicalize(raw: bytes) -> bytes:
     return canonical_json(parse_json(raw))
 
 
-def _check_depth(text: str) -> None:
+def _check_depth(text: str, most: int) -> None:
     depth = 0
     for token in _JSON_NESTING.finditer(text):
         first = text[token.start()]
         depth += (first in "[{") - (first in "]}")
-        if depth > MAX_JSON_DEPTH:
+        if depth > most:
             raise MalformedError(
-                f"nests deeper than {MAX_JSON_DEPTH} at character {token.start()}; flatten it or send it as text"
+                f"nests deeper than {most} at character {token.start()}; flatten it or send it as text"
             )
 
 

@@ -45,7 +45,10 @@ class Entry:
 
     def __bytes__(self) -> bytes:
         """Return the entry as it is hashed and bundled; MalformedError for values that no entry has."""
-        return canonical_json(self._members())
+        raw = canonical_json(self._members())
+        if len(self.writer.encode()) > MAX_WRITER_BYTES:
+            raise MalformedError(f"the name of a writer has at most {MAX_WRITER_BYTES} bytes")
+        return raw
 
     def _members(self) -> dict[str, Any]:
         members: dict[str, Any] = {

@@ -1,11 +1,11 @@
 """Every error that tlog raises about data and its transport.
 
-    TlogError
-    ├── MalformedError        the bytes are not what the format says
-    ├── SignatureError        no signature by the expected key, or a wrong one
-    ├── ProofError            a Merkle proof or a commitment does not hold
-    ├── InconsistencyError    two signed checkpoints that cannot both be honest; carries both notes
-    └── FetchError            we could not get it, or it was refused; says nothing about its truth
+TlogError
+├── MalformedError        the bytes are not what the format says
+├── SignatureError        no signature by the expected key, or a wrong one
+├── ProofError            a Merkle proof or a commitment does not hold
+├── InconsistencyError    two signed checkpoints that cannot both be honest; carries both notes
+└── FetchError            we could not get it, or it was refused; says nothing about its truth
 """
 
 

@@ -38,16 +38,9 @@ MAX_NOTE_BYTES: Final = 1_000_000
 MAX_SIGNATURES: Final = 100
 
 _PRIME: Final = 2**255 - 19
+_ORDER_8: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 # The y coordinates of the eight points of small order (RFC 8032 curve): a key among them verifies forged signatures.
-_SMALL_ORDER: Final = frozenset(
-    (
-        0,
-        1,
-        _PRIME - 1,
-        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
-    )
-)
+_SMALL_ORDER: Final = frozenset((0, 1, _PRIME - 1, _ORDER_8, _PRIME - _ORDER_8))
 _SIGNATURE_LINE: Final = re.compile("\u2014 ([^ \n]+) ([A-Za-z0-9+/=]+)\n")
 _CONTROL: Final = re.compile("[\x00-\x09\x0b-\x1f]")
 
@@ -185,9 +178,7 @@ def parse_note(raw: bytes) -> Note:
 def sign_note(text: str, *signers: SignerKey) -> Note:
     """Return the note of `text`, which must end in a newline, signed by each of `signers`."""
     message = text.encode("utf-8")
-    return Note(
-        text, tuple(Signature(key.name, key.verifier.id, key.sign(message)) for key in signers)
-    )
+    return Note(text, tuple(Signature(key.name, key.verifier.id, key.sign(message)) for key in signers))
 
 
 def open_note(raw: bytes, keys: Sequence[VerifierKey]) -> Note:

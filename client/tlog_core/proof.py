@@ -18,6 +18,7 @@ from tlog_core.merkle import (
     Frontier,
     Hash,
     NodeReader,
+    fold,
     node_hash,
     nodes_between,
     range_hash,
@@ -171,6 +172,22 @@ def verify_range(
     for (level, _), subtree in zip(beyond, right, strict=True):
         frontier = frontier.push(level, subtree)
     _match(frontier.root(), root)
+
+
+def root_before(*, index: int, size: int, proof: Sequence[Hash]) -> Hash:
+    """Return the root of the first `index` entries, as the inclusion proof of `index`, verified before, contains it.
+
+    What stands left on the path from a leaf to the root are the peaks of the tree before that leaf. So a receipt shows
+    by itself that its tree extends the tree of the `index` entries before it.
+    """
+    peaks, place, last = [], index, size - 1
+    for sibling in proof:
+        if place & 1 or place == last:
+            peaks.append(sibling)
+            while not place & 1 and place:
+                place, last = place >> 1, last >> 1
+        place, last = place >> 1, last >> 1
+    return fold(peaks[::-1])
 
 
 def nodes_of_range(*, leaves: Sequence[Hash], start: int, proof: RangeProof) -> NodeReader:

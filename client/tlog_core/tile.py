@@ -15,7 +15,9 @@ from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader
 
 TILE_WIDTH: Final = 256
 TILE_HEIGHT: Final = 8
-MAX_LEVEL: Final = 63
+MAX_LEVEL: Final = 7
+"""The highest level that a tree of less than 2^63 entries has."""
+
 MAX_ENTRY_BYTES: Final = 65_535
 
 _PATH: Final = re.compile(r"tile/([0-9]{1,2}|entries)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?")
@@ -64,8 +66,6 @@ def parse_path(path: str) -> Tile | Bundle:
     found = Bundle(index, int(width)) if level == "entries" else Tile(int(level), index, int(width))
     if str(found) != path or not 1 <= found.width <= TILE_WIDTH or found.end() > MAX_INTEGER:
         raise MalformedError("not the path of a tile in its shortest form; see C2SP tlog-tiles")
-    if isinstance(found, Tile) and found.level > MAX_LEVEL:
-        raise MalformedError(f"tile levels end at {MAX_LEVEL}")
     return found
 
 
@@ -76,7 +76,7 @@ def tile_of(level: int, index: int, size: int) -> Tile:
 
 def edge_tiles(size: int) -> list[Tile]:
     """Return the partial tiles of a tree of `size` entries, the lowest level first."""
-    widths = ((level, size >> (TILE_HEIGHT * level)) for level in range(MAX_LEVEL // TILE_HEIGHT + 1))
+    widths = ((level, size >> (TILE_HEIGHT * level)) for level in range(MAX_LEVEL + 1))
     return [
         Tile(level, width // TILE_WIDTH, width % TILE_WIDTH) for level, width in widths if width % TILE_WIDTH
     ]
@@ -140,10 +140,14 @@ class TileTree:
 
     def leaves(self, index: int) -> list[Hash]:
         """Return the leaf hashes of the level-0 tile at `index`; raise ProofError or MalformedError."""
+        if not 0 <= index * TILE_WIDTH < self._size:
+            raise ProofError(f"no leaf tile {index} in a tree of {self._size} entries")
         return self._hashes(tile_of(0, index, self._size))
 
     def node(self, level: int, index: int) -> Hash:
         """Return the hash of a node of the tree; raise ProofError or MalformedError."""
+        if not 0 <= index < self._size >> level:
+            raise ProofError(f"no node ({level}, {index}) in a tree of {self._size} entries")
         return node_in_tiles(lambda tile_level, place: self._hashes(tile_of(tile_level, place, self._size)))(
             level, index
         )

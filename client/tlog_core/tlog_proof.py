@@ -39,10 +39,12 @@ def format_tlog_proof(receipt: Receipt) -> bytes:
 
 def parse_tlog_proof(raw: bytes) -> Receipt:
     """Return the receipt in a tlog-proof file of ours, with nothing checked but its form; raise MalformedError."""
-    head, blank, checkpoint = raw.partition(b"\n\n")
-    lines = _decode(head).split("\n")
-    if lines[0] != HEADER or not blank or len(lines) < 3:
-        raise MalformedError(f"not a tlog-proof: it starts with {HEADER}, and the checkpoint follows an empty line")
+    head, _, checkpoint = _decode(raw).partition("\n\n")
+    lines = head.split("\n")
+    if lines[0] != HEADER or not checkpoint or len(lines) < 3:
+        raise MalformedError(
+            f"not a tlog-proof: it starts with {HEADER}, and the checkpoint follows an empty line"
+        )
     if len(lines) - 3 > MAX_HASHES:
         raise MalformedError(f"a tlog-proof has at most {MAX_HASHES} hashes")
     extra = _extra(_value(lines[1], "extra"))
@@ -51,7 +53,7 @@ def parse_tlog_proof(raw: bytes) -> Receipt:
         payload_type=extra["payload_type"],
         opening=Opening(decode_base64(extra["opening"], length=OPENING_BYTES)),
         index=parse_decimal(_value(lines[2], "index")),
-        checkpoint=checkpoint,
+        checkpoint=checkpoint.encode(),
         proof=tuple(Hash(decode_base64(line, length=HASH_BYTES)) for line in lines[3:]),
     )
     if format_tlog_proof(receipt) != raw:
@@ -59,11 +61,11 @@ def parse_tlog_proof(raw: bytes) -> Receipt:
     return receipt
 
 
-def _decode(head: bytes) -> str:
+def _decode(raw: bytes) -> str:
     try:
-        return head.decode("ascii")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise MalformedError("a tlog-proof is ASCII above its checkpoint") from None
+        raise MalformedError("a tlog-proof is UTF-8") from None
 
 
 def _value(line: str, name: str) -> str:
@@ -77,7 +79,7 @@ def _extra(encoded: str) -> dict[str, str]:
     if (
         not isinstance(members, dict)
         or set(members) != {"entry", "opening", "payload_type"}
-        or not all(isinstance(value, str) for value in members.values())
+        or not all(isinstance(value, str) and value for value in members.values())
     ):
         raise MalformedError("the extra line is not that of a tlog receipt")
     return members

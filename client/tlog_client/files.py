@@ -1,0 +1,127 @@
+"""Events and receipts in files and pipes, as the command reads them; what is wrong with one names its file and line."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tlog_core.encoding import parse_json
+from tlog_core.errors import FetchError, MalformedError
+from tlog_core.note import VerifierKey, parse_verifier
+from tlog_core.receipt import Receipt, parse_receipt
+from tlog_core.tlog_proof import HEADER, parse_tlog_proof
+
+from tlog_client.events import MAX_PAYLOAD_BYTES
+
+JSON_SUFFIX: Final = ".json"
+LINES_SUFFIXES: Final = (".ndjson", ".jsonl")
+MAX_RECEIPT_FILE_BYTES: Final = 4 << 20
+
+_CHUNK_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A piece of input: where it stands, for messages, and its bytes."""
+
+    where: str
+    raw: bytes
+
+
+def read_key(text_or_path: str) -> VerifierKey:
+    """Return the key of a vkey, or of the file that holds one; raise MalformedError or FetchError."""
+    if text_or_path.count("+") >= 2:
+        return parse_verifier(text_or_path.strip())
+    try:
+        return parse_verifier(read_whole(Path(text_or_path)).decode("utf-8").strip())
+    except (MalformedError, UnicodeDecodeError):
+        raise MalformedError(f"{text_or_path} is neither a verifier key nor a file that holds one") from None
+
+
+def read_whole(path: Path, *, limit: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """Return the bytes of a file; raise FetchError, or MalformedError if there are more than `limit`."""
+    with _naming(path), path.open("rb") as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise MalformedError(f"{path} has more than {limit} bytes")
+    return raw
+
+
+def read_events(path: Path) -> Iterator[Line]:
+    """Yield the JSON texts of a file: one of `.json`, one a line of `.ndjson` and `.jsonl`; raise as `read_whole`."""
+    if path.suffix == JSON_SUFFIX:
+        yield Line(str(path), read_whole(path))
+    else:
+        with _naming(path), path.open("rb", buffering=0) as file:
+            yield from read_lines(file, str(path))
+
+
+def read_lines(file: IO[bytes], name: str) -> Iterator[Line]:
+    """Yield the lines of a file or pipe as they come; MalformedError for one longer than an event may be."""
+    # Not the buffered file: a thread that waits in it at the end of the program would hold its lock.
+    read: Callable[[int], bytes] = getattr(file, "raw", file).read
+    rest, number = b"", 0
+    while chunk := read(_CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for number, line in enumerate(lines, number + 1):
+            yield Line(f"{name}:{number}", _bounded(line, f"{name}:{number}"))
+        _bounded(rest, f"{name}:{number + 1}")
+    if rest:
+        yield Line(f"{name}:{number + 1}", rest)
+
+
+def parse_event(line: Line) -> Any:
+    """Return the JSON value of a piece of input; raise MalformedError."""
+    try:
+        return parse_json(line.raw)
+    except MalformedError as error:
+        raise MalformedError(f"{line.where}: {error}") from None
+
+
+def read_receipts(path: Path) -> Iterator[tuple[str, Receipt]]:
+    """Yield where it stands and the receipt, for each in a file: a tlog-proof, one receipt, or one a line."""
+    with _naming(path), path.open("rb") as file:
+        first = file.readline(MAX_RECEIPT_FILE_BYTES)
+        file.seek(0)
+        if first.rstrip() == HEADER.encode() or not _is_receipt(first):
+            yield str(path), _parse_whole(file.read(MAX_RECEIPT_FILE_BYTES), path)
+            return
+        for number, line in enumerate(iter(lambda: file.readline(MAX_RECEIPT_FILE_BYTES), b""), 1):
+            yield f"{path}:{number}", _parse_line(line, f"{path}:{number}")
+
+
+def _is_receipt(raw: bytes) -> bool:
+    try:
+        parse_receipt(raw)
+    except MalformedError:
+        return False
+    return True
+
+
+def _parse_whole(raw: bytes, path: Path) -> Receipt:
+    try:
+        return parse_tlog_proof(raw) if raw.startswith(HEADER.encode()) else parse_receipt(raw)
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error}") from None
+
+
+def _parse_line(raw: bytes, where: str) -> Receipt:
+    try:
+        return parse_receipt(raw)
+    except MalformedError as error:
+        raise MalformedError(f"{where}: {error}") from None
+
+
+def _bounded(line: bytes, where: str) -> bytes:
+    if len(line) > MAX_PAYLOAD_BYTES:
+        raise MalformedError(f"{where}: an event has at most {MAX_PAYLOAD_BYTES} bytes")
+    return line
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(f"{path}: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,247 @@
+"""One segment of a log, as seen by a client that trusts nothing but the key it was given."""
+
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import requests
+from tlog_core.checkpoint import Checkpoint
+from tlog_core.errors import MalformedError, ProofError
+from tlog_core.merkle import Hash, fold
+from tlog_core.note import ED25519, MAX_NOTE_BYTES, VerifierKey, parse_verifier
+from tlog_core.proof import root_before
+from tlog_core.receipt import (
+    JSON_TYPE,
+    Receipt,
+    mint_receipts,
+    parse_batch_receipt,
+    parse_receipt,
+    verify_receipt,
+)
+
+from tlog_client.answers import IndexedEntry, OpenedEntry, parse_consistency
+from tlog_client.errors import OutcomeUnknownError, TransientError
+from tlog_client.events import (
+    NDJSON_TYPE,
+    canonical_event,
+    join_batch,
+    verify_opaque_type,
+    verify_payload_length,
+)
+from tlog_client.heads import Heads, verify_no_rollback
+from tlog_client.snapshot import MAX_PROOF_BYTES, Snapshot
+from tlog_client.state import SignedCheckpoint, StateFile, default_folder, open_signed
+from tlog_client.transport import Backoff, Transport
+
+MAX_RECEIPT_BYTES: Final = 4 << 20
+
+_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Log:
+    """One segment of a log: append to it, read it, follow it. All that is returned was verified against `key`.
+
+    The newest verified checkpoint is kept in the folder `state`, and each one seen must be of the same history. Methods
+    may be called from several threads, and several processes may share a folder. Every method raises, besides what
+    it names, FetchError if there is no answer, RefusedError if the log refuses, and StateError if the folder is damaged;
+    MalformedError, SignatureError or ProofError for an answer that does not hold; InconsistencyError, which carries both
+    signed notes, if the log went back or shows two histories.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: VerifierKey | str,
+        *,
+        state: Path | str | None = None,
+        session: requests.Session | None = None,
+        timeout: float = 30.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Pin a segment: `url` is its prefix, such as `https://log.example/segments/payments`, `key` its verifier key.
+
+        `state` is `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog` unless given. A `session` brings credentials, proxies or
+        certificates, and stays the caller's to close. `timeout` is the longest silence to bear, in seconds. Raises
+        MalformedError for what is no URL or no key of a log.
+        """
+        self.key = parse_verifier(key.strip()) if isinstance(key, str) else key
+        if self.key.type != ED25519:
+            raise MalformedError(f"the key of {self.key.name} is a witness's, not a log's")
+        self._session = requests.Session() if session is None else session
+        self._owns_session = session is None
+        self._transport = Transport(
+            url, session=self._session, timeout=timeout, backoff=Backoff() if backoff is None else backoff
+        )
+        folder = default_folder(os.environ) if state is None else Path(state)
+        self._heads = Heads(StateFile(folder, self.key), self._fetch_consistency)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. The log can be used again and then opens new ones."""
+        if self._owns_session:
+            self._session.close()
+
+    # Writing
+
+    def append(self, event: Any, *, idempotency_key: str | None = None) -> Receipt:
+        """Log one event, any JSON value of at most 1 MiB, and return its receipt.
+
+        The request is repeated, under one key, while the log is out of reach or overloaded; that never logs the event twice. A
+        program that wants to be as safe across its own crashes gives a key of its own, 1 to 255 visible ASCII
+        characters. Raises OutcomeUnknownError when all attempts failed.
+        """
+        return self._append(canonical_event(event), JSON_TYPE, idempotency_key)
+
+    def append_payload(
+        self, payload: bytes, payload_type: str, *, idempotency_key: str | None = None
+    ) -> Receipt:
+        """Log opaque bytes, 1 byte to 1 MiB, of a media type other than JSON; otherwise as `append`."""
+        verify_opaque_type(payload_type)
+        verify_payload_length(payload)
+        return self._append(payload, payload_type, idempotency_key)
+
+    def append_many(self, events: Iterable[Any], *, idempotency_key: str | None = None) -> list[Receipt]:
+        """Log events side by side, all or none of them, and return their receipts in order; otherwise as `append`.
+
+        They are one request, never split: MalformedError for more than 10,000 events or 16 MiB. A `Writer` has no such limit.
+        """
+        payloads = [_canonical(event, place) for place, event in enumerate(events, 1)]
+        return self.append_canonical(payloads, idempotency_key=idempotency_key) if payloads else []
+
+    def append_canonical(
+        self, payloads: Sequence[bytes], *, idempotency_key: str | None = None
+    ) -> list[Receipt]:
+        """As `append_many`, of events that are in RFC 8785 form already (`canonical_event`); at least one."""
+        body = join_batch(payloads)
+        least = self._least_index(idempotency_key)
+        batch = parse_batch_receipt(self._post(body, NDJSON_TYPE, idempotency_key))
+        receipts = mint_receipts(batch, payloads=payloads, key=self.key)
+        _verify_fresh(batch.first_index, least)
+        shown = Checkpoint(self.key.name, batch.first_index, fold(batch.left))
+        self._heads.accept(open_signed(batch.checkpoint, self.key), shown=shown)
+        return receipts
+
+    # Reading
+
+    def verified(self) -> SignedCheckpoint | None:
+        """Return the newest checkpoint verified so far, from disk; None if there was none yet."""
+        return self._heads.newest()
+
+    def checkpoint(self) -> Checkpoint:
+        """Fetch the log's latest checkpoint, check that it extends all that was verified before, and return it."""
+        return self.signed_checkpoint().checkpoint
+
+    def signed_checkpoint(self) -> SignedCheckpoint:
+        """As `checkpoint`, with the signed note as received, and so with whatever cosignatures it has."""
+        # Read before the request: what another thread verifies meanwhile may be newer than the answer.
+        known = self._heads.newest()
+        seen = open_signed(self._transport.get("checkpoint", limit=MAX_NOTE_BYTES), self.key)
+        verify_no_rollback(known, seen)
+        self._heads.accept(seen)
+        return seen
+
+    def consistency(self, older: bytes) -> Checkpoint:
+        """Check that the log's latest checkpoint extends an older one, given as its signed note; return the latest."""
+        known = open_signed(older, self.key)
+        seen = self.signed_checkpoint()
+        verify_no_rollback(known, seen)
+        self._heads.verify_one_history(known, seen)
+        return seen.checkpoint
+
+    def entry(self, index: int) -> OpenedEntry:
+        """Return the entry at `index` with its payload, under the newest verified checkpoint that covers it."""
+        opened, _ = self._snapshot(self._covering(index)).prove(index)
+        return opened
+
+    def prove(self, index: int) -> Receipt:
+        """Return a fresh receipt of the entry at `index` under the log's latest checkpoint."""
+        _, receipt = self._snapshot(self.signed_checkpoint()).prove(index)
+        return receipt
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[OpenedEntry]:
+        """Yield the entries [start, stop) with their payloads; all from `start` on if `stop` is None.
+
+        They are verified against the tiles under the log's latest checkpoint, each before it is yielded; errors come while
+        iterating. FetchError if the log has fewer than `stop` entries.
+        """
+        yield from self._snapshot(self.signed_checkpoint()).entries(start, stop)
+
+    def committed(self, start: int = 0, stop: int | None = None) -> Iterator[IndexedEntry]:
+        """Yield the entries [start, stop) without payloads, for those who may not read them; otherwise as `entries`.
+
+        Only tiles and entry bundles are read, and a bundle at a time is held.
+        """
+        yield from self._snapshot(self.signed_checkpoint()).committed(start, stop)
+
+    def _append(self, payload: bytes, payload_type: str, idempotency_key: str | None) -> Receipt:
+        least = self._least_index(idempotency_key)
+        receipt = parse_receipt(self._post(payload, payload_type, idempotency_key))
+        if receipt.payload_type != payload_type:
+            raise ProofError(
+                f"the receipt is for a payload of type {receipt.payload_type}, not {payload_type}"
+            )
+        verify_receipt(receipt, key=self.key, payload=payload)
+        _verify_fresh(receipt.index, least)
+        seen = open_signed(receipt.checkpoint, self.key)
+        root = root_before(index=receipt.index, size=seen.checkpoint.size, proof=receipt.proof)
+        self._heads.accept(seen, shown=Checkpoint(self.key.name, receipt.index, root))
+        return receipt
+
+    def _post(self, body: bytes, content_type: str, idempotency_key: str | None) -> bytes:
+        key = _new_key() if idempotency_key is None else _checked_key(idempotency_key)
+        try:
+            return self._transport.post(
+                "entries", body, content_type=content_type, idempotency_key=key, limit=MAX_RECEIPT_BYTES
+            )
+        except TransientError as error:
+            raise OutcomeUnknownError(str(error), idempotency_key=key) from error
+
+    def _least_index(self, idempotency_key: str | None) -> int:
+        # Under a key of the caller's the events may be old. Under a fresh one they must come after all that was
+        # verified before: else a log could answer two equal events with one entry.
+        known = self._heads.newest()
+        return known.checkpoint.size if known is not None and idempotency_key is None else 0
+
+    def _covering(self, index: int) -> SignedCheckpoint:
+        known = self._heads.newest()
+        return known if known is not None and index < known.checkpoint.size else self.signed_checkpoint()
+
+    def _snapshot(self, signed: SignedCheckpoint) -> Snapshot:
+        return Snapshot(signed, self._transport)
+
+    def _fetch_consistency(self, old_size: int, new_size: int) -> Sequence[Hash]:
+        raw = self._transport.get(f"proof/consistency/{old_size}/{new_size}", limit=MAX_PROOF_BYTES)
+        return parse_consistency(raw, old_size=old_size, new_size=new_size)
+
+
+def _canonical(event: Any, place: int) -> bytes:
+    try:
+        return canonical_event(event)
+    except MalformedError as error:
+        raise MalformedError(f"event {place}: {error}") from None
+
+
+def _new_key() -> str:
+    return secrets.token_hex(16)
+
+
+def _checked_key(key: str) -> str:
+    if _IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise MalformedError("an idempotency key has 1 to 255 visible ASCII characters")
+    return key
+
+
+def _verify_fresh(index: int, least: int) -> None:
+    if index < least:
+        raise ProofError(f"the receipt is for entry {index}, logged before the events were sent")

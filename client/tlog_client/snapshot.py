@@ -1,0 +1,141 @@
+"""The log as it is at one verified checkpoint: all that is read from it is checked against that checkpoint's root."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from tlog_core.entry import parse_entry
+from tlog_core.errors import FetchError, ProofError
+from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hash
+from tlog_core.proof import verify_inclusion
+from tlog_core.receipt import Receipt
+from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
+
+from tlog_client.answers import (
+    IndexedEntry,
+    OpenedEntry,
+    parse_inclusion,
+    parse_opened,
+    parse_page,
+    verify_opened,
+    verify_origin,
+)
+from tlog_client.state import SignedCheckpoint
+from tlog_client.transport import Transport
+
+MAX_PROOF_BYTES: Final = 16_384
+MAX_ENTRY_ANSWER_BYTES: Final = 8 << 20
+MAX_PAGE_BYTES: Final = 64 << 20
+MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + MAX_ENTRY_BYTES)
+
+
+class Snapshot:
+    """A verified checkpoint, and the way to what it covers."""
+
+    def __init__(self, signed: SignedCheckpoint, transport: Transport) -> None:
+        """Stand on `signed`, which the caller has verified."""
+        self._signed = signed
+        self._origin = signed.checkpoint.origin
+        self._size = signed.checkpoint.size
+        self._transport = transport
+
+    def prove(self, index: int) -> tuple[OpenedEntry, Receipt]:
+        """Return the entry at `index` with its payload, and its receipt; ProofError or MalformedError if one fails."""
+        self._check_range(index, index + 1)
+        raw = self._transport.get(f"entries/{index}", limit=MAX_ENTRY_ANSWER_BYTES)
+        opened = parse_opened(raw, index=index)
+        verify_opened(opened, origin=self._origin)
+        receipt = Receipt(
+            entry=bytes(opened.entry),
+            payload_type=opened.payload_type,
+            opening=opened.opening,
+            index=index,
+            checkpoint=self._signed.note,
+            proof=self._fetch_inclusion(index),
+        )
+        verify_inclusion(
+            leaf=leaf_hash(receipt.entry),
+            index=index,
+            size=self._size,
+            proof=receipt.proof,
+            root=self._signed.checkpoint.root,
+        )
+        return opened, receipt
+
+    def entries(self, start: int, stop: int | None) -> Iterator[OpenedEntry]:
+        """Yield the entries [start, stop), to the end if `stop` is None, with their payloads."""
+        stop = self._check_range(start, stop)
+        tree = self._tree()
+        for place, first, last in _split_by_tile(start, stop):
+            leaves = tree.leaves(place)[first % TILE_WIDTH :][: last - first]
+            yield from self._opened(first, leaves)
+
+    def committed(self, start: int, stop: int | None) -> Iterator[IndexedEntry]:
+        """Yield the entries [start, stop), to the end if `stop` is None, without their payloads."""
+        stop = self._check_range(start, stop)
+        tree = self._tree()
+        for place, first, last in _split_by_tile(start, stop):
+            bundle = self._bundle(place, tree)[first % TILE_WIDTH :][: last - first]
+            for index, raw in enumerate(bundle, first):
+                entry = parse_entry(raw)
+                verify_origin(entry, origin=self._origin)
+                yield IndexedEntry(index, entry)
+
+    def _check_range(self, start: int, stop: int | None) -> int:
+        stop = self._size if stop is None else stop
+        if not 0 <= start <= stop <= self._size:
+            raise FetchError(f"no entries [{start}, {stop}): the log has {self._size} entries")
+        return stop
+
+    def _tree(self) -> TileTree:
+        return TileTree(size=self._size, root=self._signed.checkpoint.root, fetch=self._fetch_tile)
+
+    def _opened(self, start: int, leaves: Sequence[Hash]) -> Iterator[OpenedEntry]:
+        # The log answers with fewer entries than asked for when they are large.
+        index, stop = start, start + len(leaves)
+        while index < stop:
+            for opened in self._fetch_page(index, stop - index):
+                verify_opened(opened, origin=self._origin)
+                _verify_leaf(leaf_hash(bytes(opened.entry)), leaves[index - start], index)
+                yield opened
+                index += 1
+
+    def _bundle(self, place: int, tree: TileTree) -> list[bytes]:
+        width = min(TILE_WIDTH, self._size - place * TILE_WIDTH)
+        raw = self._transport.get(str(Bundle(place, width)), limit=MAX_BUNDLE_BYTES)
+        entries = split_bundle(raw, width)
+        leaves = [leaf_hash(entry) for entry in entries]
+        # The entries of a full bundle make its node in the tile above, so that their own tile need not be fetched.
+        if width == TILE_WIDTH:
+            holds = Frontier().grow(leaves).frontier.root() == tree.node(TILE_HEIGHT, place)
+        else:
+            holds = leaves == tree.leaves(place)
+        if not holds:
+            raise ProofError(
+                f"the entries from {place * TILE_WIDTH} on are not those that the log committed to"
+            )
+        return entries
+
+    def _fetch_inclusion(self, index: int) -> tuple[Hash, ...]:
+        raw = self._transport.get(f"proof/inclusion/{self._size}/{index}", limit=MAX_PROOF_BYTES)
+        return parse_inclusion(raw, index=index, size=self._size)
+
+    def _fetch_page(self, start: int, limit: int) -> list[OpenedEntry]:
+        raw = self._transport.get(f"entries?start={start}&limit={limit}", limit=MAX_PAGE_BYTES)
+        return parse_page(raw, start=start, limit=limit)
+
+    def _fetch_tile(self, tile: Tile) -> bytes:
+        return self._transport.get(str(tile), limit=tile.width * HASH_BYTES)
+
+
+def _split_by_tile(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the index of each leaf tile that [start, stop) touches, and the part of the range under it."""
+    while start < stop:
+        place = start // TILE_WIDTH
+        last = min(stop, (place + 1) * TILE_WIDTH)
+        yield place, start, last
+        start = last
+
+
+def _verify_leaf(leaf: Hash, expected: Hash, index: int) -> None:
+    if leaf != expected:
+        raise ProofError(f"entry {index} is not the one that the log committed to")

@@ -1,0 +1,116 @@
+"""What this machine last verified of a log: one small file a key, holding the signed note of its newest checkpoint.
+
+A client that forgets what it saw cannot notice that the log went back. The file therefore only ever moves forward, also
+when several processes write it, and a broken one stops the client instead of being begun anew.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlog_core.checkpoint import Checkpoint, open_checkpoint
+from tlog_core.errors import FetchError, MalformedError, SignatureError
+from tlog_core.note import VerifierKey
+
+from tlog_client.errors import StateError
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCheckpoint:
+    """A checkpoint, and the signed note that it was opened from, as received."""
+
+    checkpoint: Checkpoint
+    note: bytes
+
+
+def open_signed(note: bytes, key: VerifierKey) -> SignedCheckpoint:
+    """Return the checkpoint of a note after the signature by the log `key`; raise MalformedError or SignatureError."""
+    return SignedCheckpoint(open_checkpoint(note, key), note)
+
+
+def default_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder for state by the XDG rules: `$XDG_STATE_HOME/tlog`, or `~/.local/state/tlog`."""
+    base = Path(environment.get("XDG_STATE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".local" / "state") / "tlog"
+
+
+class StateFile:
+    """The file of one key. Its name is the SHA-256 of the key's text form, in hex."""
+
+    def __init__(self, folder: Path, key: VerifierKey) -> None:
+        """Name the file; it is made when there is something to keep."""
+        self.path = folder / hashlib.sha256(str(key).encode()).hexdigest()
+        self._key = key
+        self._last: SignedCheckpoint | None = None
+
+    def read(self) -> SignedCheckpoint | None:
+        """Return what was last kept, None if nothing ever was; raise StateError, or FetchError for a failing disk."""
+        with _disk(self.path):
+            note = self._note()
+        last = self._last
+        if note is None and last is not None:
+            raise StateError(f"the state file {self.path} has gone while it was in use; put it back")
+        if note is None or (last is not None and note == last.note):
+            return last
+        self._last = self._open(note)
+        return self._last
+
+    def swap(self, old: SignedCheckpoint | None, new: SignedCheckpoint) -> bool:
+        """Put `new` in the place of `old` for good; False if another process was faster, and nothing is changed."""
+        if old is not None and new.checkpoint.size <= old.checkpoint.size:
+            raise AssertionError("the state of a log only moves forward")
+        with _disk(self.path), self._locked():
+            if self._note() != (old and old.note):
+                return False
+            self._replace(new.note)
+        self._last = new
+        return True
+
+    def _note(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _open(self, note: bytes) -> SignedCheckpoint:
+        try:
+            return open_signed(note, self._key)
+        except (MalformedError, SignatureError) as error:
+            raise StateError(
+                f"the state file {self.path} is damaged: {error}; restore it from a backup, or, to trust the log's "
+                "next checkpoint blindly once, remove it"
+            ) from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # A file of its own: the state file is replaced, and a lock on it would go with the old one.
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _replace(self, note: bytes) -> None:
+        # Under the lock, so that one name for the new file is enough. A crash leaves the old file or the new, whole.
+        fresh = self.path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(note)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(f"cannot keep the state of the log in {path.parent}: {error.strerror}") from error

@@ -1,0 +1,184 @@
+"""HTTP to one segment (`spec/http-api.md`): what comes back is bytes of bounded length, or an error.
+
+Nothing here believes an answer. Redirects are not followed: the segment is where its user says it is.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from tlog_core.encoding import parse_decimal, parse_json
+from tlog_core.errors import FetchError, MalformedError
+
+from tlog_client.errors import RefusedError, TransientError
+
+CONNECT_SECONDS: Final = 10.0
+MAX_PROBLEM_BYTES: Final = 65_536
+MAX_DETAIL: Final = 1_000
+RETRY_STATUSES: Final = frozenset({429, 502, 503, 504})
+
+# Small, because a hostile answer may be compressed: one chunk can grow a thousandfold before it is counted.
+_CHUNK_BYTES: Final = 16_384
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often a request is tried, and how long to wait in between, in seconds.
+
+    The wait doubles from `first` on, with jitter, or is what the log asked for if that is longer; never above `longest`.
+    """
+
+    attempts: int = 6
+    first: float = 0.2
+    longest: float = 30.0
+    sleep: Callable[[float], None] = time.sleep
+    jitter: Callable[[], float] = random.random
+
+    def pause(self, attempt: int, *, asked: float) -> None:
+        """Sleep after the failed `attempt`, counted from 0."""
+        wait = self.first * 2**attempt * (0.5 + self.jitter() / 2)
+        self.sleep(min(self.longest, max(asked, wait)))
+
+
+class Transport:
+    """The routes of one segment, below its prefix."""
+
+    def __init__(self, url: str, *, session: requests.Session, timeout: float, backoff: Backoff) -> None:
+        """Take the segment's prefix and the longest silence, in seconds, to bear; raise MalformedError for no URL."""
+        self._url = _check_url(url)
+        self._session = session
+        self._timeout = timeout
+        self._backoff = backoff
+
+    def get(self, path: str, *, limit: int) -> bytes:
+        """Return the answer, at most `limit` bytes; raise FetchError."""
+        headers = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
+        return self._retried(lambda: self._once("GET", path, expected=200, limit=limit, headers=headers))
+
+    def post(self, path: str, body: bytes, *, content_type: str, idempotency_key: str, limit: int) -> bytes:
+        """Return the answer, at most `limit` bytes, to what is safe to send again under its key; raise FetchError."""
+        headers = {
+            "Accept-Encoding": "identity",
+            "Content-Type": content_type,
+            "Idempotency-Key": idempotency_key,
+        }
+        return self._retried(
+            lambda: self._once("POST", path, expected=201, limit=limit, headers=headers, body=body)
+        )
+
+    def _retried(self, once: Callable[[], bytes]) -> bytes:
+        for attempt in range(self._backoff.attempts - 1):
+            try:
+                return once()
+            except TransientError as error:
+                self._backoff.pause(attempt, asked=error.wait)
+        return once()
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        expected: int,
+        limit: int,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> bytes:
+        try:
+            with self._session.request(
+                method,
+                f"{self._url}/{path}",
+                data=body,
+                headers=headers,
+                timeout=(CONNECT_SECONDS, self._timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                if response.status_code == expected:
+                    return _read(response, limit)
+                raise _failure(response, _read(response, MAX_PROBLEM_BYTES))
+        except requests.RequestException as error:
+            raise self._unanswered(error) from error
+
+    def _unanswered(self, error: requests.RequestException) -> FetchError:
+        message = f"no answer from {self._url}: {_cause(error)}"
+        passing = (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        )
+        # A certificate does not become right by asking again.
+        if isinstance(error, passing) and not isinstance(error, requests.exceptions.SSLError):
+            return TransientError(message)
+        return FetchError(message)
+
+
+def _check_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise MalformedError(
+            f"not the URL of a segment: {url}; expected such as https://log.example/segments/payments"
+        )
+    return url.rstrip("/")
+
+
+def _read(response: requests.Response, limit: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > limit:
+            raise FetchError(f"the answer is longer than {limit} bytes")
+    return bytes(body)
+
+
+def _failure(response: requests.Response, body: bytes) -> FetchError:
+    status, problem = response.status_code, _problem(body)
+    detail = _one_line(problem.get("detail")) or f"HTTP status {status}, without a problem document"
+    if status in RETRY_STATUSES:
+        return TransientError(detail, wait=_retry_after(response.headers.get("Retry-After", "")))
+    if not 400 <= status < 500:
+        return FetchError(
+            f"HTTP status {status}: {detail}" if "detail" in problem else f"unexpected {detail}"
+        )
+    line = problem.get("line")
+    return RefusedError(
+        detail,
+        status=status,
+        kind=_one_line(problem.get("type")) or "about:blank",
+        line=line if type(line) is int and line > 0 else None,
+    )
+
+
+def _problem(body: bytes) -> dict[str, Any]:
+    try:
+        problem = parse_json(body)
+    except MalformedError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _one_line(value: Any) -> str:
+    # It may end on a terminal, which obeys control characters.
+    return _UNPRINTABLE.sub(" ", value)[:MAX_DETAIL] if isinstance(value, str) else ""
+
+
+def _retry_after(text: str) -> float:
+    # The form with a date would need a clock that agrees with the log's; the backoff is as good.
+    try:
+        return float(parse_decimal(text))
+    except MalformedError:
+        return 0.0
+
+
+def _cause(error: BaseException) -> str:
+    # What requests says itself is a repr within a repr; the system's own words stand at the bottom.
+    while error.__context__ is not None:
+        error = error.__context__
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

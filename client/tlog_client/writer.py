@@ -1,0 +1,155 @@
+"""Appending in the background, many events a request: the way to keep up with a busy program."""
+
+import threading
+from collections import deque
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from tlog_core.receipt import Receipt
+
+from tlog_client.errors import RefusedError
+from tlog_client.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, canonical_event
+from tlog_client.log import Log
+
+MAX_QUEUE_BYTES: Final = 4 * MAX_BATCH_BYTES
+
+_WATCH_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    payload: bytes
+    future: Future[Receipt]
+
+
+class Writer:
+    """Collects events into batches and appends them to a log, one batch at a time, in the order of their submission.
+
+    Every event submitted gets an answer through its future: a receipt that was verified, or the error that `Log.append_many`
+    raised for its batch. Use it in a `with` statement, which ends when all are answered.
+    """
+
+    def __init__(
+        self, log: Log, *, batch: int = 1_000, linger: float = 0.05, queue: int = 10_000
+    ) -> None:
+        """Send a batch once it has `batch` events (at most 10,000) or its first has waited `linger` seconds.
+
+        At most `queue` events, and 64 MiB of them, wait to be sent. The log stays the caller's to close.
+        """
+        if not 1 <= batch <= MAX_BATCH_EVENTS or queue < 1:
+            raise ValueError(f"a batch has 1 to {MAX_BATCH_EVENTS} events, and the queue room for one at least")
+        self._log = log
+        self._batch = batch
+        self._linger = linger
+        self._queue = queue
+        self._waiting: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._sending: list[_Waiting] = []
+        self._hurried = self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="tlog-writer")
+        self._thread.start()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, event: Any, *, timeout: float | None = None) -> Future[Receipt]:
+        """Queue an event, any JSON value of at most 1 MiB, and return the future of its receipt.
+
+        While the queue is full it waits, `timeout` seconds at most, then raises TimeoutError. MalformedError for what
+        the log would refuse; RuntimeError if the writer is closed.
+        """
+        waiting = _Waiting(canonical_event(event), Future())
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closing or self._has_room(waiting), timeout):
+                raise TimeoutError(f"the queue of {self._queue} events is full")
+            if self._closing:
+                raise RuntimeError("the writer is closed")
+            self._waiting.append(waiting)
+            self._bytes += len(waiting.payload) + 1
+            self._changed.notify_all()
+        return waiting.future
+
+    def flush(self) -> None:
+        """Send what is queued without lingering, and return when all of it is answered; the futures say how."""
+        with self._changed:
+            self._hurried = True
+            futures = [waiting.future for waiting in (*self._sending, *self._waiting)]
+            self._changed.notify_all()
+        wait(futures)
+
+    def close(self) -> None:
+        """Take no more events, and return when those queued are answered. It may be called again."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _has_room(self, waiting: _Waiting) -> bool:
+        if not self._waiting:
+            return True
+        return len(self._waiting) < self._queue and self._bytes + len(waiting.payload) < MAX_QUEUE_BYTES
+
+    def _is_ripe(self) -> bool:
+        full = len(self._waiting) >= self._batch or self._bytes >= MAX_BATCH_BYTES
+        return full or self._hurried or self._closing
+
+    def _run(self) -> None:
+        while batch := self._take():
+            self._send(batch)
+
+    def _take(self) -> list[_Waiting]:
+        # None are left only when the writer is closed.
+        with self._changed:
+            self._sending = []
+            while not self._changed.wait_for(lambda: self._waiting or self._closing, _WATCH_SECONDS):
+                # A program that ends without closing its writer must neither hang here nor lose events.
+                self._closing = not threading.main_thread().is_alive()
+            self._changed.wait_for(self._is_ripe, self._linger)
+            self._sending = self._pop_batch()
+            self._hurried = self._hurried and bool(self._waiting)
+            self._changed.notify_all()
+            return self._sending
+
+    def _pop_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        room = MAX_BATCH_BYTES
+        while self._waiting and len(batch) < self._batch:
+            length = len(self._waiting[0].payload) + 1
+            if length > room:
+                break
+            room -= length
+            self._bytes -= length
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _send(self, batch: list[_Waiting]) -> None:
+        batch = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
+        while batch:
+            try:
+                receipts = self._log.append_canonical([waiting.payload for waiting in batch])
+            except RefusedError as error:
+                # Nothing of the batch was logged: without the event at fault the others may be.
+                at_fault = batch if error.line is None or error.line > len(batch) else [batch.pop(error.line - 1)]
+                _fail(at_fault, error)
+                if at_fault is batch:
+                    return
+            except Exception as error:  # whatever it is, those who wait must hear of it
+                _fail(batch, error)
+                return
+            else:
+                for waiting, receipt in zip(batch, receipts, strict=True):
+                    waiting.future.set_result(receipt)
+                return
+
+
+def _fail(batch: list[_Waiting], error: Exception) -> None:
+    for waiting in batch:
+        waiting.future.set_exception(error)

@@ -1,0 +1,102 @@
+"""From the body of a request to payloads: the media type, the limits, and the canonical form of each event."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Request
+from tlog_core.commitment import MAX_TYPE_BYTES
+from tlog_core.errors import MalformedError
+from tlog_core.receipt import JSON_TYPE
+from werkzeug.http import parse_options_header
+
+from tlog.config import MAX_BATCH_EVENTS, MAX_PAYLOAD_BYTES
+from tlog.errors import LineError, TooLargeError, UnsupportedEncodingError, UnsupportedTypeError
+
+Canonicalize = Callable[[bytes], bytes]
+
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE: Final = re.compile(
+    rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"(?:[ !#-\[\]-~]|\\[ -~])*"))*'
+)
+_KEY: Final = re.compile(r"[!-~]{1,255}")
+_BATCH_TYPES: Final = ("application/x-ndjson", "application/ndjson")
+_FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The payloads of a request, all of one media type, and whether they came as a batch."""
+
+    kind: str
+    payloads: Sequence[bytes]
+    batch: bool
+
+
+def read_events(request: Request, canonicalize: Canonicalize) -> Events:
+    """Return the payloads of a request; raise the error that says what is wrong with it, and where."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedEncodingError("send the body without Content-Encoding")
+    given = request.headers.get("Content-Type", "")
+    essence = _essence(given)
+    body = request.get_data(cache=False)
+    if essence in _BATCH_TYPES:
+        return Events(JSON_TYPE, _batch(body, canonicalize), batch=True)
+    _check_size(body)
+    if essence == JSON_TYPE:
+        payload = canonicalize(body)
+        _check_size(payload)
+        return Events(JSON_TYPE, [payload], batch=False)
+    return Events(given, [body], batch=False)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key of a request, or None if it has none; raise MalformedError."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters")
+    return key
+
+
+def _essence(given: str) -> str:
+    if not given:
+        raise UnsupportedTypeError("there is no Content-Type; for an event send application/json")
+    if len(given) > MAX_TYPE_BYTES or _MEDIA_TYPE.fullmatch(given) is None:
+        raise UnsupportedTypeError("the Content-Type is not a media type of at most 255 bytes (RFC 9110 section 8.3)")
+    if given == JSON_TYPE:
+        return given
+    essence, parameters = parse_options_header(given)
+    if essence in _FORM_TYPES:
+        raise UnsupportedTypeError("a form is not an event; for JSON set Content-Type: application/json")
+    if essence in (JSON_TYPE, *_BATCH_TYPES) and parameters.get("charset", "utf-8").lower() != "utf-8":
+        raise UnsupportedTypeError("JSON is sent as UTF-8")
+    return essence
+
+
+def _batch(body: bytes, canonicalize: Canonicalize) -> list[bytes]:
+    lines = body.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise MalformedError("the batch is empty; send one event a line")
+    if len(lines) > MAX_BATCH_EVENTS:
+        raise TooLargeError(f"a batch has at most {MAX_BATCH_EVENTS} events, not {len(lines)}; split it")
+    return [_line(number, line, canonicalize) for number, line in enumerate(lines, 1)]
+
+
+def _line(number: int, line: bytes, canonicalize: Canonicalize) -> bytes:
+    try:
+        payload = canonicalize(line)
+        if len(line) > MAX_PAYLOAD_BYTES or len(payload) > MAX_PAYLOAD_BYTES:
+            raise TooLargeError(f"line {number}: a payload has at most {MAX_PAYLOAD_BYTES} bytes")
+    except MalformedError as error:
+        raise LineError(number, str(error)) from None
+    return payload
+
+
+def _check_size(payload: bytes) -> None:
+    if not payload:
+        raise MalformedError("the body is empty; send an event")
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise TooLargeError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}")

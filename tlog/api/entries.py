@@ -1,0 +1,143 @@
+"""Writing events, and reading entries with their payloads."""
+
+from typing import Any
+
+import msgspec
+from flask import Response, request
+from tlog_core.encoding import encode_base64
+from tlog_core.proof import prove_inclusion, prove_range
+from tlog_core.receipt import JSON_TYPE
+from tlog_core.tile import TILE_WIDTH
+
+from tlog.access import Action
+from tlog.api.answer import hashes, json_answer, not_beyond, number, page, query
+from tlog.api.body import idempotency_key, read_events
+from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
+from tlog.api.route import Call, Route
+from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
+from tlog.errors import NotFoundError
+from tlog.sequencer import Logged, Submission
+from tlog.store.codec import Payload
+from tlog.submit import append
+
+
+def log_events(call: Call) -> Response:
+    """Answer `POST /segments/<name>/entries`."""
+    key = idempotency_key(request)
+    events = read_events(request, call.services.canonicalize)
+    submission, logged = append(
+        call.segment,
+        writer=call.principal.name,
+        kind=events.kind,
+        payloads=events.payloads,
+        idempotency_key=key,
+    )
+    call.services.metrics.appended()
+    receipt = _batch_receipt(submission, logged) if events.batch else _receipt(submission, logged)
+    return json_answer(receipt, status=201)
+
+
+def read_entry(call: Call, index: str) -> Response:
+    """Answer `GET /segments/<name>/entries/<index>`."""
+    place, size = number("index", index), call.segment.store.head().size
+    if place >= size:
+        raise NotFoundError(f"index is beyond the head; the segment has {size} entries now")
+    return json_answer(_entries(call, place, place + 1)[0])
+
+
+def read_entries(call: Call) -> Response:
+    """Answer `GET /segments/<name>/entries`."""
+    given = query(request, "start", "limit")
+    limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
+    start, size = number("start", given.get("start", "0")), call.segment.store.head().size
+    not_beyond("start", start, size)
+    return json_answer(Entries(_page(call, start, min(start + limit, size))))
+
+
+def _page(call: Call, start: int, end: int) -> list[Entry]:
+    # Run by run, so that large payloads end the page and not the memory.
+    found: list[Entry] = []
+    total = 0
+    while start < end and total < MAX_PAGE_BYTES:
+        stop = min(end, start - start % TILE_WIDTH + TILE_WIDTH)
+        found += _entries(call, start, stop)
+        total += sum(len(bytes(entry.payload)) for entry in found[-(stop - start) :])
+        start = stop
+    return found
+
+
+def _entries(call: Call, start: int, end: int) -> list[Entry]:
+    entries = call.segment.store.entries(start, end)
+    payloads = call.segment.store.payloads(start, end)
+    return [
+        Entry(
+            entry=entry.decode(),
+            index=index,
+            opening=encode_base64(payload.opening),
+            payload=msgspec.Raw(_payload_json(payload)),
+            payload_type=payload.type,
+        )
+        for index, (entry, payload) in enumerate(zip(entries, payloads, strict=True), start)
+    ]
+
+
+def _payload_json(payload: Payload) -> bytes:
+    if payload.type == JSON_TYPE:
+        return payload.data
+    return f'"{encode_base64(payload.data)}"'.encode()
+
+
+def _receipt(submission: Submission, logged: Logged) -> Receipt:
+    proof = prove_inclusion(index=logged.start, size=logged.size, node=logged.node)
+    return Receipt(
+        checkpoint=logged.note.decode(),
+        entry=logged.entries[0].decode(),
+        index=logged.start,
+        opening=encode_base64(submission.payloads[0].opening),
+        payload_type=submission.payloads[0].type,
+        proof=hashes(proof),
+    )
+
+
+def _batch_receipt(submission: Submission, logged: Logged) -> BatchReceipt:
+    end = logged.start + len(logged.entries)
+    proof = prove_range(start=logged.start, end=end, size=logged.size, node=logged.node)
+    return BatchReceipt(
+        checkpoint=logged.note.decode(),
+        first_index=logged.start,
+        left=hashes(proof.left),
+        openings=[encode_base64(payload.opening) for payload in submission.payloads],
+        right=hashes(proof.right),
+        time=logged.time,
+        writer=logged.writer,
+    )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/segments/<segment>/entries",
+        Action.APPEND,
+        log_events,
+        "Log one event, or a batch",
+        gives={201: (Receipt, BatchReceipt)},
+        takes={"application/json": Any, "application/x-ndjson": str, "*/*": bytes},
+    ),
+    Route(
+        "GET",
+        "/segments/<segment>/entries",
+        Action.READ_PAYLOAD,
+        read_entries,
+        "Read entries with their payloads",
+        gives={200: (Entries,)},
+        query=("start", "limit"),
+    ),
+    Route(
+        "GET",
+        "/segments/<segment>/entries/<index>",
+        Action.READ_PAYLOAD,
+        read_entry,
+        "Read an entry with its payload",
+        gives={200: (Entry,)},
+    ),
+)

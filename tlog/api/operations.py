@@ -1,0 +1,45 @@
+"""What operators and their tools ask: liveness, readiness, metrics, and the API's own description."""
+
+from flask import Response
+
+from tlog.access import Action
+from tlog.api.openapi import describe
+from tlog.api.route import Route, Services
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def healthz(_services: Services) -> Response:
+    """Answer `GET /healthz`: the process lives."""
+    return Response(b"ok\n", content_type="text/plain; charset=utf-8")
+
+
+def readyz(services: Services) -> Response:
+    """Answer `GET /readyz`: the control database answers."""
+    services.segments.list(limit=1)
+    return Response(b"ready\n", content_type="text/plain; charset=utf-8")
+
+
+def metrics(services: Services) -> Response:
+    """Answer `GET /metrics`."""
+    return Response(services.metrics.text(), content_type=_METRICS_TYPE)
+
+
+def openapi(services: Services) -> Response:
+    """Answer `GET /openapi.json`."""
+    return Response(describe(services.routes), content_type="application/json")
+
+
+ROUTES = (
+    Route("GET", "/healthz", Action.OPERATE, healthz, "Say that the process lives", gives={200: "text/plain"}),
+    Route(
+        "GET",
+        "/readyz",
+        Action.OPERATE,
+        readyz,
+        "Say whether requests can be served",
+        gives={200: "text/plain"},
+    ),
+    Route("GET", "/metrics", Action.OPERATE, metrics, "Metrics for Prometheus", gives={200: "text/plain"}),
+    Route("GET", "/openapi.json", Action.OPERATE, openapi, "Describe this API", gives={200: "application/json"}),
+)

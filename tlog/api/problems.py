@@ -1,0 +1,73 @@
+"""Errors as RFC 9457 problem documents, and the one table of their statuses."""
+
+from http import HTTPStatus
+
+from flask import Flask, Response, g
+from structlog.typing import FilteringBoundLogger
+from tlog_core.errors import MalformedError
+from werkzeug.exceptions import HTTPException
+
+from tlog import errors
+from tlog.api.models import Problem, encode
+from tlog.config import MAX_BATCH_BYTES
+
+# The first class that an error belongs to decides: type, title, status.
+_TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
+    (MalformedError, "malformed", "Malformed request", 400),
+    (errors.NotFoundError, "not-found", "Not found", 404),
+    (errors.ConflictError, "conflict", "Conflict", 409),
+    (errors.TooLargeError, "too-large", "Too large", 413),
+    (errors.UnsupportedTypeError, "unsupported-type", "Unsupported media type", 415),
+    (errors.UnsupportedEncodingError, "unsupported-encoding", "Unsupported content encoding", 415),
+    (errors.IdempotencyError, "idempotency-mismatch", "Idempotency key used before", 422),
+    (errors.OutcomeUnknownError, "outcome-unknown", "Outcome unknown", 503),
+    (errors.UnavailableError, "unavailable", "Unavailable", 503),
+    (errors.CorruptError, "corrupt", "Stored data is damaged", 500),
+)
+# What the framework refuses before any view runs.
+_HTTP: dict[int, tuple[str, str]] = {
+    404: ("not-found", "there is no such route; see /openapi.json"),
+    405: ("method-not-allowed", "this route has no such method; see the Allow header"),
+    413: ("too-large", f"a request has at most {MAX_BATCH_BYTES} bytes; split it"),
+}
+_RETRY_AFTER_SECONDS = "1"
+
+
+def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
+    """Answer every error of the app with a problem document, and log those that are the server's own fault."""
+
+    def of_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        slug, detail = _HTTP.get(status, ("malformed", error.description or error.name))
+        response = _problem(slug, error.name, status, detail)
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = error.get_response().headers.get("Allow", "")
+        return response
+
+    def of_any(error: Exception) -> Response:
+        for kind, slug, title, status in _TABLE:
+            if isinstance(error, kind):
+                if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    log.error("failed", request_id=g.request_id, exc_info=error)
+                return _problem(slug, title, status, str(error), getattr(error, "line", None))
+        log.error("failed", request_id=g.request_id, exc_info=error)
+        return _problem("internal", "Internal error", 500, "a fault of the server; its log has the request ID")
+
+    app.register_error_handler(HTTPException, of_http)
+    app.register_error_handler(Exception, of_any)
+
+
+def _problem(slug: str, title: str, status: int, detail: str, line: int | None = None) -> Response:
+    problem = Problem(
+        detail=detail,
+        line=line,
+        request_id=g.request_id,
+        status=status,
+        title=title,
+        type=f"urn:tlog:problem:{slug}",
+    )
+    response = Response(encode(problem), status, content_type="application/problem+json")
+    response.headers["Cache-Control"] = "no-store"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
+    return response

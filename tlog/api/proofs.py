@@ -1,0 +1,56 @@
+"""Inclusion and consistency proofs."""
+
+import time
+
+from flask import Response
+from tlog_core.errors import MalformedError
+from tlog_core.proof import prove_consistency, prove_inclusion
+
+from tlog.access import Action
+from tlog.api.answer import IMMUTABLE, hashes, json_answer, not_beyond, number
+from tlog.api.models import ConsistencyProof, InclusionProof
+from tlog.api.route import Call, Route
+
+
+def inclusion(call: Call, size: str, index: str) -> Response:
+    """Answer `GET /segments/<name>/proof/inclusion/<size>/<index>`."""
+    began = time.perf_counter()
+    tree_size, place = number("size", size), number("index", index)
+    if place >= tree_size:
+        raise MalformedError("index is not below size; ask for a larger size")
+    not_beyond("size", tree_size, call.segment.store.head().size)
+    proof = prove_inclusion(index=place, size=tree_size, node=call.segment.nodes.at(tree_size))
+    call.services.metrics.proved(time.perf_counter() - began)
+    return json_answer(InclusionProof(place, hashes(proof), tree_size), caching=IMMUTABLE)
+
+
+def consistency(call: Call, old: str, new: str) -> Response:
+    """Answer `GET /segments/<name>/proof/consistency/<old>/<new>`."""
+    began = time.perf_counter()
+    old_size, new_size = number("old", old), number("new", new)
+    if old_size > new_size:
+        raise MalformedError("old is larger than new; ask the other way round")
+    not_beyond("new", new_size, call.segment.store.head().size)
+    proof = prove_consistency(old_size=old_size, new_size=new_size, node=call.segment.nodes.at(new_size))
+    call.services.metrics.proved(time.perf_counter() - began)
+    return json_answer(ConsistencyProof(new_size, old_size, hashes(proof)), caching=IMMUTABLE)
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/segments/<segment>/proof/inclusion/<size>/<index>",
+        Action.PROVE,
+        inclusion,
+        "Prove that an entry is in the tree of a size",
+        gives={200: (InclusionProof,)},
+    ),
+    Route(
+        "GET",
+        "/segments/<segment>/proof/consistency/<old>/<new>",
+        Action.PROVE,
+        consistency,
+        "Prove that a tree extends an earlier one",
+        gives={200: (ConsistencyProof,)},
+    ),
+)

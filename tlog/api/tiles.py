@@ -1,0 +1,88 @@
+"""The checkpoint, tiles and entry bundles of a segment, as C2SP tlog-tiles serves them."""
+
+import gzip
+
+from flask import Response, request
+from tlog_core.encoding import encode_base64
+from tlog_core.errors import MalformedError
+from tlog_core.tile import TILE_WIDTH, Bundle, join_bundle, parse_path
+
+from tlog.access import Action
+from tlog.api.answer import FRESH, IMMUTABLE
+from tlog.api.route import Call, Route
+from tlog.errors import NotFoundError
+from tlog.store.codec import unpack
+
+_GZIP_LEVEL = 1
+
+
+def checkpoint(call: Call) -> Response:
+    """Answer `GET /segments/<name>/checkpoint`: the same bytes for every caller."""
+    head = call.segment.store.head()
+    response = Response(head.note, content_type="text/plain; charset=utf-8")
+    response.headers["Cache-Control"] = FRESH
+    response.set_etag(encode_base64(head.root))
+    response.make_conditional(request)
+    return response
+
+
+def tile(call: Call, path: str) -> Response:
+    """Answer `GET /segments/<name>/tile/…`."""
+    try:
+        place = parse_path(f"tile/{path}")
+    except MalformedError as error:
+        raise NotFoundError(str(error)) from None
+    if place.end() > (size := call.segment.store.head().size):
+        raise NotFoundError(f"tile is beyond the head; the segment has {size} entries now")
+    if isinstance(place, Bundle):
+        return _bundle(call, place)
+    return _answer(call.segment.nodes.tile(place))
+
+
+def _bundle(call: Call, place: Bundle) -> Response:
+    if place.width == TILE_WIDTH:
+        packed = call.segment.store.packed_bundle(place.index)
+        if _accepts("zstd"):
+            return _answer(packed, "zstd")
+        data = unpack(packed)
+    else:
+        start = place.index * TILE_WIDTH
+        data = join_bundle(call.segment.store.entries(start, start + place.width))
+    if _accepts("gzip"):
+        return _answer(gzip.compress(data, _GZIP_LEVEL, mtime=0), "gzip")
+    response = _answer(data)
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+def _accepts(encoding: str) -> bool:
+    return request.accept_encodings.quality(encoding) > 0 and "Accept-Encoding" in request.headers
+
+
+def _answer(body: bytes, encoding: str | None = None) -> Response:
+    response = Response(body, content_type="application/octet-stream")
+    response.headers["Cache-Control"] = IMMUTABLE
+    if encoding is not None:
+        response.headers["Content-Encoding"] = encoding
+        response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/segments/<segment>/checkpoint",
+        Action.READ_CHECKPOINT,
+        checkpoint,
+        "Read the latest checkpoint (C2SP tlog-checkpoint)",
+        gives={200: "text/plain"},
+    ),
+    Route(
+        "GET",
+        "/segments/<segment>/tile/<path:path>",
+        Action.READ_TILE,
+        tile,
+        "Read a tile or an entry bundle (C2SP tlog-tiles)",
+        gives={200: "application/octet-stream"},
+    ),
+)

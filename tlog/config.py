@@ -1,0 +1,57 @@
+"""Settings and limits, in one place."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tlog.errors import ConfigError
+
+MAX_PAYLOAD_BYTES: Final = 1 << 20
+MAX_BATCH_BYTES: Final = 16 << 20
+MAX_BATCH_EVENTS: Final = 10_000
+MAX_COMMIT_EVENTS: Final = 20_000
+"""How many events one commit takes in, so that a small request never waits for more than one large one."""
+
+MAX_PAGE: Final = 1_000
+DEFAULT_PAGE: Final = 100
+MAX_PAGE_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Where the data is, and how many segments a worker keeps open, and for how long in seconds."""
+
+    data: Path
+    open_segments: int = 64
+    idle_seconds: float = 10.0
+
+    @property
+    def control(self) -> Path:
+        """The database of segments."""
+        return self.data / "control.db"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock says that a server runs on this data."""
+        return self.data / "server.lock"
+
+    def segment(self, segment_id: str) -> Path:
+        """Return the database of the segment of this random ID."""
+        return self.data / "segments" / f"{segment_id}.db"
+
+    def key(self, segment_id: str) -> Path:
+        """Return the file of the segment's signer key."""
+        return self.data / "keys" / f"{segment_id}.key"
+
+
+def from_environment() -> Config:
+    """Return the settings of the variables `TLOG_DATA`, `TLOG_OPEN_SEGMENTS` and `TLOG_IDLE_SECONDS`; ConfigError."""
+    try:
+        return Config(
+            data=Path(os.environ.get("TLOG_DATA", "data")).absolute(),
+            open_segments=int(os.environ.get("TLOG_OPEN_SEGMENTS", "64")),
+            idle_seconds=float(os.environ.get("TLOG_IDLE_SECONDS", "10")),
+        )
+    except ValueError as error:
+        raise ConfigError(f"TLOG_OPEN_SEGMENTS or TLOG_IDLE_SECONDS is not a number: {error}") from None

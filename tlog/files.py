@@ -1,0 +1,43 @@
+"""Small files that are complete and durable, or not there; and the lock that says whose a data folder is."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from tlog.errors import ConfigError
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Make a new file, readable by its owner only, durable with its name when this returns; FileExistsError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_data(path: Path, *, shared: bool) -> int:
+    """Return the descriptor that holds the lock until it is closed; ConfigError if another server holds it.
+
+    The workers of one server share the lock under a foreign WSGI server; `tlog serve` takes it alone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(
+            f"another server runs on {path.parent}; stop it, or choose another folder with --data"
+        ) from None
+    return descriptor

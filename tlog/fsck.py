@@ -1,0 +1,109 @@
+"""`tlog fsck`: recompute everything from the stored bytes and compare it with what was signed."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from tlog_core.commitment import verify_commitment
+from tlog_core.entry import Entry, parse_entry
+from tlog_core.errors import TlogError
+from tlog_core.merkle import leaf_hash
+from tlog_core.note import parse_signer
+from tlog_core.tile import TILE_WIDTH, join_hashes
+
+from tlog.config import Config
+from tlog.errors import ConfigError, CorruptError
+from tlog.segments import open_store
+from tlog.store.codec import Payload
+from tlog.store.connection import DatabaseError
+from tlog.store.control import ControlStore, SegmentRow
+from tlog.store.segment import Head, SegmentStore
+from tlog.tree import EMPTY_TREE, Grown, grow_tree
+
+Progress = Callable[[str, int, int], None]
+"""Is told a segment, how many of its entries are done, and how many there are."""
+
+
+def check(config: Config, names: Sequence[str], progress: Progress) -> Iterator[str]:
+    """Yield a finding, with its place, for each thing that is wrong in these segments, or in all if none is named.
+
+    A segment that a server appends to meanwhile is checked up to its head at the beginning.
+    """
+    if not config.control.exists():
+        raise ConfigError(f"{config.data} holds no log; see --data")
+    control = ControlStore.open(config.control)
+    try:
+        rows = [control.find(name) for name in names] or control.list()
+    finally:
+        control.close()
+    for row in rows:
+        try:
+            yield from _check_segment(config, row, progress)
+        except (TlogError, DatabaseError) as error:
+            yield f"{row.name}: {error}"
+    if not names:
+        yield from _strangers(config, rows)
+
+
+def _check_segment(config: Config, row: SegmentRow, progress: Progress) -> Iterator[str]:
+    yield from _check_key(config, row)
+    store = open_store(config, row)
+    try:
+        yield from (f"{row.name}: {finding}" for finding in store.damage())
+        yield from (f"{row.name}: {finding}" for finding in _check_tree(row, store, store.head(), progress))
+    finally:
+        store.close()
+
+
+def _check_key(config: Config, row: SegmentRow) -> Iterator[str]:
+    try:
+        if str(parse_signer(config.key(row.id).read_text("utf-8")).verifier) != row.vkey:
+            yield f"{row.name}: the key file holds another key"
+    except (OSError, UnicodeDecodeError, TlogError):
+        yield f"{row.name}: the key file cannot be read"
+
+
+def _check_tree(row: SegmentRow, store: SegmentStore, head: Head, progress: Progress) -> Iterator[str]:
+    tree, time = EMPTY_TREE, 0
+    for start in range(0, head.size, TILE_WIDTH):
+        end = min(start + TILE_WIDTH, head.size)
+        entries = store.entries(start, end)
+        for index, (raw, payload) in enumerate(zip(entries, store.payloads(start, end), strict=True), start):
+            try:
+                time = _check_entry(row, raw, payload, time)
+            except TlogError as error:
+                yield f"entry {index}: {error}"
+        grown = grow_tree(tree, [leaf_hash(raw) for raw in entries])
+        yield from _check_tiles(store, grown)
+        tree = grown.tree
+        progress(row.name, end, head.size)
+    if tree.frontier.root() != head.root:
+        yield f"the entries do not make the signed root of size {head.size}"
+    if time > head.time:
+        yield "the head is older than its last entry"
+
+
+def _check_entry(row: SegmentRow, raw: bytes, payload: Payload, time: int) -> int:
+    entry: Entry = parse_entry(raw)
+    if entry.origin != row.origin:
+        raise CorruptError(f"belongs to {entry.origin}")
+    if entry.time < time:
+        raise CorruptError("is older than the entry before it")
+    verify_commitment(entry.commitment, opening=payload.opening, payload_type=payload.type, payload=payload.data)
+    return entry.time
+
+
+def _check_tiles(store: SegmentStore, grown: Grown) -> Iterator[str]:
+    for tile, hashes in grown.tiles:
+        try:
+            if store.tile(tile) != join_hashes(hashes):
+                yield f"{tile} differs from the entries"
+        except CorruptError as error:
+            yield str(error)
+
+
+def _strangers(config: Config, rows: Sequence[SegmentRow]) -> Iterator[str]:
+    """Yield files of segments that no row names: a crash while creating a segment leaves them behind, unused."""
+    known = {row.id for row in rows}
+    for folder in ("segments", "keys"):
+        for path in sorted((config.data / folder).iterdir()):
+            if path.name.split(".")[0] not in known:
+                yield f"{path.relative_to(config.data)} belongs to no segment; it may be deleted"

@@ -1,0 +1,70 @@
+"""What the server counts, for Prometheus."""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+
+
+class Metrics:
+    """The counters of one process; with several, the files of `PROMETHEUS_MULTIPROC_DIR` bring them together."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self._appends = Counter("tlog_appends", "Requests that logged entries.", registry=registry)
+        self._entries = Counter("tlog_entries", "Entries logged.", ["segment"], registry=registry)
+        self._batch = Histogram("tlog_commit_entries", "Entries in one commit.", buckets=_EVENTS, registry=registry)
+        self._commit = Histogram(
+            "tlog_commit_seconds", "Time of one commit, lock to durable.", buckets=_SECONDS, registry=registry
+        )
+        self._proof = Histogram("tlog_proof_seconds", "Time to make one proof.", buckets=_SECONDS, registry=registry)
+        self._size = Gauge(
+            "tlog_segment_size",
+            "Entries in a segment, as of the last commit since the start.",
+            ["segment"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        self._open = Gauge("tlog_open_segments", "Segments open now.", registry=registry, multiprocess_mode="livesum")
+        self._requests = Counter(
+            "tlog_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self._latency = Histogram(
+            "tlog_request_seconds", "Time of one request.", ["route"], buckets=_SECONDS, registry=registry
+        )
+
+    def committed(self, segment: str, events: int, seconds: float, size: int) -> None:
+        """Count a commit: events, seconds, and the size after it."""
+        self._entries.labels(segment).inc(events)
+        self._batch.observe(events)
+        self._commit.observe(seconds)
+        self._size.labels(segment).set(size)
+
+    def opened(self, segments: int) -> None:
+        """Note how many segments are open."""
+        self._open.set(segments)
+
+    def appended(self) -> None:
+        """Count a request that logged entries."""
+        self._appends.inc()
+
+    def proved(self, seconds: float) -> None:
+        """Count a proof."""
+        self._proof.observe(seconds)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """Return all of it in Prometheus' text format, over all worker processes."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

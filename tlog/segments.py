@@ -1,0 +1,285 @@
+"""The segments of a log: creating them, and keeping those in use open, few at a time.
+
+A segment is one row of `control.db`, one database, and one key file. It is open while requests use it, and for a while
+after; ten thousand idle ones cost disk and nothing else.
+"""
+
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from threading import Event, Lock, Thread
+from typing import Final, Protocol
+
+from tlog_core.checkpoint import open_checkpoint
+from tlog_core.errors import MalformedError, TlogError
+from tlog_core.note import SEED_BYTES, SignerKey, parse_signer, parse_verifier, signer_from_seed
+
+from tlog.config import Config
+from tlog.errors import ConfigError, CorruptError, NotFoundError
+from tlog.files import sync_folder, write_durably
+from tlog.nodes import Nodes
+from tlog.sequencer import Sequencer, sign_head
+from tlog.store.connection import DatabaseError
+from tlog.store.control import ControlStore, SegmentRow
+from tlog.store.segment import Head, SegmentStore
+from tlog.tree import EMPTY_TREE
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_MAX_LABELS: Final = 32
+_MAX_LABEL_BYTES: Final = 255
+
+
+class Observer(Protocol):
+    """Who is told what the segments do."""
+
+    def committed(self, segment: str, events: int, seconds: float, size: int) -> None:
+        """Hear of a commit: how many events, in how many seconds, and the size after it."""
+
+    def opened(self, segments: int) -> None:
+        """Hear how many segments are open now."""
+
+
+class _Nobody:
+    """An observer where nobody counts."""
+
+    def committed(self, segment: str, events: int, seconds: float, size: int) -> None:
+        """Hear it, and do nothing."""
+
+    def opened(self, segments: int) -> None:
+        """Hear it, and do nothing."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """An open segment. `users` counts the requests in it, `used` is when the last one left, in seconds."""
+
+    row: SegmentRow
+    signer: SignerKey
+    store: SegmentStore
+    nodes: Nodes
+    sequencer: Sequencer
+    users: int = 0
+    used: float = 0.0
+
+
+def prepare_data(config: Config, log_name: str | None) -> str:
+    """Make the data folder if it is not there, bring its control database up to date, and return the log's name.
+
+    Raises ConfigError if the folder belongs to a log of another name.
+    """
+    for folder in (config.data, config.data / "segments", config.data / "keys"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
+    name = control.log_name()
+    control.close()
+    sync_folder(config.data)
+    return name
+
+
+class Segments:
+    """The segments of one data folder, for the threads of one process."""
+
+    def __init__(self, config: Config, observer: Observer, clock: Callable[[], int]) -> None:
+        """Open the folder that `prepare_data` made. `clock` is in milliseconds."""
+        self._config = config
+        self._observer = observer
+        self._clock = clock
+        self._control = ControlStore.open(config.control)
+        self._log_name = self._control.log_name()
+        self._lock = Lock()
+        self._open: OrderedDict[str, Segment] = OrderedDict()
+        self._closed = Event()
+
+    def create(self, name: str, labels: Mapping[str, str]) -> tuple[SegmentRow, bool]:
+        """Return the segment of this name, and whether it was made now; MalformedError or ConflictError."""
+        _check_name(name)
+        _check_labels(labels)
+        origin = f"{self._log_name}/segments/{name}"
+        signer = signer_from_seed(origin, secrets.token_bytes(SEED_BYTES))
+        row = SegmentRow(
+            name=name,
+            id=secrets.token_hex(16),
+            origin=origin,
+            vkey=str(signer.verifier),
+            labels=tuple(sorted(labels.items())),
+            created=self._clock(),
+        )
+        return self._control.add(row, lambda: self._make_files(row, signer))
+
+    def list(self, *, after: str = "", limit: int = -1) -> list[SegmentRow]:
+        """Return segments in the order of their names; see `ControlStore.list`."""
+        return self._control.list(after=after, limit=limit)
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Segment]:
+        """Give the open segment of this name, which stays open while it is used; NotFoundError, CorruptError."""
+        segment = self._enter(name)
+        try:
+            yield segment
+        finally:
+            self._leave(segment)
+
+    def close_idle(self) -> None:
+        """Close the segments that nobody used for a while, and those beyond the bound that nobody uses now."""
+        horizon = time.monotonic() - self._config.idle_seconds
+        with self._lock:
+            surplus = len(self._open) - self._config.open_segments
+            idle = [
+                segment
+                for place, segment in enumerate(self._open.values())
+                if segment.users == 0 and (segment.used < horizon or place < surplus)
+            ]
+            for segment in idle:
+                del self._open[segment.row.name]
+            self._observer.opened(len(self._open))
+        # Closing may sync to disk, for which nobody has to wait.
+        for segment in idle:
+            segment.store.close()
+
+    def keep_house(self) -> None:
+        """Close idle segments from now on, in a thread that ends with the process."""
+        interval = max(self._config.idle_seconds / 2, 0.1)
+
+        def loop() -> None:
+            while not self._closed.wait(interval):
+                self.close_idle()
+
+        Thread(target=loop, name="housekeeping", daemon=True).start()
+
+    def close(self) -> None:
+        """Close everything; nobody may be using a segment."""
+        self._closed.set()
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].store.close()
+            self._control.close()
+
+    def _enter(self, name: str) -> Segment:
+        with self._lock:
+            segment = self._usable(name)
+            if segment is not None:
+                return segment
+        loaded = self._load(name)
+        with self._lock:
+            # Another thread may have been faster, and then its segment is the one in use.
+            segment = self._usable(name)
+            if segment is None:
+                segment, loaded.users = loaded, 1
+                self._open[name] = loaded
+        if segment is not loaded:
+            loaded.store.close()
+        self.close_idle()
+        return segment
+
+    def _usable(self, name: str) -> Segment | None:
+        segment = self._open.get(name)
+        # After a failed commit the segment is opened anew; whoever still reads from the old one closes it.
+        if segment is None or segment.sequencer.broken:
+            return None
+        segment.users += 1
+        self._open.move_to_end(name)
+        return segment
+
+    def _leave(self, segment: Segment) -> None:
+        with self._lock:
+            segment.users -= 1
+            segment.used = time.monotonic()
+            unused = segment.users == 0 and self._open.get(segment.row.name) is not segment
+        if unused:
+            segment.store.close()
+
+    def _load(self, name: str) -> Segment:
+        if _NAME.fullmatch(name) is None:
+            raise NotFoundError("no such segment")
+        row = self._control.find(name)
+        signer = self._signer(row)
+        store = open_store(self._config, row)
+        return Segment(
+            row=row,
+            signer=signer,
+            store=store,
+            nodes=Nodes(store),
+            sequencer=Sequencer(
+                store,
+                signer,
+                clock=self._clock,
+                on_commit=partial(self._observer.committed, name),
+            ),
+        )
+
+    def _signer(self, row: SegmentRow) -> SignerKey:
+        try:
+            signer = parse_signer(self._config.key(row.id).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, MalformedError):
+            raise CorruptError(f"the key file of {row.name} cannot be read; restore it, or seal the segment") from None
+        if str(signer.verifier) != row.vkey:
+            raise CorruptError(f"the key file of {row.name} holds another key; nothing is signed")
+        return signer
+
+    def _make_files(self, row: SegmentRow, signer: SignerKey) -> None:
+        # Files come first and the row last: what a crash leaves behind is never seen.
+        write_durably(self._config.key(row.id), signer.format().encode())
+        SegmentStore.create(self._config.segment(row.id), sign_head(EMPTY_TREE, row.created, signer))
+        sync_folder(self._config.segment(row.id).parent)
+
+
+def open_store(config: Config, row: SegmentRow) -> SegmentStore:
+    """Return the store of a segment after checking that its head is the one signed; raise CorruptError."""
+    try:
+        store = SegmentStore(config.segment(row.id))
+    except DatabaseError as error:
+        raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from None
+    try:
+        head = store.head()
+        checkpoint = open_checkpoint(head.note, parse_verifier(row.vkey))
+        if (checkpoint.size, checkpoint.root) != (head.size, head.root):
+            raise CorruptError(f"the head of {row.name} is not the one signed")
+    except (DatabaseError, TlogError) as error:
+        store.close()
+        raise CorruptError(f"the database of {row.name} cannot be trusted: {error}; run tlog fsck") from None
+    return store
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise MalformedError("a segment's name has 1 to 63 characters from a-z, 0-9 and -, and does not start with -")
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > _MAX_LABELS:
+        raise MalformedError(f"a segment has at most {_MAX_LABELS} labels")
+    for key, value in labels.items():
+        if _LABEL.fullmatch(key) is None or len(value.encode()) > _MAX_LABEL_BYTES:
+            raise MalformedError(
+                "a label's key has 1 to 63 characters from a-z, 0-9, -, _ and ., its value at most 255 bytes"
+            )
+
+
+def create_segment(config: Config, name: str, labels: Mapping[str, str], log_name: str | None) -> SegmentRow:
+    """Create a segment from outside a server; errors are those of `prepare_data` and `Segments.create`."""
+    prepare_data(config, log_name)
+    segments = Segments(config, _Nobody(), lambda: time.time_ns() // 1_000_000)
+    try:
+        return segments.create(name, labels)[0]
+    finally:
+        segments.close()
+
+
+def read_segments(config: Config) -> Iterator[tuple[SegmentRow, Head]]:
+    """Yield each segment of a data folder with its head, checked against its signature; ConfigError, CorruptError."""
+    if not config.control.exists():
+        raise ConfigError(f"{config.data} holds no log; see --data")
+    control = ControlStore.open(config.control)
+    try:
+        for row in control.list():
+            store = open_store(config, row)
+            yield row, store.head()
+            store.close()
+    finally:
+        control.close()

@@ -1,0 +1,266 @@
+"""The write path of a segment: queued events get an index, join the tree, are signed for and committed.
+
+Group commit: a request puts its events in the queue. The first to find nobody leading becomes the leader, and writes
+for all that are queued, in one transaction; then it hands the lead to the next in the queue. Between processes the
+write lock decides the order: nothing in memory decides an index.
+
+The durability point is the commit at the end of `SegmentStore.write`. Nobody hears of an entry or a signature before.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, groupby
+from threading import Lock
+
+from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from tlog_core.commitment import Commitment
+from tlog_core.entry import encode_entries
+from tlog_core.errors import TlogError
+from tlog_core.merkle import Hash, NodeReader, leaf_hash
+from tlog_core.note import SignerKey
+from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
+
+from tlog.config import MAX_COMMIT_EVENTS
+from tlog.errors import CorruptError, OutcomeUnknownError, UnavailableError
+from tlog.store.codec import Payload
+from tlog.store.connection import DatabaseError
+from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
+from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Events of one request, committed to but not yet logged. `key` is that of `request_key`, or None."""
+
+    writer: str
+    payloads: Sequence[Payload]
+    commitments: Sequence[Commitment]
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Entries from index `start` on, all of one time in milliseconds, under the signed checkpoint of `size` entries.
+
+    `node` gives the nodes that their proofs at that size need.
+    """
+
+    start: int
+    time: int
+    writer: str
+    entries: Sequence[bytes]
+    size: int
+    node: NodeReader
+    note: bytes
+
+
+Outcome = Logged | RequestRow
+"""A submission was logged now, or its key was used before by the request that went there."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A submission in the queue. `woken` is released when there is an outcome, or when this one is to lead."""
+
+    submission: Submission
+    woken: Lock = field(default_factory=Lock)
+    outcome: Outcome | Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.woken.acquire()
+
+    def result(self) -> Outcome:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        if self.outcome is None:
+            raise AssertionError("a submission left the queue without an outcome")
+        return self.outcome
+
+
+def request_key(writer: str, idempotency_key: str) -> bytes:
+    """Return the 32 bytes that stand for a writer's idempotency key."""
+    return hashlib.sha256(f"{writer}\n{idempotency_key}".encode()).digest()
+
+
+def sign_head(tree: Tree, now: int, signer: SignerKey) -> Head:
+    """Return the signed head of a tree at `now`, in milliseconds, after checking the signature just made."""
+    checkpoint = Checkpoint(signer.name, tree.frontier.size, tree.frontier.root())
+    note = bytes(sign_checkpoint(checkpoint, signer))
+    if open_checkpoint(note, signer.verifier) != checkpoint:
+        raise CorruptError("the signature just made is of another checkpoint")
+    return Head(checkpoint.size, now, checkpoint.root, note)
+
+
+class Sequencer:
+    """Appends to one segment. Threads share it; each process has its own."""
+
+    def __init__(
+        self,
+        store: SegmentStore,
+        signer: SignerKey,
+        *,
+        clock: Callable[[], int],
+        on_commit: Callable[[int, float, int], None],
+    ) -> None:
+        """Take a clock in milliseconds, and who is told events, seconds and the new size after each commit."""
+        self._store = store
+        self._signer = signer
+        self._clock = clock
+        self._on_commit = on_commit
+        self._mutex = Lock()
+        self._queue: deque[_Waiting] = deque()
+        self._leading = False
+        self._tree = EMPTY_TREE
+        self.broken = False
+        """Whether a commit failed: the segment is to be closed, and opened anew from what is on disk."""
+
+    def append(self, submission: Submission) -> Outcome:
+        """Log a submission, and return where it went once that is durable and signed for.
+
+        Raises OutcomeUnknownError if the commit failed, UnavailableError if one before it did, and CorruptError if the
+        stored tree is not the signed one.
+        """
+        waiting = _Waiting(submission)
+        with self._mutex:
+            self._queue.append(waiting)
+            leads, self._leading = not self._leading, True
+        if not leads:
+            waiting.woken.acquire()
+        if waiting.outcome is None:
+            self._lead()
+        return waiting.result()
+
+    def _lead(self) -> None:
+        group = self._take_group()
+        try:
+            outcomes = self._commit([waiting.submission for waiting in group])
+            for waiting, outcome in zip(group, outcomes, strict=True):
+                waiting.outcome = outcome
+        except Exception as error:
+            for waiting in group:
+                waiting.outcome = error
+        finally:
+            self._hand_over(group)
+
+    def _take_group(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        keys: set[bytes] = set()
+        events = 0
+        with self._mutex:
+            while self._queue:
+                submission = self._queue[0].submission
+                events += len(submission.payloads)
+                # A key that comes twice waits for the next commit, which finds it in the store.
+                if group and (events > MAX_COMMIT_EVENTS or submission.key in keys):
+                    break
+                group.append(self._queue.popleft())
+                if submission.key is not None:
+                    keys.add(submission.key)
+        return group
+
+    def _hand_over(self, group: Sequence[_Waiting]) -> None:
+        with self._mutex:
+            heir = self._queue[0] if self._queue else None
+            self._leading = heir is not None
+        # The first of the group is the leader itself, which nobody has to wake.
+        for waiting in group[1:]:
+            waiting.woken.release()
+        if heir is not None:
+            heir.woken.release()
+
+    def _commit(self, submissions: Sequence[Submission]) -> Sequence[Outcome]:
+        if self.broken:
+            raise UnavailableError("the segment is being opened anew after a failure; nothing was logged, retry")
+        began = time.perf_counter()
+        try:
+            with self._store.write() as transaction:
+                tree, outcomes = self._write(transaction, submissions)
+        except DatabaseError as error:
+            self.broken = True
+            raise OutcomeUnknownError(
+                "the commit failed, and the outcome is unknown; retry with the same Idempotency-Key"
+            ) from error
+        except TlogError:
+            self.broken = True
+            raise
+        self._tree = tree
+        events = sum(len(outcome.entries) for outcome in outcomes if isinstance(outcome, Logged))
+        if events:
+            self._on_commit(events, time.perf_counter() - began, tree.frontier.size)
+        return outcomes
+
+    def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Outcome]]:
+        old = transaction.head()
+        tree = self._tree_at(transaction, old)
+        rows = [transaction.request(submission.key) if submission.key else None for submission in submissions]
+        fresh = [submission for submission, row in zip(submissions, rows, strict=True) if row is None]
+        if not fresh:
+            return tree, [row for row in rows if row is not None]
+        # Time never goes back, whatever the clock does.
+        now = max(self._clock(), old.time)
+        entries = self._entries(fresh, now)
+        grown = grow_tree(tree, [leaf_hash(entry) for entry in entries])
+        new = sign_head(grown.tree, now, self._signer)
+        logged = _share_out(fresh, entries, old.size, new, grown)
+        transaction.append(old.size, entries, [payload for one in fresh for payload in one.payloads])
+        transaction.put_tiles(grown.tiles)
+        transaction.add_requests(
+            [
+                (submission.key, RequestRow(one.start, len(one.entries), new.size))
+                for submission, one in zip(fresh, logged, strict=True)
+                if submission.key is not None
+            ]
+        )
+        transaction.move_head(old, new)
+        answers = iter(logged)
+        return grown.tree, [row or next(answers) for row in rows]
+
+    def _tree_at(self, transaction: Transaction, head: Head) -> Tree:
+        """Return the tree of the head, from memory as far as that goes, and only if its root is the signed one."""
+        tree, behind = self._tree, head.size - self._tree.frontier.size
+        if 0 < behind <= TILE_WIDTH:
+            entries = transaction.entries(tree.frontier.size, head.size)
+            tree = grow_tree(tree, [leaf_hash(entry) for entry in entries]).tree
+        elif behind:
+            tree = load_tree(head.size, lambda tile: _edge_hashes(transaction, tile))
+        if tree.frontier.size != head.size or tree.frontier.root() != head.root:
+            raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
+        return tree
+
+    def _entries(self, submissions: Sequence[Submission], now: int) -> list[bytes]:
+        entries: list[bytes] = []
+        for writer, group in groupby(submissions, key=lambda submission: submission.writer):
+            commitments = chain.from_iterable(submission.commitments for submission in group)
+            entries += encode_entries(commitments, origin=self._signer.name, time=now, writer=writer)
+        return entries
+
+
+def _share_out(
+    submissions: Sequence[Submission], entries: Sequence[bytes], start: int, head: Head, grown: Grown
+) -> list[Logged]:
+    logged, place = [], 0
+    for submission in submissions:
+        end = place + len(submission.payloads)
+        logged.append(
+            Logged(
+                start=start + place,
+                time=head.time,
+                writer=submission.writer,
+                entries=entries[place:end],
+                size=head.size,
+                node=grown.growth.node,
+                note=head.note,
+            )
+        )
+        place = end
+    return logged
+
+
+def _edge_hashes(transaction: Transaction, tile: Tile) -> list[Hash]:
+    if tile.level:
+        return split_hashes(transaction.tile(tile), tile.width)
+    start = tile.index * TILE_WIDTH
+    return [leaf_hash(entry) for entry in transaction.entries(start, start + tile.width)]

@@ -1,0 +1,1 @@
+"""The only SQL: `control.db` (which segments there are) and one database for each segment."""

@@ -1,0 +1,138 @@
+"""How runs of entries and payloads become the blobs of a row, and back.
+
+Entries are an entry bundle of C2SP tlog-tiles; payloads are framed alike, with their types. Both are compressed by
+zstd. A blob that does not decode raises CorruptError: it was written by us.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import zstandard
+from tlog_core.commitment import OPENING_BYTES, Opening
+from tlog_core.errors import MalformedError
+from tlog_core.tile import TILE_WIDTH, join_bundle, split_bundle
+
+from tlog.errors import CorruptError
+
+_LEVEL: Final = 1
+_MAX_RUN_BYTES: Final = 1 << 20
+# A row is at most one payload of 1 MiB beyond the bound of a run; more means that the size field is damaged.
+_MAX_BLOB_BYTES: Final = 32 << 20
+_LENGTHS: Final = struct.Struct(">HI")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A payload with its media type and the opening of its commitment."""
+
+    opening: Opening
+    type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row: `count` neighbours from index `start` on, encoded."""
+
+    start: int
+    count: int
+    blob: bytes
+    openings: bytes = b""
+
+
+def entry_runs(start: int, entries: Sequence[bytes]) -> list[Run]:
+    """Return the rows of entries from `start` on, cut at each multiple of 256."""
+    return [Run(place, len(part), _pack(join_bundle(part))) for place, part in _cut(start, entries)]
+
+
+def payload_runs(start: int, payloads: Sequence[Payload]) -> list[Run]:
+    """Return the rows of payloads from `start` on, cut at each multiple of 256 and at 1 MiB."""
+    runs = []
+    for aligned, group in _cut(start, payloads):
+        place = aligned
+        for part in _cut_large(group):
+            openings = b"".join(payload.opening for payload in part)
+            runs.append(Run(place, len(part), _pack(_join(part)), openings))
+            place += len(part)
+    return runs
+
+
+def decode_entries(blob: bytes, count: int) -> list[bytes]:
+    """Return the entries of a row."""
+    try:
+        return split_bundle(unpack(blob), count)
+    except MalformedError as error:
+        raise CorruptError(f"a stored entry bundle: {error}") from None
+
+
+def decode_payloads(blob: bytes, openings: bytes) -> list[Payload]:
+    """Return the payloads of a row."""
+    payloads = list(_split(unpack(blob)))
+    if len(payloads) * OPENING_BYTES != len(openings):
+        raise CorruptError("a stored run of payloads has another number of openings")
+    return [
+        Payload(Opening(openings[place * OPENING_BYTES : (place + 1) * OPENING_BYTES]), kind, data)
+        for place, (kind, data) in enumerate(payloads)
+    ]
+
+
+def unpack(blob: bytes) -> bytes:
+    """Return what a zstd frame of ours holds."""
+    try:
+        if not 0 <= zstandard.frame_content_size(blob) <= _MAX_BLOB_BYTES:
+            raise CorruptError("a stored blob has an impossible size")
+        return zstandard.ZstdDecompressor().decompress(blob)
+    except zstandard.ZstdError as error:
+        raise CorruptError(f"a stored blob does not decompress: {error}") from None
+
+
+def _pack(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(data)
+
+
+def _cut(start: int, items: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    end = start + len(items)
+    while start < end:
+        stop = min(end, start - start % TILE_WIDTH + TILE_WIDTH)
+        yield start, items[len(items) - (end - start) : len(items) - (end - stop)]
+        start = stop
+
+
+def _cut_large(payloads: Sequence[Payload]) -> Iterator[Sequence[Payload]]:
+    first, total = 0, 0
+    for place, payload in enumerate(payloads):
+        if place > first and total + len(payload.data) > _MAX_RUN_BYTES:
+            yield payloads[first:place]
+            first, total = place, 0
+        total += len(payload.data)
+    yield payloads[first:]
+
+
+def _join(payloads: Sequence[Payload]) -> bytes:
+    pieces: list[bytes] = []
+    for payload in payloads:
+        pieces += (
+            _LENGTHS.pack(len(payload.type), len(payload.data)),
+            payload.type.encode("ascii"),
+            payload.data,
+        )
+    return b"".join(pieces)
+
+
+def _split(data: bytes) -> Iterator[tuple[str, bytes]]:
+    place = 0
+    try:
+        while place < len(data):
+            type_length, length = _LENGTHS.unpack_from(data, place)
+            middle = place + _LENGTHS.size + type_length
+            kind = data[place + _LENGTHS.size : middle].decode("ascii")
+            place = middle + length
+            if place > len(data):
+                raise CorruptError("a stored run of payloads ends within one")
+            yield kind, data[middle:place]
+    except (struct.error, UnicodeDecodeError) as error:
+        raise CorruptError(f"a stored run of payloads: {error}") from None

@@ -1,0 +1,60 @@
+"""Connections to SQLite with durable settings, each read back before use."""
+
+from pathlib import Path
+from typing import Final
+
+from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where there is one
+
+from tlog.errors import ConfigError
+
+Connection = sqlite3.Connection
+
+DatabaseError = sqlite3.Error
+"""What any statement may raise."""
+
+_MINIMUM_VERSION: Final = (3, 51, 3)
+# A commit is durable when it returns (WAL, FULL), damage shows early, what is deleted is overwritten.
+_SETTINGS: Final = {
+    "journal_mode": "wal",
+    "synchronous": 2,
+    "fullfsync": 1,
+    "checkpoint_fullfsync": 1,
+    "foreign_keys": 1,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+    "mmap_size": 0,
+    "secure_delete": 1,
+    "busy_timeout": 30_000,
+}
+
+
+def connect(path: Path, *, create: bool = False) -> Connection:
+    """Return a connection that may write, with transactions begun by hand; it may move between threads.
+
+    Raises ConfigError if SQLite is too old or refuses a setting, and DatabaseError if there is no database at `path`.
+    """
+    if sqlite3.sqlite_version_info < _MINIMUM_VERSION:
+        raise ConfigError(
+            f"SQLite {sqlite3.sqlite_version} can lose a commit (the WAL-reset bug); 3.51.3 or later is needed"
+        )
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    for name, value in _SETTINGS.items():
+        row = connection.execute(f"pragma {name} = {value}").fetchone()
+        row = row or connection.execute(f"pragma {name}").fetchone()
+        # There is no answer about mmap where SQLite was built without it, which is as good as 0.
+        if row is not None and row[0] != value:
+            connection.close()
+            raise ConfigError(f"SQLite answers {name} = {row[0]}, and {value} is needed; see spec/decisions")
+    return connection
+
+
+def connect_reader(path: Path) -> Connection:
+    """Return a connection that only reads; errors as for `connect`."""
+    connection = connect(path)
+    connection.execute("pragma query_only = 1")
+    return connection

@@ -1,0 +1,267 @@
+"""The database of one segment: head, entries, payloads, tiles, and the requests that had an idempotency key."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, LifoQueue
+from typing import TypeVar
+
+from tlog_core.merkle import HASH_BYTES, Hash
+from tlog_core.tile import TILE_WIDTH, Tile, join_hashes
+
+from tlog.errors import CorruptError, NotFoundError
+from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
+from tlog.store.connection import Connection, DatabaseError, connect, connect_reader
+from tlog.store.schema import migrate_segment
+
+_SPARE_READERS = 4
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The latest state: size, the time of the last entry in milliseconds, root, and the signed checkpoint."""
+
+    size: int
+    time: int
+    root: Hash
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """Where a request with an idempotency key went: its entries, and the size of the tree it was answered from."""
+
+    start: int
+    count: int
+    size: int
+
+
+class Transaction:
+    """What may be read and written under the write lock. Made by `SegmentStore.write`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def head(self) -> Head:
+        """Return the head; nobody can move it until this transaction ends."""
+        return _head(self._connection)
+
+    def entries(self, start: int, end: int) -> list[bytes]:
+        """Return the entries of [start, end)."""
+        return _entries(self._connection, start, end)
+
+    def tile(self, tile: Tile) -> bytes:
+        """Return the hashes of a stored tile."""
+        return _tile(self._connection, tile)
+
+    def request(self, key: bytes) -> RequestRow | None:
+        """Return where the request of this 32-byte key went, if there was one."""
+        row = self._connection.execute("select start, count, size from request where key = ?", [key]).fetchone()
+        return RequestRow(*row) if row else None
+
+    def add_requests(self, rows: Sequence[tuple[bytes, RequestRow]]) -> None:
+        """Remember where requests went."""
+        self._connection.executemany(
+            "insert into request (key, start, count, size) values (?, ?, ?, ?)",
+            [(key, row.start, row.count, row.size) for key, row in rows],
+        )
+
+    def append(self, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:
+        """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""
+        packed = start - start % TILE_WIDTH
+        if packed < start and start + len(entries) >= packed + TILE_WIDTH:
+            entries = [*self.entries(packed, start), *entries]
+            payloads = [*_payloads(self._connection, packed, start), *payloads]
+            self._connection.execute("delete from bundle where start >= ?", [packed])
+            self._connection.execute("delete from payload where start >= ?", [packed])
+            start = packed
+        self._connection.executemany(
+            "insert into bundle (start, count, entries) values (?, ?, ?)",
+            [(run.start, run.count, run.blob) for run in entry_runs(start, entries)],
+        )
+        self._connection.executemany(
+            "insert into payload (start, count, openings, payloads) values (?, ?, ?, ?)",
+            [(run.start, run.count, run.openings, run.blob) for run in payload_runs(start, payloads)],
+        )
+
+    def put_tiles(self, tiles: Sequence[tuple[Tile, Sequence[Hash]]]) -> None:
+        """Store tiles, each in the place of its narrower self."""
+        self._connection.executemany(
+            "insert into tile (level, place, hashes) values (?, ?, ?)"
+            " on conflict do update set hashes = excluded.hashes where length(hashes) < length(excluded.hashes)",
+            [(tile.level, tile.index, join_hashes(hashes)) for tile, hashes in tiles],
+        )
+
+    def move_head(self, old: Head, new: Head) -> None:
+        """Replace the head; raise CorruptError if it is no longer `old`, which the write lock rules out."""
+        moved = self._connection.execute(
+            "update head set size = ?, time = ?, root = ?, note = ? where size = ? and root = ?",
+            [new.size, new.time, new.root, new.note, old.size, old.root],
+        )
+        if moved.rowcount != 1:
+            raise CorruptError("the head moved under the write lock")
+
+
+class SegmentStore:
+    """One segment's database: one connection that writes, and as many that read as there are readers at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database; DatabaseError if there is none."""
+        self._path = path
+        self._writer = connect(path)
+        self._readers: LifoQueue[Connection] = LifoQueue()
+        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+
+    @classmethod
+    def create(cls, path: Path, head: Head) -> None:
+        """Make the database of a segment without entries, durable when this returns."""
+        connection = connect(path, create=True)
+        try:
+            migrate_segment(connection)
+            connection.execute(
+                "insert into head (one, size, time, root, note) values (1, ?, ?, ?, ?)",
+                [head.size, head.time, head.root, head.note],
+            )
+        finally:
+            connection.close()
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Run a write transaction, which is durable when this returns, or rolled back if the block raised.
+
+        One process at a time: the file lock queues where SQLite would poll. If the commit itself fails its outcome is
+        unknown: DatabaseError, and the store is to be closed and opened anew.
+        """
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._writer.execute("begin immediate")
+            try:
+                yield Transaction(self._writer)
+            except BaseException:
+                with suppress(DatabaseError):
+                    self._writer.execute("rollback")
+                raise
+            self._writer.execute("commit")
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def head(self) -> Head:
+        """Return the head as it is now."""
+        with self._reading() as connection:
+            return _head(connection)
+
+    def entries(self, start: int, end: int) -> list[bytes]:
+        """Return the entries of [start, end), which must be below the head; CorruptError if one is missing."""
+        with self._reading() as connection:
+            return _entries(connection, start, end)
+
+    def packed_bundle(self, index: int) -> bytes:
+        """Return the full entry bundle at `index` as its zstd frame; NotFoundError if it is not full."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "select entries from bundle where start = ? and count = ?", [index * TILE_WIDTH, TILE_WIDTH]
+            ).fetchone()
+        if row is None:
+            raise NotFoundError("no such entry bundle")
+        return bytes(row[0])
+
+    def payloads(self, start: int, end: int) -> list[Payload]:
+        """Return the payloads of [start, end), which must be below the head; CorruptError if one is missing."""
+        with self._reading() as connection:
+            return _payloads(connection, start, end)
+
+    def tile(self, tile: Tile) -> bytes:
+        """Return the hashes of a stored tile: a full one, or one above level 0; CorruptError if it is missing."""
+        with self._reading() as connection:
+            return _tile(connection, tile)
+
+    def damage(self) -> list[str]:
+        """Return what SQLite itself finds wrong with the file; it sees no flipped bit within a blob."""
+        with self._reading() as connection:
+            answers = [str(row[0]) for row in connection.execute("pragma integrity_check")]
+        return [] if answers == ["ok"] else answers
+
+    def close(self) -> None:
+        """Close every connection; nobody may be using the store."""
+        self._writer.close()
+        with suppress(Empty):
+            while True:
+                self._readers.get_nowait().close()
+        os.close(self._lock)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            connection = self._readers.get_nowait()
+        except Empty:
+            connection = connect_reader(self._path)
+        try:
+            yield connection
+        finally:
+            if self._readers.qsize() < _SPARE_READERS:
+                self._readers.put(connection)
+            else:
+                connection.close()
+
+
+def _head(connection: Connection) -> Head:
+    row = connection.execute("select size, time, root, note from head").fetchone()
+    if row is None:
+        raise CorruptError("the segment has no head")
+    size, time, root, note = row
+    return Head(size, time, Hash(root), note)
+
+
+def _runs(start: int, end: int) -> list[int]:
+    # A run starts at most 255 places before any index in it, since none crosses a multiple of 256.
+    return [start - start % TILE_WIDTH, end]
+
+
+def _entries(connection: Connection, start: int, end: int) -> list[bytes]:
+    rows = connection.execute(
+        "select start, count, entries from bundle where start >= ? and start < ? order by start",
+        _runs(start, end),
+    )
+    return _between(
+        start,
+        end,
+        ((first, decode_entries(blob, count)) for first, count, blob in rows if first + count > start),
+    )
+
+
+def _payloads(connection: Connection, start: int, end: int) -> list[Payload]:
+    rows = connection.execute(
+        "select start, count, openings, payloads from payload where start >= ? and start < ? order by start",
+        _runs(start, end),
+    )
+    return _between(
+        start,
+        end,
+        ((first, decode_payloads(blob, openings)) for first, count, openings, blob in rows if first + count > start),
+    )
+
+
+def _between(start: int, end: int, runs: Iterator[tuple[int, list[T]]]) -> list[T]:
+    found: list[T] = []
+    for first, items in runs:
+        if first > start + len(found):
+            break
+        found += items[start + len(found) - first : end - first]
+    if len(found) != end - start:
+        raise CorruptError(f"entry {start + len(found)} is missing from the store")
+    return found
+
+
+def _tile(connection: Connection, tile: Tile) -> bytes:
+    row = connection.execute(
+        "select hashes from tile where level = ? and place = ?", [tile.level, tile.index]
+    ).fetchone()
+    hashes = bytes(row[0][: tile.width * HASH_BYTES]) if row else b""
+    if len(hashes) != tile.width * HASH_BYTES:
+        raise CorruptError(f"{tile} is missing from the store")
+    return hashes

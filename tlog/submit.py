@@ -1,0 +1,80 @@
+"""From payloads to entries: commit to each, have them sequenced, or recall what the same request logged before."""
+
+import os
+from collections.abc import Sequence
+
+from tlog_core.checkpoint import Checkpoint, sign_checkpoint
+from tlog_core.commitment import OPENING_BYTES, Opening, commit
+from tlog_core.entry import parse_entry
+from tlog_core.merkle import range_hash
+from tlog_core.proof import prove_consistency, verify_consistency
+
+from tlog.errors import CorruptError, IdempotencyError
+from tlog.segments import Segment
+from tlog.sequencer import Logged, Submission, request_key
+from tlog.store.codec import Payload
+from tlog.store.segment import RequestRow
+
+
+def append(
+    segment: Segment, *, writer: str, kind: str, payloads: Sequence[bytes], idempotency_key: str | None
+) -> tuple[Submission, Logged]:
+    """Log payloads of one media type, all or none, and return them with where they are.
+
+    Raises IdempotencyError if the key came with other events before, and what `Sequencer.append` raises.
+    """
+    openings = os.urandom(OPENING_BYTES * len(payloads))
+    opened = [
+        Payload(Opening(openings[place * OPENING_BYTES : (place + 1) * OPENING_BYTES]), kind, payload)
+        for place, payload in enumerate(payloads)
+    ]
+    submission = Submission(
+        writer=writer,
+        payloads=opened,
+        commitments=[commit(opening=one.opening, payload_type=one.type, payload=one.data) for one in opened],
+        key=None if idempotency_key is None else request_key(writer, idempotency_key),
+    )
+    outcome = segment.sequencer.append(submission)
+    if isinstance(outcome, RequestRow):
+        return _recall(segment, submission, outcome)
+    return submission, outcome
+
+
+def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[Submission, Logged]:
+    """Return what was logged under the key before, if it is what is submitted now: the same receipt comes out."""
+    end = row.start + row.count
+    stored = segment.store.payloads(row.start, end)
+    if [(one.type, one.data) for one in stored] != [(one.type, one.data) for one in submission.payloads]:
+        raise IdempotencyError("this Idempotency-Key was used for other events; send a fresh key for fresh events")
+    entries = segment.store.entries(row.start, end)
+    first = parse_entry(entries[0])
+    earlier = Submission(first.writer, stored, submission.commitments, submission.key)
+    node = segment.nodes.at(row.size)
+    return earlier, Logged(
+        start=row.start,
+        time=first.time,
+        writer=first.writer,
+        entries=entries,
+        size=row.size,
+        node=node,
+        note=_sign_again(segment, row.size),
+    )
+
+
+def _sign_again(segment: Segment, size: int) -> bytes:
+    """Return the checkpoint of an earlier size, byte for byte as it was: Ed25519 makes one signature for one message.
+
+    It is signed only after a proof that the latest signed head extends it, so no damaged tile can become a fork.
+    """
+    head = segment.store.head()
+    if size > head.size:
+        raise CorruptError("a request was answered from a tree larger than the head")
+    root = range_hash(0, size, segment.nodes.at(size))
+    verify_consistency(
+        old_size=size,
+        new_size=head.size,
+        old_root=root,
+        new_root=head.root,
+        proof=prove_consistency(old_size=size, new_size=head.size, node=segment.nodes.at(head.size)),
+    )
+    return bytes(sign_checkpoint(Checkpoint(segment.row.origin, size, root), segment.signer))
