@@ -153,9 +153,7 @@ class Simulator:
     def log(self, *payloads: bytes, payload_type: str = JSON_TYPE) -> int:
         """Append payloads as one batch, and return the index of the first."""
         first = self.size
-        openings = [
-            Opening(sha256(b"opening %d" % (first + place)).digest()) for place in range(len(payloads))
-        ]
+        openings = [Opening(sha256(b"opening %d" % (first + place)).digest()) for place in range(len(payloads))]
         commitments = [
             commit(opening=opening, payload_type=payload_type, payload=payload)
             for opening, payload in zip(openings, payloads, strict=True)
@@ -211,9 +209,7 @@ class Simulator:
         """Put another entry in the place of the one at `index`: a second history under the same key."""
         other = self.logged[index]
         entry = bytes(
-            Entry(
-                commit(opening=other.opening, payload_type="text/plain", payload=b"x"), ORIGIN, START, "eve"
-            )
+            Entry(commit(opening=other.opening, payload_type="text/plain", payload=b"x"), ORIGIN, START, "eve")
         )
         self.logged[index] = replace(other, entry=entry, payload_type="text/plain", payload=b"x")
         self._rebuild()
@@ -321,9 +317,7 @@ class Simulator:
             raise IndexError(place.end())
         start = place.index * 256
         if isinstance(place, Bundle):
-            return Answer(
-                200, join_bundle([logged.entry for logged in self.logged[start : start + place.width]])
-            )
+            return Answer(200, join_bundle([logged.entry for logged in self.logged[start : start + place.width]]))
         level = place.level * TILE_HEIGHT
         return Answer(200, join_hashes([self.node(level, start + at) for at in range(place.width)]))
 

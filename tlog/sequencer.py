@@ -134,12 +134,11 @@ class Sequencer:
         return waiting.result()
 
     def _lead(self) -> None:
-        group = self._take_group()
+        group: list[_Waiting] = []
         try:
-            outcomes = self._commit([waiting.submission for waiting in group])
-            for waiting, outcome in zip(group, outcomes, strict=True):
-                waiting.outcome = outcome
+            self._commit(group)
         except Exception as error:
+            group = group or self._take_group()
             for waiting in group:
                 waiting.outcome = error
         finally:
@@ -171,13 +170,15 @@ class Sequencer:
         if heir is not None:
             heir.woken.release()
 
-    def _commit(self, submissions: Sequence[Submission]) -> Sequence[Outcome]:
+    def _commit(self, group: list[_Waiting]) -> None:
         if self.broken:
             raise UnavailableError("the segment is being opened anew after a failure; nothing was logged, retry")
-        began = time.perf_counter()
         try:
             with self._store.write() as transaction:
-                tree, outcomes = self._write(transaction, submissions)
+                # Taken only now: while this one waited for the lock, more have come.
+                group += self._take_group()
+                began = time.perf_counter()
+                tree, outcomes = self._write(transaction, [waiting.submission for waiting in group])
         except DatabaseError as error:
             self.broken = True
             raise OutcomeUnknownError(
@@ -190,7 +191,8 @@ class Sequencer:
         events = sum(len(outcome.entries) for outcome in outcomes if isinstance(outcome, Logged))
         if events:
             self._on_commit(events, time.perf_counter() - began, tree.frontier.size)
-        return outcomes
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            waiting.outcome = outcome
 
     def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Outcome]]:
         old = transaction.head()

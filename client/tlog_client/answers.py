@@ -90,9 +90,7 @@ def _proof(raw: bytes, asked: Mapping[str, int]) -> tuple[Hash, ...]:
     # A cache that mixes answers up is found here, and not blamed on the log.
     for name, number in asked.items():
         _check_echo(members, name, number)
-    return tuple(
-        Hash(decode_base64(_checked_text(text), length=HASH_BYTES)) for text in _list(members, "proof")
-    )
+    return tuple(Hash(decode_base64(_checked_text(text), length=HASH_BYTES)) for text in _list(members, "proof"))
 
 
 def _opened(members: dict[str, Any], index: int) -> OpenedEntry:

@@ -9,23 +9,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from itertools import chain
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final, NoReturn
 
 import click
-from tlog_core.checkpoint import open_checkpoint
+from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.encoding import canonicalize, encode_base64
 from tlog_core.entry import parse_entry
-from tlog_core.errors import FetchError, MalformedError, SignatureError, TlogError
+from tlog_core.errors import FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
 from tlog_core.note import VerifierKey
 from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof
 
 from tlog_client.answers import OpenedEntry
-from tlog_client.errors import RefusedError
+from tlog_client.errors import RefusedError, TransientError
+from tlog_client.events import MAX_BATCH_BYTES
 from tlog_client.feeder import Feeder
 from tlog_client.files import (
     JSON_SUFFIX,
@@ -33,12 +33,11 @@ from tlog_client.files import (
     Line,
     read_events,
     read_key,
-    read_lines,
     read_receipts,
     read_whole,
 )
 from tlog_client.log import Log
-from tlog_client.text import printable
+from tlog_client.text import format_time, printable
 from tlog_client.writer import Writer
 
 REFUSED: Final = 1
@@ -51,42 +50,39 @@ Advance = Callable[[int], None]
 """Given the bytes of input that are done with."""
 
 Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
 
 
-class KeyType(click.ParamType):
-    """A verifier key on the command line, or the path of a file that holds one."""
-
-    name = "vkey"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> VerifierKey:
-        """Return the key; whatever is wrong with it is wrong usage."""
-        try:
-            return value if isinstance(value, VerifierKey) else read_key(value)
-        except TlogError as error:
-            self.fail(str(error), param, ctx)
+def _convert_key(_: click.Context, param: click.Parameter, value: str) -> VerifierKey:
+    try:
+        return read_key(value)
+    except TlogError as error:
+        raise click.BadParameter(str(error), param=param) from None
 
 
-KEY: Final = click.option(
+INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+KEY: Final[Decorator] = click.option(
     "--key",
     envvar="TLOG_KEY",
-    type=KeyType(),
+    callback=_convert_key,
+    metavar="VKEY",
     required=True,
     help="The segment's verifier key, or a file that holds it. [env: TLOG_KEY]",
 )
-URL: Final = click.option(
+URL: Final[Decorator] = click.option(
     "--url",
     envvar="TLOG_URL",
     metavar="URL",
     required=True,
     help="The segment, such as https://log.example/segments/payments. [env: TLOG_URL]",
 )
-STATE: Final = click.option(
+STATE: Final[Decorator] = click.option(
     "--state",
     envvar="TLOG_STATE",
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder that remembers the last verified checkpoint. [env: TLOG_STATE]",
 )
-OUTPUT: Final = click.option(
+OUTPUT: Final[Decorator] = click.option(
     "-o", "--output", type=click.File("wb", lazy=True), default="-", help="Write to this file."
 )
 
@@ -130,7 +126,7 @@ Example:
 @click.option(
     "--receipts", "output", type=click.File("ab"), default="-", help="Add the receipts to this file, one a line."
 )
-@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True, path_type=Path))
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=INPUT)
 def append(
     url: str,
     key: VerifierKey,
@@ -139,14 +135,17 @@ def append(
     output: IO[bytes],
     files: tuple[Path, ...],
 ) -> None:
-    """Log events, and write their receipts, one a line, in the order of the events.
+    """Log events, and write their receipts.
 
-    A FILE that ends in .json is one event, one that ends in .ndjson or .jsonl has one event a line. Without FILE,
+    Receipts come one a line, in the order of the events. A FILE that ends in .json is one event, one that ends in .ndjson or .jsonl has one event a line. Without FILE,
     or for -, events are read from standard input, one a line, as they come.
     """
+    files = files or (Path(STANDARD_INPUT),)
+    if payload_type is None:
+        _check_suffixes(files)
     with _open_log(url, key, state) as log, _progress(files, output) as advance:
         if payload_type is None:
-            _append_events(log, _read_all(files or (Path("-"),)), output, advance)
+            _append_events(log, chain.from_iterable(map(read_events, files)), output, advance)
         else:
             _append_payloads(log, files, payload_type, output, advance)
 
@@ -162,9 +161,9 @@ Example:
 @click.option("--stop", type=click.IntRange(0), metavar="N", help="All from INDEX up to, and not with, this one.")
 @click.argument("index", type=click.IntRange(0), metavar="INDEX")
 def get(url: str, key: VerifierKey, state: Path | None, stop: int | None, index: int) -> None:
-    """Print the verified entry at INDEX and its payload as JSON, one entry a line.
+    """Print the verified entry at INDEX, and its payload.
 
-    A payload that is not JSON is printed in base64.
+    As JSON, one entry a line; a payload that is not JSON is printed in base64.
     """
     with _open_log(url, key, state) as log:
         for opened in [log.entry(index)] if stop is None else log.entries(index, stop):
@@ -180,7 +179,10 @@ Example:
 @OUTPUT
 @click.argument("index", type=click.IntRange(0), metavar="INDEX")
 def prove(url: str, key: VerifierKey, state: Path | None, output: IO[bytes], index: int) -> None:
-    """Fetch a fresh receipt of the entry at INDEX, under the log's latest checkpoint."""
+    """Fetch a fresh receipt of the entry at INDEX.
+
+    It is under the log's latest checkpoint.
+    """
     with _open_log(url, key, state) as log:
         output.write(bytes(log.prove(index)))
 
@@ -189,21 +191,272 @@ def prove(url: str, key: VerifierKey, state: Path | None, output: IO[bytes], ind
     epilog="""\b
 Example:
     $ tlog-client verify receipt.json --event event.json
-    verified: log.example/audit/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, and the event"""
+    verified: log.example/audit/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too"""
 )
 @KEY
 @click.option(
     "--event",
-    type=click.Path(path_type=Path),
+    type=INPUT,
     metavar="FILE",
     help="Also check that this is what was logged. JSON may be spaced and ordered otherwise; "
     "for many receipts, one event a line.",
 )
-@click.argument("receipt", type=click.Path(path_type=Path), metavar="RECEIPT")
+@click.argument("receipt", type=INPUT, metavar="RECEIPT")
 def verify(key: VerifierKey, event: Path | None, receipt: Path) -> None:
-    """Verify a receipt without the log: one, many, one a line, or a .tlog-proof."""
-    receipts = list(read_receipts(receipt))
-    events = _payload_lines(event, len(receipts))
-    for (where, one), line in zip(receipts, events, strict=True):
-        with_event = _verify_one(where, one, key, line)
-        click.echo(f"verified: {_describe(one, key)}{', and the event' if with_event else ''}")
+    """Verify receipts offline, and the events.
+
+    RECEIPT is a file of one receipt, of many, one a line, or a .tlog-proof; - is standard input.
+    """
+    for where, one, payload in _with_events(read_receipts(receipt), event):
+        _verify_one(where, one, key, payload)
+        click.echo(f"verified: {_describe(one, key)}{'' if payload is None else ', the event too'}")
+
+
+@cli.command(
+    "export-proof",
+    epilog="""\b
+Example:
+    $ tlog-client export-proof receipt.json -o receipt.tlog-proof""",
+)
+@OUTPUT
+@click.argument("receipt", type=INPUT, metavar="RECEIPT")
+def export_proof(output: IO[bytes], receipt: Path) -> None:
+    """Write a receipt as a C2SP tlog-proof.
+
+    Other tools of that ecosystem read it. It is not verified here.
+    """
+    receipts = [one for _, one in read_receipts(receipt)]
+    if len(receipts) != 1:
+        raise click.UsageError(f"{receipt} has {len(receipts)} receipts; a tlog-proof holds one")
+    output.write(format_tlog_proof(receipts[0]))
+
+
+@cli.command(
+    epilog="""\b
+Example:
+    $ tlog-client watch --interval 60
+    log.example/audit/segments/payments 9 1wUQZbkqUWPbFyUXQlyA4rIyGUrWqkRr6Zr+FXgbBgg="""
+)
+@segment
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait between looks.",
+)
+@click.option("--once", is_flag=True, help="Look once.")
+def watch(url: str, key: VerifierKey, state: Path | None, interval: float, once: bool) -> None:
+    """Follow the segment's checkpoint.
+
+    Prints origin, size and root of each new one that extends all before it. Ends with status 1 and both signed notes if the log goes back or shows two histories.
+    """
+    with _open_log(url, key, state) as log:
+        for checkpoint in _looks(log, once=once, interval=interval):
+            click.echo(f"{checkpoint.origin} {checkpoint.size} {encode_base64(checkpoint.root)}")
+
+
+def main() -> NoReturn:
+    """Run the command on the arguments of the process, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command and return its exit status; what can be foreseen to go wrong is told on standard error."""
+    try:
+        with cli.make_context("tlog-client", arguments) as context:
+            cli.invoke(context)
+            sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        return _say_usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _leave_pipe()
+    except TlogError as error:
+        return _say_failure(error)
+    return 0
+
+
+def _open_log(url: str, key: VerifierKey, state: Path | None) -> Log:
+    try:
+        return Log(url, key, state=state)
+    except MalformedError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _check_suffixes(files: Iterable[Path]) -> None:
+    for path in files:
+        if str(path) != STANDARD_INPUT and path.suffix not in (JSON_SUFFIX, *LINES_SUFFIXES):
+            raise click.UsageError(f"{path} ends in none of .json, .ndjson and .jsonl; log it as it is with --type")
+
+
+def _append_events(log: Log, lines: Iterator[Line], output: IO[bytes], advance: Advance) -> None:
+    with Writer(log) as writer:
+        feeder = Feeder(writer, lines)
+        try:
+            _write_receipts(feeder, output, advance)
+        except KeyboardInterrupt:
+            # What was sent is logged; its receipts must not be lost.
+            feeder.stop()
+            _write_receipts(feeder, output, advance)
+            raise
+
+
+def _write_receipts(feeder: Feeder, output: IO[bytes], advance: Advance) -> None:
+    failure: TlogError | None = None
+    while (submitted := feeder.first()) is not None:
+        try:
+            _write_receipt(submitted.receipt.result(), output)
+        except TlogError as error:
+            failure = failure or _at(submitted.line.where, error)
+            feeder.stop()
+        feeder.done()
+        advance(len(submitted.line.raw) + 1)
+    if failure is not None:
+        raise failure
+
+
+def _append_payloads(log: Log, files: Iterable[Path], payload_type: str, output: IO[bytes], advance: Advance) -> None:
+    for path in files:
+        payload = read_whole(path)
+        try:
+            _write_receipt(log.append_payload(payload, payload_type), output)
+        except TlogError as error:
+            raise _at(str(path), error) from None
+        advance(len(payload))
+
+
+def _write_receipt(receipt: Receipt, output: IO[bytes]) -> None:
+    # At once: whoever reads the other end of the pipe waits for it.
+    output.write(bytes(receipt))
+    output.flush()
+
+
+@contextmanager
+def _progress(files: tuple[Path, ...], output: IO[bytes]) -> Iterator[Advance]:
+    # Only where somebody looks, the end is known, and no receipts run across the screen.
+    if not sys.stderr.isatty() or output.isatty() or Path(STANDARD_INPUT) in files:
+        yield lambda _: None
+        return
+    length = sum(path.stat().st_size for path in files if path.is_file())
+    with click.progressbar(length=length, label="appending", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _format_opened(opened: OpenedEntry) -> str:
+    is_json = opened.payload_type == JSON_TYPE
+    return json.dumps(
+        {
+            "entry": json.loads(bytes(opened.entry)),
+            "index": opened.index,
+            "opening": encode_base64(opened.opening),
+            "payload": opened.event() if is_json else encode_base64(opened.payload),
+            "payload_type": opened.payload_type,
+        },
+        separators=(",", ":"),
+    )
+
+
+def _with_events(
+    receipts: Iterator[tuple[str, Receipt]], event: Path | None
+) -> Iterator[tuple[str, Receipt, bytes | None]]:
+    """Yield each receipt with the event that it is to be checked against, None if none was given."""
+    if event is None:
+        yield from ((where, receipt, None) for where, receipt in receipts)
+        return
+    first = list(islice(receipts, 2))
+    if len(first) < 2:
+        yield from ((where, receipt, read_whole(event, limit=MAX_BATCH_BYTES)) for where, receipt in first)
+    else:
+        events = read_events(event)
+        for where, receipt in chain(first, receipts):
+            line = next(events, None)
+            if line is None:
+                raise MalformedError(f"{event} has fewer events than there are receipts")
+            yield where, receipt, line.raw
+        if next(events, None) is not None:
+            raise MalformedError(f"{event} has more events than there are receipts")
+
+
+def _verify_one(where: str, receipt: Receipt, key: VerifierKey, event: bytes | None) -> None:
+    try:
+        if event is not None and receipt.payload_type == JSON_TYPE:
+            event = canonicalize(event)
+        verify_receipt(receipt, key=key, payload=event)
+    except TlogError as error:
+        raise _at(where, error) from None
+
+
+def _describe(receipt: Receipt, key: VerifierKey) -> str:
+    entry, size = parse_entry(receipt.entry), open_checkpoint(receipt.checkpoint, key).size
+    logged = f"logged {format_time(entry.time)} by {entry.writer}"
+    return printable(f"{entry.origin}, entry {receipt.index} of {size}, {logged}").replace("\n", "?")
+
+
+def _looks(log: Log, *, once: bool, interval: float) -> Iterator[Checkpoint]:
+    last = None
+    while True:
+        try:
+            checkpoint = log.checkpoint()
+        except TransientError as error:
+            if once:
+                raise
+            _say(f"{error}; trying again")
+        else:
+            if checkpoint != last:
+                yield checkpoint
+            last = checkpoint
+        if once:
+            return
+        time.sleep(interval)
+
+
+def _at(where: str, error: TlogError) -> TlogError:
+    # The same error may be the answer to many events; it is told for the first of them.
+    error.add_note(where)
+    return error
+
+
+def _say(message: str) -> None:
+    click.echo(f"tlog-client: {printable(message)}", err=True)
+
+
+def _say_failure(error: TlogError) -> int:
+    where = getattr(error, "__notes__", [])[:1]
+    _say(": ".join([*where, str(error)]))
+    hint = _hint(error)
+    if hint:
+        _say(f"hint: {hint}")
+    return NOT_FETCHED if isinstance(error, FetchError) and not isinstance(error, RefusedError) else REFUSED
+
+
+def _say_usage(error: click.ClickException) -> int:
+    message = error.format_message().rstrip(".")
+    _say(message[:1].lower() + message[1:])
+    context = getattr(error, "ctx", None)
+    _say(f"hint: see {context.command_path if context else 'tlog-client'} --help")
+    return USAGE
+
+
+def _hint(error: TlogError) -> str:
+    match error:
+        case SignatureError():
+            return "is this the key of that log?"
+        case InconsistencyError():
+            return "keep the notes above: they are the evidence against the log"
+        case RefusedError(status=404):
+            return "does the segment exist, and may you see it? check --url"
+        case TransientError():
+            return "is the log running, and is --url right?"
+        case _:
+            return ""
+
+
+def _leave_pipe() -> int:
+    # Python would flush standard output once more at exit, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

@@ -22,9 +22,7 @@ class RefusedError(FetchError):
     sentence of ours if there was none. `line` is the line of a batch at fault, counted from 1.
     """
 
-    def __init__(
-        self, detail: str, *, status: int, kind: str = "about:blank", line: int | None = None
-    ) -> None:
+    def __init__(self, detail: str, *, status: int, kind: str = "about:blank", line: int | None = None) -> None:
         """Keep what the problem document said."""
         super().__init__(f"refused: {detail}")
         self.status = status
@@ -34,12 +32,17 @@ class RefusedError(FetchError):
 
 
 class TransientError(FetchError):
-    """No answer, or one that says to come back: `wait` is how many seconds the log asked for, 0 if it did not say."""
+    """No answer, or one that says to come back later.
 
-    def __init__(self, message: str, *, wait: float = 0.0) -> None:
-        """Keep the seconds beside the message."""
+    `wait` is how many seconds the log asked for, 0 if it did not say. `reached` is false if the request certainly did
+    nothing: it never left, or the log refused it before it began.
+    """
+
+    def __init__(self, message: str, *, wait: float = 0.0, reached: bool = True) -> None:
+        """Keep both beside the message."""
         super().__init__(message)
         self.wait = wait
+        self.reached = reached
 
 
 class OutcomeUnknownError(TransientError):
@@ -50,7 +53,5 @@ class OutcomeUnknownError(TransientError):
 
     def __init__(self, message: str, *, idempotency_key: str) -> None:
         """Keep the key beside the message."""
-        super().__init__(
-            f"{message}; it may be logged or not: retry with the idempotency key {idempotency_key}"
-        )
+        super().__init__(f"{message}; it may be logged or not: retry with the idempotency key {idempotency_key}")
         self.idempotency_key = idempotency_key

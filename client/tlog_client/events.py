@@ -47,9 +47,7 @@ def verify_opaque_type(payload_type: str) -> None:
 def join_batch(payloads: Sequence[bytes]) -> bytes:
     """Return the body of a batch: each event, in RFC 8785 form, and a newline; MalformedError beyond its limits."""
     if len(payloads) > MAX_BATCH_EVENTS:
-        raise MalformedError(
-            f"a batch has at most {MAX_BATCH_EVENTS} events, not {len(payloads)}; use a Writer"
-        )
+        raise MalformedError(f"a batch has at most {MAX_BATCH_EVENTS} events, not {len(payloads)}; use a Writer")
     body = b"\n".join([*payloads, b""])
     if len(body) > MAX_BATCH_BYTES:
         raise MalformedError(f"a batch has at most {MAX_BATCH_BYTES} bytes, not {len(body)}; use a Writer")

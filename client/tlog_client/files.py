@@ -1,8 +1,10 @@
 """Events and receipts in files and pipes, as the command reads them; what is wrong with one names its file and line."""
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -12,8 +14,9 @@ from tlog_core.note import VerifierKey, parse_verifier
 from tlog_core.receipt import Receipt, parse_receipt
 from tlog_core.tlog_proof import HEADER, parse_tlog_proof
 
-from tlog_client.events import MAX_PAYLOAD_BYTES
+from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 
+STANDARD_INPUT: Final = "-"
 JSON_SUFFIX: Final = ".json"
 LINES_SUFFIXES: Final = (".ndjson", ".jsonl")
 MAX_RECEIPT_FILE_BYTES: Final = 4 << 20
@@ -41,7 +44,7 @@ def read_key(text_or_path: str) -> VerifierKey:
 
 def read_whole(path: Path, *, limit: int = MAX_PAYLOAD_BYTES) -> bytes:
     """Return the bytes of a file; raise FetchError, or MalformedError if there are more than `limit`."""
-    with _naming(path), path.open("rb") as file:
+    with _naming(path), _open(path) as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
         raise MalformedError(f"{path} has more than {limit} bytes")
@@ -49,26 +52,27 @@ def read_whole(path: Path, *, limit: int = MAX_PAYLOAD_BYTES) -> bytes:
 
 
 def read_events(path: Path) -> Iterator[Line]:
-    """Yield the JSON texts of a file: one of `.json`, one a line of `.ndjson` and `.jsonl`; raise as `read_whole`."""
+    """Yield the JSON texts of a file: one of `.json`, else one a line, as they come; raise as `read_whole`."""
     if path.suffix == JSON_SUFFIX:
-        yield Line(str(path), read_whole(path))
-    else:
-        with _naming(path), path.open("rb", buffering=0) as file:
-            yield from read_lines(file, str(path))
+        yield Line(str(path), read_whole(path, limit=MAX_BATCH_BYTES))
+        return
+    with _naming(path), _open(path) as file:
+        yield from read_lines(file, _name(path))
 
 
 def read_lines(file: IO[bytes], name: str) -> Iterator[Line]:
     """Yield the lines of a file or pipe as they come; MalformedError for one longer than an event may be."""
     # Not the buffered file: a thread that waits in it at the end of the program would hold its lock.
     read: Callable[[int], bytes] = getattr(file, "raw", file).read
-    rest, number = b"", 0
+    rest, number = b"", 1
     while chunk := read(_CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
-        for number, line in enumerate(lines, number + 1):
-            yield Line(f"{name}:{number}", _bounded(line, f"{name}:{number}"))
-        _bounded(rest, f"{name}:{number + 1}")
+        for line in lines:
+            yield _bounded(Line(f"{name}:{number}", line))
+            number += 1
+        _bounded(Line(f"{name}:{number}", rest))
     if rest:
-        yield Line(f"{name}:{number + 1}", rest)
+        yield Line(f"{name}:{number}", rest)
 
 
 def parse_event(line: Line) -> Any:
@@ -80,15 +84,26 @@ def parse_event(line: Line) -> Any:
 
 
 def read_receipts(path: Path) -> Iterator[tuple[str, Receipt]]:
-    """Yield where it stands and the receipt, for each in a file: a tlog-proof, one receipt, or one a line."""
-    with _naming(path), path.open("rb") as file:
+    """Yield where it stands and the receipt, for each in a file: a tlog-proof, one receipt, or one a line.
+
+    Raises MalformedError or FetchError; the receipts are not verified.
+    """
+    with _naming(path), _open(path) as file:
         first = file.readline(MAX_RECEIPT_FILE_BYTES)
-        file.seek(0)
-        if first.rstrip() == HEADER.encode() or not _is_receipt(first):
-            yield str(path), _parse_whole(file.read(MAX_RECEIPT_FILE_BYTES), path)
+        if not _is_receipt(first):
+            yield _name(path), _parse_one(first + file.read(MAX_RECEIPT_FILE_BYTES), _name(path))
             return
-        for number, line in enumerate(iter(lambda: file.readline(MAX_RECEIPT_FILE_BYTES), b""), 1):
-            yield f"{path}:{number}", _parse_line(line, f"{path}:{number}")
+        rest = iter(lambda: file.readline(MAX_RECEIPT_FILE_BYTES), b"")
+        for number, raw in enumerate(chain([first], rest), 1):
+            yield f"{_name(path)}:{number}", _parse_one(raw, f"{_name(path)}:{number}")
+
+
+def _name(path: Path) -> str:
+    return "standard input" if str(path) == STANDARD_INPUT else str(path)
+
+
+def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(sys.stdin.buffer) if str(path) == STANDARD_INPUT else path.open("rb")
 
 
 def _is_receipt(raw: bytes) -> bool:
@@ -99,23 +114,16 @@ def _is_receipt(raw: bytes) -> bool:
     return True
 
 
-def _parse_whole(raw: bytes, path: Path) -> Receipt:
+def _parse_one(raw: bytes, where: str) -> Receipt:
     try:
         return parse_tlog_proof(raw) if raw.startswith(HEADER.encode()) else parse_receipt(raw)
-    except MalformedError as error:
-        raise MalformedError(f"{path}: {error}") from None
-
-
-def _parse_line(raw: bytes, where: str) -> Receipt:
-    try:
-        return parse_receipt(raw)
     except MalformedError as error:
         raise MalformedError(f"{where}: {error}") from None
 
 
-def _bounded(line: bytes, where: str) -> bytes:
-    if len(line) > MAX_PAYLOAD_BYTES:
-        raise MalformedError(f"{where}: an event has at most {MAX_PAYLOAD_BYTES} bytes")
+def _bounded(line: Line) -> Line:
+    if len(line.raw) > MAX_PAYLOAD_BYTES:
+        raise MalformedError(f"{line.where}: an event has at most {MAX_PAYLOAD_BYTES} bytes")
     return line
 
 

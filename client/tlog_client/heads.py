@@ -1,5 +1,6 @@
-"""How one checkpoint after another comes to be trusted: each must extend, or be a prefix of, the newest verified one."""
+"""How one checkpoint after another comes to be trusted: each must extend the newest verified one, or be its prefix."""
 
+import threading
 from collections.abc import Callable, Sequence
 
 from tlog_core.checkpoint import Checkpoint
@@ -20,6 +21,7 @@ class Heads:
         """Start from what `state` holds."""
         self._state = state
         self._fetch = fetch
+        self._turn = threading.Lock()
 
     def newest(self) -> SignedCheckpoint | None:
         """Return the newest verified checkpoint, None if there was none yet; raise StateError or FetchError."""
@@ -31,14 +33,18 @@ class Heads:
         `shown` is a smaller tree that the proof `seen` came with contains already; it may save a request. Raises
         InconsistencyError, FetchError, MalformedError or StateError.
         """
-        while True:
-            known = self._state.read()
-            if known is not None:
-                self.verify_one_history(known, seen, shown=shown)
-            if known is not None and known.checkpoint.size >= seen.checkpoint.size:
-                return
-            if self._state.swap(known, seen):
-                return
+        # One thread at a time: the others, whose events were mostly logged together, then need no proof of their own.
+        with self._turn:
+            while not self._advance(seen, shown):
+                # Another process was faster, and what it verified comes first.
+                pass
+
+    def _advance(self, seen: SignedCheckpoint, shown: Checkpoint | None) -> bool:
+        known = self._state.read()
+        if known is None:
+            return self._state.swap(None, seen)
+        self.verify_one_history(known, seen, shown=shown)
+        return known.checkpoint.size >= seen.checkpoint.size or self._state.swap(known, seen)
 
     def verify_one_history(
         self, known: SignedCheckpoint, seen: SignedCheckpoint, *, shown: Checkpoint | None = None
@@ -56,7 +62,7 @@ class Heads:
             holds = self._extends(new, old)
         if not holds:
             raise InconsistencyError(
-                f"{old.origin} shows two histories: its checkpoints of {old.size} and {new.size} entries do not fit",
+                f"{old.origin} shows two histories: its trees of {old.size} and {new.size} entries do not fit",
                 older=known.note,
                 newer=seen.note,
             )
@@ -67,9 +73,7 @@ class Heads:
             return True
         proof = self._fetch(old.size, new.size)
         try:
-            verify_consistency(
-                old_size=old.size, new_size=new.size, old_root=old.root, new_root=new.root, proof=proof
-            )
+            verify_consistency(old_size=old.size, new_size=new.size, old_root=old.root, new_root=new.root, proof=proof)
         except ProofError:
             return False
         return True

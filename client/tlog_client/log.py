@@ -47,9 +47,9 @@ class Log:
 
     The newest verified checkpoint is kept in the folder `state`, and each one seen must be of the same history. Methods
     may be called from several threads, and several processes may share a folder. Every method raises, besides what
-    it names, FetchError if there is no answer, RefusedError if the log refuses, and StateError if the folder is damaged;
-    MalformedError, SignatureError or ProofError for an answer that does not hold; InconsistencyError, which carries both
-    signed notes, if the log went back or shows two histories.
+    it names, FetchError if there is no answer, RefusedError if the log refuses, StateError if the folder is damaged;
+    MalformedError, SignatureError or ProofError for an answer that does not hold; InconsistencyError, which carries
+    both signed notes, if the log went back or shows two histories.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Log:
     ) -> None:
         """Pin a segment: `url` is its prefix, such as `https://log.example/segments/payments`, `key` its verifier key.
 
-        `state` is `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog` unless given. A `session` brings credentials, proxies or
-        certificates, and stays the caller's to close. `timeout` is the longest silence to bear, in seconds. Raises
-        MalformedError for what is no URL or no key of a log.
+        `state` is `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog` unless given. A `session` brings credentials,
+        proxies or certificates, and stays the caller's to close. `timeout` is the longest silence to bear, in
+        seconds. Raises MalformedError for what is no URL or no key of a log.
         """
         self.key = parse_verifier(key.strip()) if isinstance(key, str) else key
         if self.key.type != ED25519:
@@ -97,15 +97,14 @@ class Log:
     def append(self, event: Any, *, idempotency_key: str | None = None) -> Receipt:
         """Log one event, any JSON value of at most 1 MiB, and return its receipt.
 
-        The request is repeated, under one key, while the log is out of reach or overloaded; that never logs the event twice. A
-        program that wants to be as safe across its own crashes gives a key of its own, 1 to 255 visible ASCII
-        characters. Raises OutcomeUnknownError when all attempts failed.
+        The request is repeated, under one key, while the log is out of reach or overloaded; that never logs the event
+        twice. A program that wants to be as safe across its own crashes gives a key of its own, 1 to 255 visible
+        ASCII characters. When all attempts failed it raises OutcomeUnknownError, or, if the event is certainly not
+        logged, TransientError.
         """
         return self._append(canonical_event(event), JSON_TYPE, idempotency_key)
 
-    def append_payload(
-        self, payload: bytes, payload_type: str, *, idempotency_key: str | None = None
-    ) -> Receipt:
+    def append_payload(self, payload: bytes, payload_type: str, *, idempotency_key: str | None = None) -> Receipt:
         """Log opaque bytes, 1 byte to 1 MiB, of a media type other than JSON; otherwise as `append`."""
         verify_opaque_type(payload_type)
         verify_payload_length(payload)
@@ -114,14 +113,13 @@ class Log:
     def append_many(self, events: Iterable[Any], *, idempotency_key: str | None = None) -> list[Receipt]:
         """Log events side by side, all or none of them, and return their receipts in order; otherwise as `append`.
 
-        They are one request, never split: MalformedError for more than 10,000 events or 16 MiB. A `Writer` has no such limit.
+        They are one request, never split: MalformedError for more than 10,000 events or 16 MiB. A `Writer` has no
+        such limit.
         """
         payloads = [_canonical(event, place) for place, event in enumerate(events, 1)]
         return self.append_canonical(payloads, idempotency_key=idempotency_key) if payloads else []
 
-    def append_canonical(
-        self, payloads: Sequence[bytes], *, idempotency_key: str | None = None
-    ) -> list[Receipt]:
+    def append_canonical(self, payloads: Sequence[bytes], *, idempotency_key: str | None = None) -> list[Receipt]:
         """As `append_many`, of events that are in RFC 8785 form already (`canonical_event`); at least one."""
         body = join_batch(payloads)
         least = self._least_index(idempotency_key)
@@ -172,8 +170,8 @@ class Log:
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[OpenedEntry]:
         """Yield the entries [start, stop) with their payloads; all from `start` on if `stop` is None.
 
-        They are verified against the tiles under the log's latest checkpoint, each before it is yielded; errors come while
-        iterating. FetchError if the log has fewer than `stop` entries.
+        They are verified against the tiles under the log's latest checkpoint, each before it is yielded; errors come
+        while iterating. FetchError if the log has fewer than `stop` entries.
         """
         yield from self._snapshot(self.signed_checkpoint()).entries(start, stop)
 
@@ -188,9 +186,7 @@ class Log:
         least = self._least_index(idempotency_key)
         receipt = parse_receipt(self._post(payload, payload_type, idempotency_key))
         if receipt.payload_type != payload_type:
-            raise ProofError(
-                f"the receipt is for a payload of type {receipt.payload_type}, not {payload_type}"
-            )
+            raise ProofError(f"the receipt is for a payload of type {receipt.payload_type}, not {payload_type}")
         verify_receipt(receipt, key=self.key, payload=payload)
         _verify_fresh(receipt.index, least)
         seen = open_signed(receipt.checkpoint, self.key)
@@ -205,6 +201,8 @@ class Log:
                 "entries", body, content_type=content_type, idempotency_key=key, limit=MAX_RECEIPT_BYTES
             )
         except TransientError as error:
+            if not error.reached:
+                raise
             raise OutcomeUnknownError(str(error), idempotency_key=key) from error
 
     def _least_index(self, idempotency_key: str | None) -> int:

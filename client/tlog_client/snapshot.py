@@ -83,7 +83,7 @@ class Snapshot:
     def _check_range(self, start: int, stop: int | None) -> int:
         stop = self._size if stop is None else stop
         if not 0 <= start <= stop <= self._size:
-            raise FetchError(f"no entries [{start}, {stop}): the log has {self._size} entries")
+            raise FetchError(f"no entries from {start} up to {stop}: the log has {self._size}")
         return stop
 
     def _tree(self) -> TileTree:
@@ -110,9 +110,7 @@ class Snapshot:
         else:
             holds = leaves == tree.leaves(place)
         if not holds:
-            raise ProofError(
-                f"the entries from {place * TILE_WIDTH} on are not those that the log committed to"
-            )
+            raise ProofError(f"the entries from {place * TILE_WIDTH} on are not those that the log committed to")
         return entries
 
     def _fetch_inclusion(self, index: int) -> tuple[Hash, ...]:

@@ -33,9 +33,12 @@ def open_signed(note: bytes, key: VerifierKey) -> SignedCheckpoint:
 
 
 def default_folder(environment: Mapping[str, str]) -> Path:
-    """Return the folder for state by the XDG rules: `$XDG_STATE_HOME/tlog`, or `~/.local/state/tlog`."""
+    """Return the folder for state, `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog`; StateError if there is no home."""
     base = Path(environment.get("XDG_STATE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".local" / "state") / "tlog"
+    try:
+        return (base if base.is_absolute() else Path.home() / ".local" / "state") / "tlog"
+    except RuntimeError:
+        raise StateError("there is no home folder to keep the state of logs in; name a folder for it") from None
 
 
 class StateFile:

@@ -3,8 +3,9 @@
 Nothing here believes an answer. Redirects are not followed: the segment is where its user says it is.
 """
 
+import itertools
 import random
-import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tlog_core.encoding import parse_decimal, parse_json
 from tlog_core.errors import FetchError, MalformedError
 
 from tlog_client.errors import RefusedError, TransientError
+from tlog_client.text import printable
 
 CONNECT_SECONDS: Final = 10.0
 MAX_PROBLEM_BYTES: Final = 65_536
@@ -24,14 +26,13 @@ RETRY_STATUSES: Final = frozenset({429, 502, 503, 504})
 
 # Small, because a hostile answer may be compressed: one chunk can grow a thousandfold before it is counted.
 _CHUNK_BYTES: Final = 16_384
-_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """How often a request is tried, and how long to wait in between, in seconds.
 
-    The wait doubles from `first` on, with jitter, or is what the log asked for if that is longer; never above `longest`.
+    The wait doubles from `first` on, with jitter, or is what the log asked for if that is longer, up to `longest`.
     """
 
     attempts: int = 6
@@ -41,8 +42,8 @@ class Backoff:
     jitter: Callable[[], float] = random.random
 
     def pause(self, attempt: int, *, asked: float) -> None:
-        """Sleep after the failed `attempt`, counted from 0."""
-        wait = self.first * 2**attempt * (0.5 + self.jitter() / 2)
+        """Sleep after the failed `attempt`, counted from 1."""
+        wait = self.first * 2 ** (attempt - 1) * (0.5 + self.jitter() / 2)
         self.sleep(min(self.longest, max(asked, wait)))
 
 
@@ -68,17 +69,19 @@ class Transport:
             "Content-Type": content_type,
             "Idempotency-Key": idempotency_key,
         }
-        return self._retried(
-            lambda: self._once("POST", path, expected=201, limit=limit, headers=headers, body=body)
-        )
+        return self._retried(lambda: self._once("POST", path, expected=201, limit=limit, headers=headers, body=body))
 
     def _retried(self, once: Callable[[], bytes]) -> bytes:
-        for attempt in range(self._backoff.attempts - 1):
+        reached = False
+        for attempt in itertools.count(1):
             try:
                 return once()
             except TransientError as error:
+                reached = reached or error.reached
+                if attempt >= self._backoff.attempts:
+                    raise TransientError(str(error), wait=error.wait, reached=reached) from error
                 self._backoff.pause(attempt, asked=error.wait)
-        return once()
+        raise AssertionError("counting ended")
 
     def _once(
         self,
@@ -107,7 +110,8 @@ class Transport:
             raise self._unanswered(error) from error
 
     def _unanswered(self, error: requests.RequestException) -> FetchError:
-        message = f"no answer from {self._url}: {_cause(error)}"
+        cause = _cause(error)
+        message = f"no answer from {self._url}: {_describe(cause)}"
         passing = (
             requests.ConnectionError,
             requests.Timeout,
@@ -115,16 +119,15 @@ class Transport:
         )
         # A certificate does not become right by asking again.
         if isinstance(error, passing) and not isinstance(error, requests.exceptions.SSLError):
-            return TransientError(message)
+            never_left = isinstance(cause, (ConnectionRefusedError, socket.gaierror))
+            return TransientError(message, reached=not never_left)
         return FetchError(message)
 
 
 def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise MalformedError(
-            f"not the URL of a segment: {url}; expected such as https://log.example/segments/payments"
-        )
+        raise MalformedError(f"not the URL of a segment: {url}; expected such as https://log.example/segments/payments")
     return url.rstrip("/")
 
 
@@ -141,11 +144,11 @@ def _failure(response: requests.Response, body: bytes) -> FetchError:
     status, problem = response.status_code, _problem(body)
     detail = _one_line(problem.get("detail")) or f"HTTP status {status}, without a problem document"
     if status in RETRY_STATUSES:
-        return TransientError(detail, wait=_retry_after(response.headers.get("Retry-After", "")))
+        # 503 overloaded and 429 say that the work was not begun; behind any other the log may have done it.
+        begun = status != 429 and problem.get("type") != "urn:tlog:problem:overloaded"
+        return TransientError(detail, wait=_retry_after(response.headers.get("Retry-After", "")), reached=begun)
     if not 400 <= status < 500:
-        return FetchError(
-            f"HTTP status {status}: {detail}" if "detail" in problem else f"unexpected {detail}"
-        )
+        return FetchError(f"HTTP status {status}: {detail}" if "detail" in problem else f"unexpected {detail}")
     line = problem.get("line")
     return RefusedError(
         detail,
@@ -164,8 +167,7 @@ def _problem(body: bytes) -> dict[str, Any]:
 
 
 def _one_line(value: Any) -> str:
-    # It may end on a terminal, which obeys control characters.
-    return _UNPRINTABLE.sub(" ", value)[:MAX_DETAIL] if isinstance(value, str) else ""
+    return printable(value)[:MAX_DETAIL].replace("\n", " ") if isinstance(value, str) else ""
 
 
 def _retry_after(text: str) -> float:
@@ -176,9 +178,13 @@ def _retry_after(text: str) -> float:
         return 0.0
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException) -> BaseException:
     # What requests says itself is a repr within a repr; the system's own words stand at the bottom.
     while error.__context__ is not None:
         error = error.__context__
+    return error
+
+
+def _describe(error: BaseException) -> str:
     text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return text[:1].lower() + text[1:]

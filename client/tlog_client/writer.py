@@ -27,13 +27,11 @@ class _Waiting:
 class Writer:
     """Collects events into batches and appends them to a log, one batch at a time, in the order of their submission.
 
-    Every event submitted gets an answer through its future: a receipt that was verified, or the error that `Log.append_many`
-    raised for its batch. Use it in a `with` statement, which ends when all are answered.
+    Every event submitted gets an answer through its future: a receipt that was verified, or the error that
+    `Log.append_many` raised for its batch. Use it in a `with` statement, which ends when all are answered.
     """
 
-    def __init__(
-        self, log: Log, *, batch: int = 1_000, linger: float = 0.05, queue: int = 10_000
-    ) -> None:
+    def __init__(self, log: Log, *, batch: int = 1_000, linger: float = 0.05, queue: int = 10_000) -> None:
         """Send a batch once it has `batch` events (at most 10,000) or its first has waited `linger` seconds.
 
         At most `queue` events, and 64 MiB of them, wait to be sent. The log stays the caller's to close.

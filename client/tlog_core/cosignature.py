@@ -41,7 +41,7 @@ def parse_cosignature(blob: bytes) -> Cosignature:
 
 def cosign(text: str, *, time: int, signer: SignerKey) -> Signature:
     """Return the signature line by which a witness, at `time` in POSIX seconds, cosigns the text of a checkpoint."""
-    if signer.type != COSIGNATURE:
+    if signer.verifier.type != COSIGNATURE:
         raise SignatureError(f"{signer.name} is not the key of a witness")
     cosignature = Cosignature(time, signer.sign(_message(text, time)))
     return Signature(signer.name, signer.verifier.id, bytes(cosignature))

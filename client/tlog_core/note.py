@@ -102,24 +102,23 @@ class VerifierKey:
 
 @dataclass(frozen=True, slots=True)
 class SignerKey:
-    """A private key that signs notes. Its text form is a secret."""
+    """A private key that signs notes, with its public half. Its text form is a secret."""
 
-    name: str
-    type: int
+    verifier: VerifierKey
     private: Ed25519PrivateKey
 
     @property
-    def verifier(self) -> VerifierKey:
-        """The public half."""
-        return VerifierKey(self.name, self.type, self.private.public_key().public_bytes_raw())
+    def name(self) -> str:
+        """The name under which it signs."""
+        return self.verifier.name
 
     def format(self) -> str:
         """Return `PRIVATE+KEY+<name>+<key ID in hex>+<base64 of type and seed>`, the text form of Go's tools."""
-        secret = bytes([self.type]) + self.private.private_bytes_raw()
+        secret = bytes([self.verifier.type]) + self.private.private_bytes_raw()
         return f"PRIVATE+KEY+{self.name}+{self.verifier.id.hex()}+{encode_base64(secret)}"
 
     def sign(self, message: bytes) -> bytes:
-        """Return the Ed25519 signature, 64 bytes, over `message`."""
+        """Return the Ed25519 signature (RFC 8032), 64 bytes, over `message`."""
         return self.private.sign(message)
 
 
@@ -132,9 +131,8 @@ def key_id(name: str, key_type: int, public: bytes) -> KeyId:
 
 def signer_from_seed(name: str, seed: bytes, *, key_type: int = ED25519) -> SignerKey:
     """Return the key that a seed of 32 random bytes makes; raise MalformedError for a name that no key may have."""
-    signer = SignerKey(name, key_type, Ed25519PrivateKey.from_private_bytes(seed))
-    _check_name(signer.name)
-    return signer
+    private = Ed25519PrivateKey.from_private_bytes(seed)
+    return SignerKey(VerifierKey(name, key_type, private.public_key().public_bytes_raw()), private)
 
 
 def parse_verifier(text: str) -> VerifierKey:

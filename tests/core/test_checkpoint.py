@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, sign_checkpoint
 from tlog_core.encoding import decode_base64, encode_base64
 from tlog_core.errors import MalformedError, SignatureError
@@ -24,9 +23,7 @@ def test_the_vector_of_the_community_is_signed_and_opened() -> None:
         f"\u2014 {origin} gJ2ho0n8F8olcerUF1FFdv235A/5as/coWrpLrtE7ovMeP5whgwouYExowG/lTznxu6OUGjjt5yJ"
         "Q6bXtTcf718MqAQ=\n"
     ).encode()
-    assert signer.verifier.public.hex() == (
-        "66e0b858e462a609e66fe71370c816d8846ff103d5499a22a7fec37fdbc424a7"
-    )
+    assert signer.verifier.public.hex() == ("66e0b858e462a609e66fe71370c816d8846ff103d5499a22a7fec37fdbc424a7")
     assert bytes(sign_checkpoint(Checkpoint(origin, 10, root), signer)) == raw
     assert open_checkpoint(raw, signer.verifier) == Checkpoint(origin, 10, root)
 
@@ -97,7 +94,7 @@ def test_a_checkpoint_opens_with_the_key_of_its_log() -> None:
 
 def test_a_checkpoint_of_another_origin_is_refused() -> None:
     raw = bytes(sign_note(str(Checkpoint("example.com/else", 7, ROOT)), LOG))
-    with pytest.raises(SignatureError, match="not of example.com/log"):
+    with pytest.raises(SignatureError, match="a checkpoint of example"):
         open_checkpoint(raw, LOG.verifier)
 
 

@@ -3,7 +3,6 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tlog_core.commitment import Commitment, Opening, commit, verify_commitment
 from tlog_core.errors import MalformedError, ProofError
 

@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tlog_core.cosignature import Cosignature, cosign, open_cosignature, parse_cosignature
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import (
@@ -44,9 +43,7 @@ def test_a_cosignature_is_read_back(time: int, signature: bytes) -> None:
     assert parse_cosignature(bytes(cosignature)) == cosignature
 
 
-@pytest.mark.parametrize(
-    "blob", [b"", bytes(64), bytes(71), bytes(73), b"\x80" + bytes(71), b"\xff" * 72], ids=len
-)
+@pytest.mark.parametrize("blob", [b"", bytes(64), bytes(71), bytes(73), b"\x80" + bytes(71), b"\xff" * 72], ids=len)
 def test_a_cosignature_in_any_other_form_is_refused(blob: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_cosignature(blob)

@@ -17,9 +17,7 @@ from tlog_core.encoding import (
 from tlog_core.errors import MalformedError
 
 # Whole doubles from 2^53 to 1e21 have no canonical form that can be read back.
-floats = st.floats(allow_nan=False, allow_infinity=False).filter(
-    lambda number: not 2**53 <= abs(number) < 1e21
-)
+floats = st.floats(allow_nan=False, allow_infinity=False).filter(lambda number: not 2**53 <= abs(number) < 1e21)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(1 - 2**53, 2**53 - 1) | floats | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),

@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tlog_core.commitment import Commitment
 from tlog_core.encoding import encode_base64
 from tlog_core.entry import Entry, WriterSignature, encode_entries, parse_entry, writer_message
@@ -12,9 +11,7 @@ from tlog_core.errors import MalformedError
 
 COMMITMENT = Commitment(bytes(range(32)))
 PLAIN = Entry(COMMITMENT, "example.com/log", 1_764_000_000_000, "till-7")
-SIGNED = Entry(
-    COMMITMENT, "example.com/log", 1_764_000_000_000, "till-7", WriterSignature(3, b"\x01" * 68)
-)
+SIGNED = Entry(COMMITMENT, "example.com/log", 1_764_000_000_000, "till-7", WriterSignature(3, b"\x01" * 68))
 
 writers = st.text(min_size=1, max_size=63)
 times = st.integers(0, 2**53 - 1)
@@ -32,9 +29,7 @@ def test_an_entry_has_the_form_that_the_specification_says() -> None:
     )
 
 
-@given(
-    st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures)
-)
+@given(st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures))
 def test_an_entry_is_read_back(entry: Entry) -> None:
     assert parse_entry(bytes(entry)) == entry
 
@@ -152,12 +147,8 @@ def test_entries_made_together_are_those_made_one_by_one(
 
 
 def test_a_writer_signs_the_message_of_the_specification() -> None:
-    message = writer_message(
-        origin="example.com/log", writer="till-7", sequence=3, commitment=COMMITMENT
-    )
-    assert message == (
-        b"tlog/writer/v1\nexample.com/log\ntill-7\n3\nAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
-    )
+    message = writer_message(origin="example.com/log", writer="till-7", sequence=3, commitment=COMMITMENT)
+    assert message == (b"tlog/writer/v1\nexample.com/log\ntill-7\n3\nAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
 
 
 @pytest.mark.parametrize(

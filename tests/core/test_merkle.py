@@ -135,9 +135,7 @@ def test_growth_has_no_node_beyond_the_tree_nor_one_it_never_saw() -> None:
 
 def test_growing_by_nothing_changes_nothing() -> None:
     frontier = grow(Frontier(), 0, 11).frontier
-    assert grow(frontier, 11, 11) == Growth(
-        frontier, (), dict(zip(nodes_between(0, 11), frontier.peaks, strict=True))
-    )
+    assert grow(frontier, 11, 11) == Growth(frontier, (), dict(zip(nodes_between(0, 11), frontier.peaks, strict=True)))
 
 
 @given(st.integers(0, 256).flatmap(lambda start: st.tuples(st.just(start), st.integers(start, 512))))

@@ -29,21 +29,16 @@ FOO_NOTE = (
 
 # The keys and the note of golang.org/x/mod/sumdb/note.
 PETER = parse_signer("PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz")
-PETER_TEXT = (
-    "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
-)
+PETER_TEXT = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
 PETER_LINE = (
-    "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6"
-    "KE6RyyBwJnAM=\n"
+    "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
 
 ONE = signer_from_seed("one.example", bytes(32))
 TWO = signer_from_seed("two.example", b"\x02" * 32)
 TEXT = "some text\n\nwith an empty line\n"
 
-names = st.text(min_size=1).filter(
-    lambda name: "+" not in name and not any(c.isspace() or c < " " for c in name)
-)
+names = st.text(min_size=1).filter(lambda name: "+" not in name and not any(c.isspace() or c < " " for c in name))
 
 
 def test_the_example_of_the_specification_opens() -> None:

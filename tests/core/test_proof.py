@@ -221,9 +221,7 @@ def test_an_inclusion_proof_holds_for_another_size_only_if_the_path_has_the_same
             proof = hashes(reference.path(index, LEAVES[:size]))
             for wrong in {-1, 0, *range(40), 2**64} - {size}:
                 if index < wrong < 40 and reference.sides(index, wrong) == reference.sides(index, size):
-                    verify_inclusion(
-                        leaf=LEAVES[index], index=index, size=wrong, proof=proof, root=root(size)
-                    )
+                    verify_inclusion(leaf=LEAVES[index], index=index, size=wrong, proof=proof, root=root(size))
                 else:
                     refuse_inclusion(LEAVES[index], index, wrong, proof, root(size))
                 if 0 < wrong < 40:
