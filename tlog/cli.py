@@ -27,12 +27,17 @@ _data = click.option(
     help="The folder that holds everything.",
 )
 
+_log_name = click.option(
+    "--log-name",
+    help="The log's name for ever, such as example.com/audit, if the folder is new; random if it is not given.",
+)
+
 
 @click.group(
     epilog="""\b
 Example:
-  $ tlog serve --data audit --name example.com/audit &
-  $ tlog segment create payments --data audit --label env=prod
+  $ tlog segment create payments --data audit --log-name example.com/audit --label env=prod
+  $ tlog serve --data audit &
   $ tlog fsck --data audit
 """
 )
@@ -45,13 +50,13 @@ def main() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1, 64))
-@click.option("--name", help="The log's name for ever, such as example.com/audit; random if not given at first.")
-def serve(data: Path, host: str, port: int, workers: int, name: str | None) -> None:
+@_log_name
+def serve(data: Path, host: str, port: int, workers: int, log_name: str | None) -> None:
     """Run the server on a data folder, which is made if it is not there. One server a folder."""
     from tlog.serve import Listen
     from tlog.serve import serve as run
 
-    _report(lambda: run(_config(data), Listen(host, port, workers), name))
+    _report(lambda: run(_config(data), Listen(host, port, workers), log_name))
 
 
 @main.group()
@@ -63,7 +68,7 @@ def segment() -> None:
 @_data
 @click.argument("name")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be given more than once.")
-@click.option("--log", "log_name", metavar="NAME", help="The log's name, if the folder is new.")
+@_log_name
 def create(data: Path, name: str, labels: tuple[str, ...], log_name: str | None) -> None:
     """Create a segment and print its verifier key, which clients pin."""
     from tlog.segments import create_segment

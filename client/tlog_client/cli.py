@@ -30,6 +30,7 @@ from tlog_client.feeder import Feeder
 from tlog_client.files import (
     JSON_SUFFIX,
     LINES_SUFFIXES,
+    STANDARD_INPUT,
     Line,
     read_events,
     read_key,
@@ -137,8 +138,9 @@ def append(
 ) -> None:
     """Log events, and write their receipts.
 
-    Receipts come one a line, in the order of the events. A FILE that ends in .json is one event, one that ends in .ndjson or .jsonl has one event a line. Without FILE,
-    or for -, events are read from standard input, one a line, as they come.
+    Receipts come one a line, in the order of the events. A FILE that ends in .json is one event, one that ends in
+    .ndjson or .jsonl has one event a line. Without FILE, or for -, events are read from standard input, one a line,
+    as they come. The first bad line ends it: what stood before it is logged, what stands after it is not.
     """
     files = files or (Path(STANDARD_INPUT),)
     if payload_type is None:
@@ -184,14 +186,16 @@ def prove(url: str, key: VerifierKey, state: Path | None, output: IO[bytes], ind
     It is under the log's latest checkpoint.
     """
     with _open_log(url, key, state) as log:
-        output.write(bytes(log.prove(index)))
+        receipt = log.prove(index)
+    # Only now is the file opened, and what was in it lost.
+    output.write(bytes(receipt))
 
 
 @cli.command(
     epilog="""\b
 Example:
     $ tlog-client verify receipt.json --event event.json
-    verified: log.example/audit/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too"""
+    verified: log.example/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too"""
 )
 @KEY
 @click.option(
@@ -228,7 +232,8 @@ def export_proof(output: IO[bytes], receipt: Path) -> None:
     receipts = [one for _, one in read_receipts(receipt)]
     if len(receipts) != 1:
         raise click.UsageError(f"{receipt} has {len(receipts)} receipts; a tlog-proof holds one")
-    output.write(format_tlog_proof(receipts[0]))
+    proof = format_tlog_proof(receipts[0])
+    output.write(proof)
 
 
 @cli.command(
@@ -250,7 +255,8 @@ Example:
 def watch(url: str, key: VerifierKey, state: Path | None, interval: float, once: bool) -> None:
     """Follow the segment's checkpoint.
 
-    Prints origin, size and root of each new one that extends all before it. Ends with status 1 and both signed notes if the log goes back or shows two histories.
+    Prints origin, size and root of each new one that extends all before it. Ends with status 1, and both signed
+    notes, if the log goes back or shows two histories.
     """
     with _open_log(url, key, state) as log:
         for checkpoint in _looks(log, once=once, interval=interval):

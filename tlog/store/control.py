@@ -50,7 +50,7 @@ class ControlStore:
         )
         if log_name not in (None, store.log_name()):
             raise ConfigError(
-                f"this log is named {store.log_name()} for ever; start without --name, or on an empty folder"
+                f"this log is named {store.log_name()} for ever; leave out --log-name, or take an empty folder"
             )
         return store
 
