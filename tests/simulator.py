@@ -97,7 +97,7 @@ def refuse(
 
 def unavailable(retry_after: str | None = None) -> Fault:
     headers = {} if retry_after is None else {"Retry-After": retry_after}
-    return refuse(503, kind="overloaded", detail="come back later", headers=headers)
+    return refuse(503, kind="unavailable", detail="come back later", headers=headers)
 
 
 def flip(place: int) -> Lie:
@@ -238,7 +238,7 @@ class Simulator:
         with self._lock:
             self.requests.append(request)
             fault = self.faults.popleft() if self.faults else None
-            answer = fault(lambda: self._work(request)) if fault else self._work(request)
+        answer = fault(lambda: self._work(request)) if fault else self._work(request)
         if answer is None:
             return None
         route = request.path.partition("/")[0]
@@ -246,7 +246,8 @@ class Simulator:
 
     def _work(self, request: Request) -> Answer:
         try:
-            return self._post(request) if request.method == "POST" else self._get(request)
+            with self._lock:
+                return self._post(request) if request.method == "POST" else self._get(request)
         except (MalformedError, KeyError, IndexError, ValueError) as error:
             problem = {
                 "type": "urn:tlog:problem:not-found",

@@ -30,6 +30,7 @@ from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_LOG_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:/-]{0,127}")
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _MAX_LABELS: Final = 32
 _MAX_LABEL_BYTES: Final = 255
@@ -73,6 +74,8 @@ def prepare_data(config: Config, log_name: str | None) -> str:
 
     Raises ConfigError if the folder belongs to a log of another name.
     """
+    if log_name is not None and _LOG_NAME.fullmatch(log_name) is None:
+        raise ConfigError("a log's name is 1 to 128 characters of a URL without scheme, such as example.com/audit")
     for folder in (config.data, config.data / "segments", config.data / "keys"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")

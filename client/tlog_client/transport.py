@@ -144,8 +144,8 @@ def _failure(response: requests.Response, body: bytes) -> FetchError:
     status, problem = response.status_code, _problem(body)
     detail = _one_line(problem.get("detail")) or f"HTTP status {status}, without a problem document"
     if status in RETRY_STATUSES:
-        # 503 overloaded and 429 say that the work was not begun; behind any other the log may have done it.
-        begun = status != 429 and problem.get("type") != "urn:tlog:problem:overloaded"
+        # 503 unavailable and 429 say that the work was not begun; behind any other the log may have done it.
+        begun = status != 429 and problem.get("type") != "urn:tlog:problem:unavailable"
         return TransientError(detail, wait=_retry_after(response.headers.get("Retry-After", "")), reached=begun)
     if not 400 <= status < 500:
         return FetchError(f"HTTP status {status}: {detail}" if "detail" in problem else f"unexpected {detail}")
