@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import requests
 from pysqlite3 import dbapi2 as sqlite3
+
 from tlog_client import Log, TlogError, parse_receipt, parse_verifier, verify_receipt
 from tlog_core.encoding import canonical_json, parse_json
 
@@ -107,7 +108,7 @@ def wait_until_ready(url: str) -> None:
 
 
 def append(log: Log, values: Sequence[Any], out: BinaryIO) -> None:
-    """Log the first event, then the others in batches; write their receipts, and check that the last head extends the first."""
+    """Log the first event, then the rest in batches; write receipts; check that the last head extends the first."""
     first = log.append(values[0])
     out.write(bytes(first))
     for start in range(1, len(values), BATCH):

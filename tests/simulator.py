@@ -205,12 +205,11 @@ class Simulator:
 
     # What it should not do
 
-    def fork(self, index: int) -> None:
+    def fork(self, index: int, *, time: int = START, writer: str = "eve") -> None:
         """Put another entry in the place of the one at `index`: a second history under the same key."""
         other = self.logged[index]
-        entry = bytes(
-            Entry(commit(opening=other.opening, payload_type="text/plain", payload=b"x"), ORIGIN, START, "eve")
-        )
+        commitment = commit(opening=other.opening, payload_type="text/plain", payload=b"x")
+        entry = bytes(Entry(commitment, ORIGIN, time, writer))
         self.logged[index] = replace(other, entry=entry, payload_type="text/plain", payload=b"x")
         self._rebuild()
 
@@ -289,13 +288,13 @@ class Simulator:
 
     def _entries(self, index: str, query: dict[str, str]) -> Answer:
         if index:
-            return _json(self._members(int(index)))
+            return _json(self.answer_of(int(index)))
         start, limit = int(query["start"]), int(query["limit"])
         # Fewer than asked for, as a log may when they are large.
         stop = min(self.size, start + min(limit, 100))
-        return _json({"entries": [self._members(place) for place in range(start, stop)]})
+        return _json({"entries": [self.answer_of(place) for place in range(start, stop)]})
 
-    def _members(self, index: int) -> dict[str, Any]:
+    def answer_of(self, index: int) -> dict[str, Any]:
         logged = self.logged[index]
         is_json = logged.payload_type == JSON_TYPE
         return {
@@ -321,6 +320,13 @@ class Simulator:
             return Answer(200, join_bundle([logged.entry for logged in self.logged[start : start + place.width]]))
         level = place.level * TILE_HEIGHT
         return Answer(200, join_hashes([self.node(level, start + at) for at in range(place.width)]))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that hung up: they had reasons."""
 
 
 @contextmanager
@@ -363,10 +369,9 @@ def running() -> Iterator[Simulator]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         simulator.url = f"http://127.0.0.1:{server.server_address[1]}{PREFIX}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         try:
             yield simulator

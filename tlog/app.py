@@ -3,7 +3,6 @@
 import re
 import time
 import uuid
-from contextlib import suppress
 from typing import Final
 
 from flask import Flask, Response, g, request
@@ -31,10 +30,11 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     config = config or from_environment()
     app = Flask("tlog", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
-    prepare_data(config, None)
     if not locked:
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Held until the process ends: the descriptor is deliberately never closed.
         app.config["LOCK"] = lock_data(config.lock, shared=True)
+    prepare_data(config, None)
     log, metrics = make_logger(), Metrics()
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *operations.ROUTES)
     services = Services(Segments(config, metrics, _milliseconds), metrics, Canonicalizer(), routes)
@@ -60,17 +60,15 @@ def _observe(app: Flask, log: FilteringBoundLogger, metrics: Metrics) -> None:
         rule = request.url_rule.rule if request.url_rule else "none"
         response.headers["X-Request-Id"] = g.request_id
         metrics.answered(request.method, rule, response.status_code, seconds)
-        # Whoever reads the log may have gone; the answer goes out all the same.
-        with suppress(OSError):
-            log.info(
-                "request",
-                method=request.method,
-                route=rule,
-                segment=(request.view_args or {}).get("segment"),
-                status=response.status_code,
-                milliseconds=round(seconds * 1000, 3),
-                request_id=g.request_id,
-            )
+        log.info(
+            "request",
+            method=request.method,
+            route=rule,
+            segment=(request.view_args or {}).get("segment"),
+            status=response.status_code,
+            milliseconds=round(seconds * 1000, 3),
+            request_id=g.request_id,
+        )
         return response
 
     app.before_request(begin)

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 import orjson
+
 from tlog_core.encoding import MAX_JSON_DEPTH, canonicalize
 
 _SORTED: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER

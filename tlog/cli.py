@@ -6,15 +6,16 @@ Results go to standard output, all else to standard error as `tlog: …`, in low
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import click
-from tlog_core.errors import MalformedError, TlogError
 
-from tlog.config import Config
-from tlog.errors import ConfigError
+from tlog.config import Config, from_environment
+from tlog.errors import ConfigError, NotFoundError
+from tlog_core.errors import MalformedError, TlogError
 
 REFUSED, USAGE = 1, 2
 
@@ -125,7 +126,7 @@ def _progress(name: str, done: int, size: int) -> None:
 
 
 def _config(data: Path) -> Config:
-    return Config(data.absolute())
+    return replace(from_environment(), data=data.absolute())
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -138,7 +139,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 def _report(action: Callable[[], None]) -> None:
     try:
         action()
-    except (ConfigError, MalformedError) as error:
+    except (ConfigError, MalformedError, NotFoundError) as error:
         _fail(error, USAGE)
     except TlogError as error:
         _fail(error, REFUSED)

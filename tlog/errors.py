@@ -5,6 +5,7 @@ TlogError
 │   └── LineError                one line of a batch is at fault
 ├── NotFoundError                no such segment, entry, tile or size
 ├── ConflictError                the segment exists, and is another
+├── LengthRequiredError          a body that does not say how long it is
 ├── TooLargeError                beyond a limit
 ├── UnsupportedTypeError         a media type that cannot be logged
 ├── UnsupportedEncodingError     a compressed request body
@@ -35,8 +36,17 @@ class ConflictError(TlogError):
     """A segment of this name exists, with other labels."""
 
 
+class LengthRequiredError(TlogError):
+    """A request has a body without Content-Length: nobody could tell whether all of it arrived."""
+
+
 class TooLargeError(TlogError):
-    """A payload, a batch or a request is beyond its limit."""
+    """A payload, a batch or a request is beyond its limit; `line`, counted from 1, is the one at fault in a batch."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        """Put the line, if there is one, before the message."""
+        super().__init__(message if line is None else f"line {line}: {message}")
+        self.line = line
 
 
 class UnsupportedTypeError(TlogError):

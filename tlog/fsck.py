@@ -2,13 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tlog_core.commitment import verify_commitment
-from tlog_core.entry import Entry, parse_entry
-from tlog_core.errors import TlogError
-from tlog_core.merkle import leaf_hash
-from tlog_core.note import parse_signer
-from tlog_core.tile import TILE_WIDTH, join_hashes
-
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError
 from tlog.segments import open_store
@@ -17,6 +10,12 @@ from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore, SegmentRow
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE, Grown, grow_tree
+from tlog_core.commitment import verify_commitment
+from tlog_core.entry import Entry, parse_entry
+from tlog_core.errors import TlogError
+from tlog_core.merkle import leaf_hash
+from tlog_core.note import parse_signer, parse_verifier
+from tlog_core.tile import TILE_WIDTH, join_hashes
 
 Progress = Callable[[str, int, int], None]
 """Is told a segment, how many of its entries are done, and how many there are."""
@@ -29,44 +28,72 @@ def check(config: Config, names: Sequence[str], progress: Progress) -> Iterator[
     """
     if not config.control.exists():
         raise ConfigError(f"{config.data} holds no log; see --data")
-    control = ControlStore.open(config.control)
+    control = _open_control(config)
     try:
+        log_name = control.log_name()
         rows = [control.find(name) for name in names] or control.list()
+        for row in rows:
+            try:
+                yield from (f"{row.name}: {finding}" for finding in _check_segment(config, row, log_name, progress))
+            except (TlogError, DatabaseError) as error:
+                yield f"{row.name}: {error}"
+        if not names:
+            yield from _strangers(config, control)
+    except (DatabaseError, ValueError) as error:
+        raise CorruptError(f"control.db cannot be read: {error}") from None
     finally:
         control.close()
-    for row in rows:
-        try:
-            yield from _check_segment(config, row, progress)
-        except (TlogError, DatabaseError) as error:
-            yield f"{row.name}: {error}"
-    if not names:
-        yield from _strangers(config, rows)
 
 
-def _check_segment(config: Config, row: SegmentRow, progress: Progress) -> Iterator[str]:
-    yield from _check_key(config, row)
+def _open_control(config: Config) -> ControlStore:
+    try:
+        return ControlStore.open(config.control)
+    except DatabaseError as error:
+        raise CorruptError(f"control.db cannot be read: {error}") from None
+
+
+def _check_segment(config: Config, row: SegmentRow, log_name: str, progress: Progress) -> Iterator[str]:
+    yield from _check_row(config, row, log_name)
     store = open_store(config, row)
     try:
-        yield from (f"{row.name}: {finding}" for finding in store.damage())
-        yield from (f"{row.name}: {finding}" for finding in _check_tree(row, store, store.head(), progress))
+        yield from store.damage()
+        yield from _check_tree(row, store, store.head(), progress)
     finally:
         store.close()
+
+
+def _check_row(config: Config, row: SegmentRow, log_name: str) -> Iterator[str]:
+    if row.origin != f"{log_name}/segments/{row.name}":
+        yield f"control.db gives it another origin, {row.origin}"
+    if parse_verifier(row.vkey).name != row.origin:
+        yield f"control.db gives it the key of another origin, {row.vkey}"
+    yield from _check_key(config, row)
 
 
 def _check_key(config: Config, row: SegmentRow) -> Iterator[str]:
     try:
         if str(parse_signer(config.key(row.id).read_text("utf-8")).verifier) != row.vkey:
-            yield f"{row.name}: the key file holds another key"
+            yield f"the key file {config.key(row.id).name} holds another key"
     except (OSError, UnicodeDecodeError, TlogError):
-        yield f"{row.name}: the key file cannot be read"
+        yield f"the key file {config.key(row.id).name} cannot be read"
 
 
 def _check_tree(row: SegmentRow, store: SegmentStore, head: Head, progress: Progress) -> Iterator[str]:
     tree, time = EMPTY_TREE, 0
     for start in range(0, head.size, TILE_WIDTH):
         end = min(start + TILE_WIDTH, head.size)
-        entries = store.entries(start, end)
-        for index, (raw, payload) in enumerate(zip(entries, store.payloads(start, end), strict=True), start):
+        place = f"entries {start} to {end - 1}"
+        try:
+            entries = store.entries(start, end)
+        except CorruptError as error:
+            yield f"{place}: {error}; nothing behind them was checked"
+            return
+        try:
+            payloads = store.payloads(start, end)
+        except CorruptError as error:
+            yield f"{place}: {error}"
+            payloads = []
+        for index, (raw, payload) in enumerate(zip(entries, payloads, strict=False), start):
             try:
                 time = _check_entry(row, raw, payload, time)
             except TlogError as error:
@@ -77,8 +104,8 @@ def _check_tree(row: SegmentRow, store: SegmentStore, head: Head, progress: Prog
         progress(row.name, end, head.size)
     if tree.frontier.root() != head.root:
         yield f"the entries do not make the signed root of size {head.size}"
-    if time > head.time:
-        yield "the head is older than its last entry"
+    if head.size and time != head.time:
+        yield "the head does not have the time of its last entry"
 
 
 def _check_entry(row: SegmentRow, raw: bytes, payload: Payload, time: int) -> int:
@@ -100,10 +127,12 @@ def _check_tiles(store: SegmentStore, grown: Grown) -> Iterator[str]:
             yield str(error)
 
 
-def _strangers(config: Config, rows: Sequence[SegmentRow]) -> Iterator[str]:
+def _strangers(config: Config, control: ControlStore) -> Iterator[str]:
     """Yield files of segments that no row names: a crash while creating a segment leaves them behind, unused."""
-    known = {row.id for row in rows}
-    for folder in ("segments", "keys"):
-        for path in sorted((config.data / folder).iterdir()):
-            if path.name.split(".")[0] not in known:
-                yield f"{path.relative_to(config.data)} belongs to no segment; it may be deleted"
+    # Held, or a segment that is being made now would look like one.
+    with control.holding() as rows:
+        known = {row.id for row in rows}
+        paths = [path for folder in ("segments", "keys") for path in sorted((config.data / folder).glob("*"))]
+    for path in paths:
+        if path.name.split(".")[0] not in known:
+            yield f"{path.relative_to(config.data)} belongs to no segment; it may be deleted"

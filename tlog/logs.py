@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +16,29 @@ class _StandardError:
     """Writes each line by one system call: lines of several threads and processes do not mix, and none is held back."""
 
     def msg(self, line: bytes) -> None:
-        os.write(_STDERR, line + b"\n")
+        # Whoever reads the log may have gone, or its disk be full; requests are answered all the same.
+        with suppress(OSError):
+            os.write(_STDERR, line + b"\n")
 
     debug = info = warning = error = critical = msg
+
+
+def server_logging() -> dict[str, Any]:
+    """Return the configuration by which the HTTP server's own messages come out as lines of the same form."""
+    formatter = {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "processors": [
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event).decode()),
+        ],
+    }
+    return {
+        "formatters": {"json": formatter},
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "loggers": {"_granian": {"handlers": ["console"], "propagate": False}},
+    }
 
 
 def make_logger() -> FilteringBoundLogger:

@@ -4,10 +4,9 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Final
 
+from tlog.store.segment import SegmentStore
 from tlog_core.merkle import Frontier, Growth, Hash, NodeReader, leaf_hash
 from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, join_hashes, split_hashes, tile_of
-
-from tlog.store.segment import SegmentStore
 
 _KEPT_TILES: Final = 64
 

@@ -15,19 +15,18 @@ from functools import partial
 from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
-from tlog_core.checkpoint import open_checkpoint
-from tlog_core.errors import MalformedError, TlogError
-from tlog_core.note import SEED_BYTES, SignerKey, parse_signer, parse_verifier, signer_from_seed
-
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError, NotFoundError
-from tlog.files import sync_folder, write_durably
+from tlog.files import exclusive, sync_folder, write_durably
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, sign_head
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore, SegmentRow
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
+from tlog_core.checkpoint import open_checkpoint
+from tlog_core.errors import MalformedError, TlogError
+from tlog_core.note import SEED_BYTES, SignerKey, parse_signer, parse_verifier, signer_from_seed
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LOG_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:/-]{0,127}")
@@ -78,10 +77,12 @@ def prepare_data(config: Config, log_name: str | None) -> str:
         raise ConfigError("a log's name is 1 to 128 characters of a URL without scheme, such as example.com/audit")
     for folder in (config.data, config.data / "segments", config.data / "keys"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
-    name = control.log_name()
-    control.close()
-    sync_folder(config.data)
+    # One process at a time: SQLite does not wait when two make the same database.
+    with exclusive(config.control.with_suffix(".lock")):
+        control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
+        name = control.log_name()
+        control.close()
+        sync_folder(config.data)
     return name
 
 
@@ -193,6 +194,8 @@ class Segments:
         with self._lock:
             segment.users -= 1
             segment.used = time.monotonic()
+            if segment.sequencer.broken and self._open.get(segment.row.name) is segment:
+                del self._open[segment.row.name]
             unused = segment.users == 0 and self._open.get(segment.row.name) is not segment
         if unused:
             segment.store.close()
@@ -245,7 +248,7 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
             raise CorruptError(f"the head of {row.name} is not the one signed")
     except (DatabaseError, TlogError) as error:
         store.close()
-        raise CorruptError(f"the database of {row.name} cannot be trusted: {error}; run tlog fsck") from None
+        raise CorruptError(f"the head of {row.name} cannot be trusted: {error}; run tlog fsck") from None
     return store
 
 

@@ -15,6 +15,12 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 from threading import Lock
 
+from tlog.config import MAX_COMMIT_EVENTS
+from tlog.errors import CorruptError, OutcomeUnknownError, UnavailableError
+from tlog.store.codec import Payload
+from tlog.store.connection import DatabaseError
+from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
+from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from tlog_core.commitment import Commitment
 from tlog_core.entry import encode_entries
@@ -22,13 +28,6 @@ from tlog_core.errors import TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hash
 from tlog_core.note import SignerKey
 from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
-
-from tlog.config import MAX_COMMIT_EVENTS
-from tlog.errors import CorruptError, OutcomeUnknownError, UnavailableError
-from tlog.store.codec import Payload
-from tlog.store.connection import DatabaseError
-from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
-from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +222,8 @@ class Sequencer:
     def _tree_at(self, transaction: Transaction, head: Head) -> Tree:
         """Return the tree of the head, from memory as far as that goes, and only if its root is the signed one."""
         tree, behind = self._tree, head.size - self._tree.frontier.size
+        if behind < 0:
+            raise CorruptError(f"the head went back from size {tree.frontier.size} to {head.size}; nothing is signed")
         if 0 < behind <= TILE_WIDTH:
             entries = transaction.entries(tree.frontier.size, head.size)
             tree = grow_tree(tree, [leaf_hash(entry) for entry in entries]).tree

@@ -2,9 +2,13 @@
 
 import ipaddress
 import os
+import signal
+import socket
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from granian.constants import Interfaces
@@ -13,9 +17,12 @@ from granian.server import Server
 from tlog.config import Config
 from tlog.errors import ConfigError
 from tlog.files import lock_data
+from tlog.logs import server_logging
 from tlog.segments import prepare_data
 
 _THREADS = 16
+# What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
+_STOP_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,10 @@ class Listen:
 
 def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     """Run the server until it is told to stop; raise ConfigError if it cannot run like this."""
-    _check_loopback(listen.host)
+    listen = replace(listen, host=_loopback(listen.host))
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock_data(config.lock, shared=False)
+    _check_free(listen)
     prepare_data(config, log_name)
     with tempfile.TemporaryDirectory(prefix="tlog-metrics-") as metrics:
         # Read by the metrics library when a worker imports it.
@@ -45,6 +53,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
             blocking_threads=_THREADS,
             websockets=False,
             respawn_failed_workers=True,
+            workers_kill_timeout=_STOP_SECONDS,
+            log_dictconfig=server_logging(),
         )
         server.serve(target_loader=partial(_load, config), wrap_loader=False)
 
@@ -53,15 +63,35 @@ def _load(config: Config, *_target: Any) -> Any:
     # Imported in the worker: everything below opens files, starts threads, and must not be shared by a fork.
     from tlog.app import create_app
 
+    Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
     return create_app(config, locked=True)
 
 
-def _check_loopback(host: str) -> None:
+def _end_with(parent: int) -> None:
+    """Stop this worker when the process that started it is gone: nobody else would."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _check_free(listen: Listen) -> None:
+    # The workers share their port, so that another server's would silently take a part of the requests.
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        loopback = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
+        socket.create_server((listen.host, listen.port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ConfigError(f"cannot listen at port {listen.port}: {reason}; choose another with --port") from None
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
         raise ConfigError(
             f"{host} is not a loopback address; there is no access control yet, so put a proxy that has one in front"
         )
+    return address

@@ -3,17 +3,16 @@
 import os
 from collections.abc import Sequence
 
-from tlog_core.checkpoint import Checkpoint, sign_checkpoint
-from tlog_core.commitment import OPENING_BYTES, Opening, commit
-from tlog_core.entry import parse_entry
-from tlog_core.merkle import range_hash
-from tlog_core.proof import prove_consistency, verify_consistency
-
 from tlog.errors import CorruptError, IdempotencyError
 from tlog.segments import Segment
 from tlog.sequencer import Logged, Submission, request_key
 from tlog.store.codec import Payload
 from tlog.store.segment import RequestRow
+from tlog_core.checkpoint import Checkpoint, sign_checkpoint
+from tlog_core.commitment import OPENING_BYTES, Opening, commit
+from tlog_core.entry import parse_entry
+from tlog_core.merkle import range_hash
+from tlog_core.proof import prove_consistency, verify_consistency
 
 
 def append(

@@ -9,6 +9,12 @@
 return was verified; what does not hold raises an error below `TlogError`.
 """
 
+from tlog_client.answers import IndexedEntry, OpenedEntry
+from tlog_client.errors import OutcomeUnknownError, RefusedError, StateError, TransientError
+from tlog_client.log import Log
+from tlog_client.state import SignedCheckpoint
+from tlog_client.transport import Backoff
+from tlog_client.writer import Writer
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.encoding import canonicalize
 from tlog_core.entry import Entry
@@ -23,13 +29,6 @@ from tlog_core.errors import (
 from tlog_core.note import VerifierKey, parse_verifier
 from tlog_core.receipt import Receipt, parse_receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof, parse_tlog_proof
-
-from tlog_client.answers import IndexedEntry, OpenedEntry
-from tlog_client.errors import OutcomeUnknownError, RefusedError, StateError, TransientError
-from tlog_client.log import Log
-from tlog_client.state import SignedCheckpoint
-from tlog_client.transport import Backoff
-from tlog_client.writer import Writer
 
 __all__ = [
     "Backoff",

@@ -6,22 +6,18 @@ standard output; everything else, on lines that begin with `tlog-client: `, to s
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
 import click
-from tlog_core.checkpoint import Checkpoint, open_checkpoint
-from tlog_core.encoding import canonicalize, encode_base64
-from tlog_core.entry import parse_entry
-from tlog_core.errors import FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
-from tlog_core.note import VerifierKey
-from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
-from tlog_core.tlog_proof import format_tlog_proof
 
 from tlog_client.answers import OpenedEntry
 from tlog_client.errors import RefusedError, TransientError
@@ -40,10 +36,18 @@ from tlog_client.files import (
 from tlog_client.log import Log
 from tlog_client.text import format_time, printable
 from tlog_client.writer import Writer
+from tlog_core.checkpoint import Checkpoint, parse_checkpoint
+from tlog_core.encoding import canonicalize, encode_base64
+from tlog_core.entry import parse_entry
+from tlog_core.errors import FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
+from tlog_core.note import VerifierKey, parse_note
+from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
+from tlog_core.tlog_proof import format_tlog_proof
 
 REFUSED: Final = 1
 USAGE: Final = 2
 NOT_FETCHED: Final = 3
+SIGNALLED: Final = 128
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
@@ -213,7 +217,7 @@ def verify(key: VerifierKey, event: Path | None, receipt: Path) -> None:
     """
     for where, one, payload in _with_events(read_receipts(receipt), event):
         _verify_one(where, one, key, payload)
-        click.echo(f"verified: {_describe(one, key)}{'' if payload is None else ', the event too'}")
+        click.echo(f"verified: {_describe(one)}{'' if payload is None else ', the event too'}")
 
 
 @cli.command(
@@ -301,27 +305,47 @@ def _check_suffixes(files: Iterable[Path]) -> None:
 
 
 def _append_events(log: Log, lines: Iterator[Line], output: IO[bytes], advance: Advance) -> None:
-    with Writer(log) as writer:
-        feeder = Feeder(writer, lines)
-        try:
-            _write_receipts(feeder, output, advance)
-        except KeyboardInterrupt:
-            # What was sent is logged; its receipts must not be lost.
-            feeder.stop()
-            _write_receipts(feeder, output, advance)
-            raise
+    with Writer(log) as writer, Feeder(writer, lines) as feeder, _stopping(feeder.stop) as signals:
+        _write_receipts(feeder, output, advance)
+    if signals:
+        raise click.exceptions.Exit(SIGNALLED + signals[0])
+
+
+@contextmanager
+def _stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Have the first signal to end call `stop`, because what was sent is logged, and its receipts must not be lost."""
+    caught: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        caught.append(number)
+        # A second signal ends the program at once.
+        signal.signal(number, before[number])
+        # In a thread of its own: this one may hold the locks that it needs.
+        threading.Thread(target=stop).start()
+
+    before = {int(number): signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _write_receipts(feeder: Feeder, output: IO[bytes], advance: Advance) -> None:
     failure: TlogError | None = None
     while (submitted := feeder.first()) is not None:
         try:
-            _write_receipt(submitted.receipt.result(), output)
+            output.write(bytes(submitted.receipt.result()))
         except TlogError as error:
             failure = failure or _at(submitted.line.where, error)
-            feeder.stop()
+            feeder.stop(cancel=True)
+        except CancelledError:
+            pass
         feeder.done()
         advance(len(submitted.line.raw) + 1)
+        # Whoever reads the other end of the pipe waits for them, but not for each alone.
+        if not feeder.is_answered():
+            output.flush()
     if failure is not None:
         raise failure
 
@@ -330,16 +354,12 @@ def _append_payloads(log: Log, files: Iterable[Path], payload_type: str, output:
     for path in files:
         payload = read_whole(path)
         try:
-            _write_receipt(log.append_payload(payload, payload_type), output)
+            receipt = log.append_payload(payload, payload_type)
         except TlogError as error:
             raise _at(str(path), error) from None
+        output.write(bytes(receipt))
+        output.flush()
         advance(len(payload))
-
-
-def _write_receipt(receipt: Receipt, output: IO[bytes]) -> None:
-    # At once: whoever reads the other end of the pipe waits for it.
-    output.write(bytes(receipt))
-    output.flush()
 
 
 @contextmanager
@@ -397,8 +417,8 @@ def _verify_one(where: str, receipt: Receipt, key: VerifierKey, event: bytes | N
         raise _at(where, error) from None
 
 
-def _describe(receipt: Receipt, key: VerifierKey) -> str:
-    entry, size = parse_entry(receipt.entry), open_checkpoint(receipt.checkpoint, key).size
+def _describe(receipt: Receipt) -> str:
+    entry, size = parse_entry(receipt.entry), parse_checkpoint(parse_note(receipt.checkpoint).text).size
     logged = f"logged {format_time(entry.time)} by {entry.writer}"
     return printable(f"{entry.origin}, entry {receipt.index} of {size}, {logged}").replace("\n", "?")
 
@@ -408,8 +428,8 @@ def _looks(log: Log, *, once: bool, interval: float) -> Iterator[Checkpoint]:
     while True:
         try:
             checkpoint = log.checkpoint()
-        except TransientError as error:
-            if once:
+        except FetchError as error:
+            if once or isinstance(error, RefusedError):
                 raise
             _say(f"{error}; trying again")
         else:
@@ -442,7 +462,8 @@ def _say_failure(error: TlogError) -> int:
 
 def _say_usage(error: click.ClickException) -> int:
     message = error.format_message().rstrip(".")
-    _say(message[:1].lower() + message[1:])
+    variable = error.param.envvar if isinstance(error, click.MissingParameter) and error.param else None
+    _say(message[:1].lower() + message[1:] + (f"; give it, or set {variable}" if variable else ""))
     context = getattr(error, "ctx", None)
     _say(f"hint: see {context.command_path if context else 'tlog-client'} --help")
     return USAGE

@@ -14,6 +14,8 @@ MAX_PAYLOAD_BYTES: Final = 1 << 20
 MAX_BATCH_BYTES: Final = 16 << 20
 MAX_BATCH_EVENTS: Final = 10_000
 
+_EVENT_TYPES: Final = (JSON_TYPE, NDJSON_TYPE, "application/ndjson")
+_FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 _MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+( *;[\x20-\x7e]*)?")
 
 
@@ -37,11 +39,14 @@ def verify_payload_length(payload: bytes) -> None:
 
 
 def verify_opaque_type(payload_type: str) -> None:
-    """Check that a payload of this media type is taken as the bytes it is; raise MalformedError."""
+    """Check that the log takes a payload of this media type as the bytes it is; raise MalformedError."""
     if _MEDIA_TYPE.fullmatch(payload_type) is None or len(payload_type) > MAX_TYPE_BYTES:
         raise MalformedError(f"not a media type: {payload_type!r}; give one such as text/plain")
-    if payload_type.partition(";")[0].strip().lower() in (JSON_TYPE, NDJSON_TYPE):
+    essence = payload_type.partition(";")[0].strip().lower()
+    if essence in _EVENT_TYPES:
         raise MalformedError(f"{payload_type} is for events: append them as JSON values")
+    if essence in _FORM_TYPES:
+        raise MalformedError(f"{payload_type} is for forms, which the log refuses; give another type")
 
 
 def join_batch(payloads: Sequence[bytes]) -> bytes:

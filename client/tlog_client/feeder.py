@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final
-
-from tlog_core.errors import MalformedError, TlogError
-from tlog_core.receipt import Receipt
 
 from tlog_client.files import Line, parse_event
 from tlog_client.writer import Writer
+from tlog_core.errors import MalformedError, TlogError
+from tlog_core.receipt import Receipt
 
 MAX_UNREAD: Final = 20_000
 
@@ -43,6 +43,14 @@ class Feeder:
         self._slots = threading.Semaphore(MAX_UNREAD)
         threading.Thread(target=self._run, name="tlog-feeder", daemon=True).start()
 
+    def __enter__(self) -> "Feeder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
     def first(self) -> Submitted | None:
         """Wait for the first piece of input not yet done with; None after the last.
 
@@ -56,16 +64,23 @@ class Feeder:
                 raise self._failure
             return None
 
+    def is_answered(self) -> bool:
+        """Say whether there is a first, and its receipt is there, so that nobody need wait for it."""
+        with self._changed:
+            return bool(self._submitted) and self._submitted[0].receipt.done()
+
     def done(self) -> None:
         """Be done with the first."""
         with self._changed:
             self._submitted.popleft()
         self._slots.release()
 
-    def stop(self) -> None:
-        """Read no more; what was submitted still comes out."""
+    def stop(self, *, cancel: bool = False) -> None:
+        """Read no more; what was submitted still comes out, its future cancelled on demand if it was not sent yet."""
         with self._turn, self._changed:
             self._ended = True
+            for submitted in self._submitted if cancel else ():
+                submitted.receipt.cancel()
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -91,5 +106,6 @@ class Feeder:
                 raise MalformedError(f"{line.where}: {error}") from None
             with self._changed:
                 self._submitted.append(submitted)
-                self._changed.notify_all()
+                if len(self._submitted) == 1:
+                    self._changed.notify_all()
         return True

@@ -8,13 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
+from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from tlog_core.encoding import parse_json
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.note import VerifierKey, parse_verifier
 from tlog_core.receipt import Receipt, parse_receipt
 from tlog_core.tlog_proof import HEADER, parse_tlog_proof
-
-from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 
 STANDARD_INPUT: Final = "-"
 JSON_SUFFIX: Final = ".json"

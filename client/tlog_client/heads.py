@@ -2,16 +2,30 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from tlog_client.state import SignedCheckpoint, StateFile
 from tlog_core.checkpoint import Checkpoint
-from tlog_core.errors import InconsistencyError, ProofError
+from tlog_core.errors import InconsistencyError, ProofError, TlogError
 from tlog_core.merkle import Hash
 from tlog_core.proof import verify_consistency
 
-from tlog_client.state import SignedCheckpoint, StateFile
-
 FetchConsistency = Callable[[int, int], Sequence[Hash]]
 """Given an older and a newer size, the log's consistency proof, not yet verified."""
+
+MAX_PREFIXES: Final = 1_024
+"""How many trees are remembered as prefixes of the newest verified one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Claim:
+    """A checkpoint to be accepted, and, once `settled`, what was wrong with it if anything was."""
+
+    seen: SignedCheckpoint
+    shown: Checkpoint | None
+    settled: bool = False
+    error: TlogError | None = None
 
 
 class Heads:
@@ -21,7 +35,10 @@ class Heads:
         """Start from what `state` holds."""
         self._state = state
         self._fetch = fetch
+        self._claims: list[_Claim] = []
+        self._listing = threading.Lock()
         self._turn = threading.Lock()
+        self._prefixes: dict[int, Hash] = {}
 
     def newest(self) -> SignedCheckpoint | None:
         """Return the newest verified checkpoint, None if there was none yet; raise StateError or FetchError."""
@@ -33,18 +50,51 @@ class Heads:
         `shown` is a smaller tree that the proof `seen` came with contains already; it may save a request. Raises
         InconsistencyError, FetchError, MalformedError or StateError.
         """
-        # One thread at a time: the others, whose events were mostly logged together, then need no proof of their own.
+        claim = _Claim(seen, shown)
+        with self._listing:
+            self._claims.append(claim)
+        # Threads that append together wait here, and the first settles for all: in order of size their receipts
+        # mostly prove each other, and one write to disk is enough.
         with self._turn:
-            while not self._advance(seen, shown):
+            if not claim.settled:
+                self._lead(claim)
+        if claim.error is not None:
+            raise claim.error
+
+    def _lead(self, own: _Claim) -> None:
+        with self._listing:
+            claims = sorted(self._claims, key=lambda claim: claim.seen.checkpoint.size)
+        try:
+            while not self._settle(claims):
                 # Another process was faster, and what it verified comes first.
                 pass
+        finally:
+            with self._listing:
+                self._claims = [claim for claim in self._claims if not claim.settled and claim is not own]
 
-    def _advance(self, seen: SignedCheckpoint, shown: Checkpoint | None) -> bool:
-        known = self._state.read()
+    def _settle(self, claims: Sequence[_Claim]) -> bool:
+        known = newest = self._state.read()
+        for claim in claims:
+            try:
+                newest, claim.error = self._extend(newest, claim), None
+            except TlogError as error:
+                claim.error = error
+        if newest is not None and newest is not known and not self._state.swap(known, newest):
+            return False
+        for claim in claims:
+            claim.settled = True
+            if claim.error is None:
+                self._remember(claim.seen.checkpoint)
+                self._remember(claim.shown or claim.seen.checkpoint)
+        return True
+
+    def _extend(self, known: SignedCheckpoint | None, claim: _Claim) -> SignedCheckpoint:
+        tree = claim.seen.checkpoint
         if known is None:
-            return self._state.swap(None, seen)
-        self.verify_one_history(known, seen, shown=shown)
-        return known.checkpoint.size >= seen.checkpoint.size or self._state.swap(known, seen)
+            return claim.seen
+        if self._prefixes.get(tree.size) != tree.root:
+            self.verify_one_history(known, claim.seen, shown=claim.shown)
+        return claim.seen if tree.size > known.checkpoint.size else known
 
     def verify_one_history(
         self, known: SignedCheckpoint, seen: SignedCheckpoint, *, shown: Checkpoint | None = None
@@ -58,7 +108,6 @@ class Heads:
         elif old.size < new.size:
             holds = self._extends(old, new)
         else:
-            # Answers to concurrent requests overtake each other: this one is older than one verified already.
             holds = self._extends(new, old)
         if not holds:
             raise InconsistencyError(
@@ -66,6 +115,11 @@ class Heads:
                 older=known.note,
                 newer=seen.note,
             )
+
+    def _remember(self, prefix: Checkpoint) -> None:
+        self._prefixes[prefix.size] = prefix.root
+        if len(self._prefixes) > MAX_PREFIXES:
+            del self._prefixes[next(iter(self._prefixes))]
 
     def _extends(self, old: Checkpoint, new: Checkpoint) -> bool:
         # Every tree extends the empty one; there is nothing to prove.

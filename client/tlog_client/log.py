@@ -4,24 +4,12 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import requests
-from tlog_core.checkpoint import Checkpoint
-from tlog_core.errors import MalformedError, ProofError
-from tlog_core.merkle import Hash, fold
-from tlog_core.note import ED25519, MAX_NOTE_BYTES, VerifierKey, parse_verifier
-from tlog_core.proof import root_before
-from tlog_core.receipt import (
-    JSON_TYPE,
-    Receipt,
-    mint_receipts,
-    parse_batch_receipt,
-    parse_receipt,
-    verify_receipt,
-)
 
 from tlog_client.answers import IndexedEntry, OpenedEntry, parse_consistency
 from tlog_client.errors import OutcomeUnknownError, TransientError
@@ -36,6 +24,19 @@ from tlog_client.heads import Heads, verify_no_rollback
 from tlog_client.snapshot import MAX_PROOF_BYTES, Snapshot
 from tlog_client.state import SignedCheckpoint, StateFile, default_folder, open_signed
 from tlog_client.transport import Backoff, Transport
+from tlog_core.checkpoint import Checkpoint
+from tlog_core.errors import MalformedError, ProofError
+from tlog_core.merkle import Hash, fold
+from tlog_core.note import ED25519, MAX_NOTE_BYTES, VerifierKey, parse_verifier
+from tlog_core.proof import root_before
+from tlog_core.receipt import (
+    JSON_TYPE,
+    Receipt,
+    mint_receipts,
+    parse_batch_receipt,
+    parse_receipt,
+    verify_receipt,
+)
 
 MAX_RECEIPT_BYTES: Final = 4 << 20
 
@@ -71,7 +72,7 @@ class Log:
         self.key = parse_verifier(key.strip()) if isinstance(key, str) else key
         if self.key.type != ED25519:
             raise MalformedError(f"the key of {self.key.name} is a witness's, not a log's")
-        self._session = requests.Session() if session is None else session
+        self._session = _new_session() if session is None else session
         self._owns_session = session is None
         self._transport = Transport(
             url, session=self._session, timeout=timeout, backoff=Backoff() if backoff is None else backoff
@@ -228,6 +229,13 @@ def _canonical(event: Any, place: int) -> bytes:
         return canonical_event(event)
     except MalformedError as error:
         raise MalformedError(f"event {place}: {error}") from None
+
+
+def _new_session() -> requests.Session:
+    session = requests.Session()
+    # By a cookie a log could know each client again, and show it a history of its own.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return session
 
 
 def _new_key() -> str:

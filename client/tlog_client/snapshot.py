@@ -3,13 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tlog_core.entry import parse_entry
-from tlog_core.errors import FetchError, ProofError
-from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hash
-from tlog_core.proof import verify_inclusion
-from tlog_core.receipt import Receipt
-from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
-
 from tlog_client.answers import (
     IndexedEntry,
     OpenedEntry,
@@ -21,6 +14,12 @@ from tlog_client.answers import (
 )
 from tlog_client.state import SignedCheckpoint
 from tlog_client.transport import Transport
+from tlog_core.entry import parse_entry
+from tlog_core.errors import FetchError, ProofError
+from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hash
+from tlog_core.proof import verify_inclusion
+from tlog_core.receipt import Receipt
+from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
 
 MAX_PROOF_BYTES: Final = 16_384
 MAX_ENTRY_ANSWER_BYTES: Final = 8 << 20

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlog_client.errors import StateError
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import FetchError, MalformedError, SignatureError
 from tlog_core.note import VerifierKey
-
-from tlog_client.errors import StateError
 
 
 @dataclass(frozen=True, slots=True)

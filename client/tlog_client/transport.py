@@ -13,11 +13,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
-from tlog_core.encoding import parse_decimal, parse_json
-from tlog_core.errors import FetchError, MalformedError
 
 from tlog_client.errors import RefusedError, TransientError
 from tlog_client.text import printable
+from tlog_core.encoding import parse_decimal, parse_json
+from tlog_core.errors import FetchError, MalformedError
 
 CONNECT_SECONDS: Final = 10.0
 MAX_PROBLEM_BYTES: Final = 65_536
@@ -125,10 +125,17 @@ class Transport:
 
 
 def _check_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if not _is_prefix(url):
         raise MalformedError(f"not the URL of a segment: {url}; expected such as https://log.example/segments/payments")
     return url.rstrip("/")
+
+
+def _is_prefix(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "?" not in url
+    except ValueError:
+        return False
 
 
 def _read(response: requests.Response, limit: int) -> bytes:

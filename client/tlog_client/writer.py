@@ -1,17 +1,19 @@
 """Appending in the background, many events a request: the way to keep up with a busy program."""
 
+import math
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-from tlog_core.receipt import Receipt
-
 from tlog_client.errors import RefusedError
 from tlog_client.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, canonical_event
 from tlog_client.log import Log
+from tlog_core.receipt import Receipt
 
 MAX_QUEUE_BYTES: Final = 4 * MAX_BATCH_BYTES
 
@@ -72,7 +74,9 @@ class Writer:
                 raise RuntimeError("the writer is closed")
             self._waiting.append(waiting)
             self._bytes += len(waiting.payload) + 1
-            self._changed.notify_all()
+            # The thread that sends need not wake for each event in between.
+            if len(self._waiting) == 1 or self._is_ripe():
+                self._changed.notify_all()
         return waiting.future
 
     def flush(self) -> None:
@@ -107,14 +111,19 @@ class Writer:
         # None are left only when the writer is closed.
         with self._changed:
             self._sending = []
-            while not self._changed.wait_for(lambda: self._waiting or self._closing, _WATCH_SECONDS):
-                # A program that ends without closing its writer must neither hang here nor lose events.
-                self._closing = not threading.main_thread().is_alive()
-            self._changed.wait_for(self._is_ripe, self._linger)
+            self._wait_until(lambda: bool(self._waiting) or self._closing, math.inf)
+            self._wait_until(self._is_ripe, self._linger)
             self._sending = self._pop_batch()
             self._hurried = self._hurried and bool(self._waiting)
             self._changed.notify_all()
             return self._sending
+
+    def _wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not ready() and (left := end - time.monotonic()) > 0:
+            self._changed.wait(min(left, _WATCH_SECONDS))
+            # A program that ends without closing its writer must neither hang here nor lose events.
+            self._closing = self._closing or not threading.main_thread().is_alive()
 
     def _pop_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

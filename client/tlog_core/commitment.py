@@ -1,8 +1,8 @@
-"""Commitments: how an entry binds its payload without showing it (`spec/entry.md`).
+r"""Commitments: how an entry binds its payload without showing it (`spec/entry.md`).
 
 A payload never enters the tree. What does is
 
-    SHA-256("tlog/commitment/v1\\n" || opening || u16 length of type || type || payload)
+    SHA-256("tlog/commitment/v1\n" || opening || u16 length of type || type || payload)
 
 With the opening, 32 random bytes, it binds the payload; without it, nobody can guess which payload it hides.
 """

@@ -93,10 +93,11 @@ class Frontier:
             rows.append((first, row))
             row = _parents(row)
             level += 1
+        # Every old peak as low as the rows was merged into them; those that still wait stand above all rows.
         peaks = waiting + [
             rows[level][1][index - rows[level][0]]
             for level, index in nodes_between(0, end)
-            if level < len(rows) and index >= rows[level][0]
+            if level < len(rows)
         ]
         old = dict(zip(nodes_between(0, self.size), self.peaks, strict=True))
         return Growth(Frontier(end, tuple(peaks)), tuple(rows), old)

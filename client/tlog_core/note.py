@@ -124,9 +124,7 @@ class SignerKey:
 
 def key_id(name: str, key_type: int, public: bytes) -> KeyId:
     """Return the ID of a key from its name, type byte and public key."""
-    return KeyId(
-        hashlib.sha256(name.encode("utf-8") + b"\n" + bytes([key_type]) + public).digest()[:KEY_ID_BYTES]
-    )
+    return KeyId(hashlib.sha256(name.encode("utf-8") + b"\n" + bytes([key_type]) + public).digest()[:KEY_ID_BYTES])
 
 
 def signer_from_seed(name: str, seed: bytes, *, key_type: int = ED25519) -> SignerKey:

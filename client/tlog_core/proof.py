@@ -35,7 +35,7 @@ class RangeProof:
 
 
 def is_subtree(start: int, end: int) -> bool:
-    """Say whether [start, end) is a valid subtree: its start is a multiple of its width rounded up to a power of two."""
+    """Say whether [start, end) is a valid subtree: it starts at a multiple of its width, rounded up to a power of 2."""
     return 0 <= start <= end and start % (1 << max(end - start - 1, 0).bit_length()) == 0
 
 
@@ -94,19 +94,16 @@ def verify_inclusion(*, leaf: Hash, index: int, size: int, proof: Sequence[Hash]
     verify_subtree(start=index, end=index + 1, subtree=leaf, size=size, proof=proof, root=root)
 
 
-def verify_consistency(
-    *, old_size: int, new_size: int, old_root: Hash, new_root: Hash, proof: Sequence[Hash]
-) -> None:
+def verify_consistency(*, old_size: int, new_size: int, old_root: Hash, new_root: Hash, proof: Sequence[Hash]) -> None:
     """Check that the older tree is a prefix of the newer one; raise ProofError.
 
-    The empty tree is a prefix of every tree, by an empty proof (C2SP tlog-checkpoint), if its root is that of no entries.
+    The empty tree is a prefix of every tree, by an empty proof (C2SP tlog-checkpoint), if its root is that of no
+    entries.
     """
     verify_subtree(start=0, end=old_size, subtree=old_root, size=new_size, proof=proof, root=new_root)
 
 
-def verify_subtree(
-    *, start: int, end: int, subtree: Hash, size: int, proof: Sequence[Hash], root: Hash
-) -> None:
+def verify_subtree(*, start: int, end: int, subtree: Hash, size: int, proof: Sequence[Hash], root: Hash) -> None:
     """Check that the valid subtree [start, end) with hash `subtree` is part of the tree; raise ProofError.
 
     Step numbers are those of the verification procedure in draft-ietf-plants-merkle-tree-certs, "Subtrees".

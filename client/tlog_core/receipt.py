@@ -1,4 +1,4 @@
-"""Receipts: all that is needed, with the log's public key, to show offline that an event was logged (`spec/receipt.md`).
+"""Receipts: all that is needed, with the log's key, to show offline that an event was logged (`spec/receipt.md`).
 
 A batch has one receipt for all its entries, from which the writer, who holds the payloads, mints the single ones.
 """
@@ -118,9 +118,7 @@ def verify_receipt(receipt: Receipt, *, key: VerifierKey, payload: bytes | None 
         root=checkpoint.root,
     )
     if payload is not None:
-        verify_commitment(
-            entry.commitment, opening=receipt.opening, payload_type=receipt.payload_type, payload=payload
-        )
+        verify_commitment(entry.commitment, opening=receipt.opening, payload_type=receipt.payload_type, payload=payload)
 
 
 def mint_receipts(batch: BatchReceipt, *, payloads: Sequence[bytes], key: VerifierKey) -> list[Receipt]:
@@ -138,9 +136,7 @@ def mint_receipts(batch: BatchReceipt, *, payloads: Sequence[bytes], key: Verifi
     entries = encode_entries(commitments, origin=checkpoint.origin, time=batch.time, writer=batch.writer)
     leaves = [leaf_hash(entry) for entry in entries]
     start, size = batch.first_index, checkpoint.size
-    verify_range(
-        leaves=leaves, start=start, size=size, left=batch.left, right=batch.right, root=checkpoint.root
-    )
+    verify_range(leaves=leaves, start=start, size=size, left=batch.left, right=batch.right, root=checkpoint.root)
     node = nodes_of_range(leaves=leaves, start=start, proof=RangeProof(size, batch.left, batch.right))
     return [
         Receipt(

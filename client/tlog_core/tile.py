@@ -77,9 +77,7 @@ def tile_of(level: int, index: int, size: int) -> Tile:
 def edge_tiles(size: int) -> list[Tile]:
     """Return the partial tiles of a tree of `size` entries, the lowest level first."""
     widths = ((level, size >> (TILE_HEIGHT * level)) for level in range(MAX_LEVEL + 1))
-    return [
-        Tile(level, width // TILE_WIDTH, width % TILE_WIDTH) for level, width in widths if width % TILE_WIDTH
-    ]
+    return [Tile(level, width // TILE_WIDTH, width % TILE_WIDTH) for level, width in widths if width % TILE_WIDTH]
 
 
 def join_hashes(hashes: Sequence[Hash]) -> bytes:

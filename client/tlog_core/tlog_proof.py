@@ -42,9 +42,7 @@ def parse_tlog_proof(raw: bytes) -> Receipt:
     head, _, checkpoint = _decode(raw).partition("\n\n")
     lines = head.split("\n")
     if lines[0] != HEADER or not checkpoint or len(lines) < 3:
-        raise MalformedError(
-            f"not a tlog-proof: it starts with {HEADER}, and the checkpoint follows an empty line"
-        )
+        raise MalformedError(f"not a tlog-proof: it starts with {HEADER}, and the checkpoint follows an empty line")
     if len(lines) - 3 > MAX_HASHES:
         raise MalformedError(f"a tlog-proof has at most {MAX_HASHES} hashes")
     extra = _extra(_value(lines[1], "extra"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from simulator import Simulator, running
+
 from tlog_client import Backoff, Log
 
 

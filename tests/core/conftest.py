@@ -3,6 +3,7 @@
 import pytest
 import reference
 from hypothesis import settings
+
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Opening, commit
 from tlog_core.entry import encode_entries

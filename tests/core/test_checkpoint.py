@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, sign_checkpoint
 from tlog_core.encoding import decode_base64, encode_base64
 from tlog_core.errors import MalformedError, SignatureError

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.commitment import Commitment, Opening, commit, verify_commitment
 from tlog_core.errors import MalformedError, ProofError
 
@@ -39,6 +40,10 @@ def test_a_commitment_opens_to_its_own_payload_only() -> None:
     for wrong in (Commitment(commitment[:-1]), Commitment(bytes(32))):
         with pytest.raises(ProofError):
             verify_commitment(wrong, opening=OPENING, payload_type=JSON, payload=b"{}")
+
+
+def test_a_type_may_have_255_bytes() -> None:
+    assert len(commit(opening=OPENING, payload_type="a" * 255, payload=b"")) == 32
 
 
 @pytest.mark.parametrize("payload_type", ["", "a" * 256, "text/pl\u00e4in", "\ud800"])

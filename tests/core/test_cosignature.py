@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.cosignature import Cosignature, cosign, open_cosignature, parse_cosignature
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import (

@@ -6,6 +6,7 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.encoding import (
     canonical_json,
     canonicalize,

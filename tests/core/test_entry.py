@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.commitment import Commitment
 from tlog_core.encoding import encode_base64
 from tlog_core.entry import Entry, WriterSignature, encode_entries, parse_entry, writer_message

@@ -1,4 +1,5 @@
 import pytest
+
 from tlog_core.errors import (
     FetchError,
     InconsistencyError,

@@ -4,6 +4,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.merkle import (
     EMPTY_ROOT,
     Frontier,

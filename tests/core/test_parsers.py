@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tlog_core.checkpoint import parse_checkpoint
 from tlog_core.cosignature import Cosignature, parse_cosignature
 from tlog_core.encoding import (

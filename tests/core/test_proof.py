@@ -7,6 +7,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.errors import ProofError
 from tlog_core.merkle import EMPTY_ROOT, Hash, NodeReader, leaf_hash, node_hash, range_hash
 from tlog_core.proof import (
@@ -228,6 +229,17 @@ def test_an_inclusion_proof_holds_for_another_size_only_if_the_path_has_the_same
                     refuse_inclusion(LEAVES[index], index, wrong, proof, root(wrong))
 
 
+def test_an_inclusion_proof_holds_only_where_the_path_has_the_same_shape() -> None:
+    places = [(index, size) for size in range(1, 11) for index in range(size)]
+    for index, size in places:
+        proof = hashes(reference.path(index, LEAVES[:size]))
+        for other, claimed in places:
+            if reference.sides(other, claimed) == reference.sides(index, size):
+                verify_inclusion(leaf=LEAVES[index], index=other, size=claimed, proof=proof, root=root(size))
+            else:
+                refuse_inclusion(LEAVES[index], other, claimed, proof, root(size))
+
+
 def test_nothing_is_included_in_the_empty_tree() -> None:
     refuse_inclusion(LEAVES[0], 0, 0, [], EMPTY_ROOT)
     refuse_inclusion(EMPTY_ROOT, 0, 0, [], EMPTY_ROOT)
@@ -393,6 +405,14 @@ def test_range_proof_refuses_the_root_of_another_size() -> None:
         proof = range_proof(start, end, size)
         for wrong in set(range(16)) - {size}:
             refuse_range(LEAVES[start:end], start, wrong, proof.left, proof.right, root(wrong))
+
+
+def test_range_proof_refuses_hashes_that_share_their_bytes_unevenly() -> None:
+    first, second = LEAVES[:2]
+    leaves = [Hash(first[:31]), Hash(first[31:] + second)]
+    refuse_range(leaves, 0, 2, [], [], root(2))
+    refuse_range([leaves[1]], 1, 2, [leaves[0]], [], root(2))
+    refuse_range([leaves[0]], 0, 2, [], [leaves[1]], root(2))
 
 
 def test_range_proof_refuses_a_range_of_nothing() -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Opening
 from tlog_core.encoding import encode_base64
@@ -103,6 +104,15 @@ def test_a_receipt_with_a_wrong_member_is_refused(receipts: list[Receipt], membe
 def test_a_batch_receipt_with_a_wrong_member_is_refused(batch_receipt: BatchReceipt, members: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         parse_batch_receipt(changed(bytes(batch_receipt), **members))
+
+
+def test_a_receipt_may_have_the_largest_index_that_json_has(
+    receipts: list[Receipt], batch_receipt: BatchReceipt
+) -> None:
+    receipt = replace(receipts[1], index=2**53 - 1)
+    assert parse_receipt(bytes(receipt)) == receipt
+    batch = replace(batch_receipt, first_index=2**53 - 1, time=0)
+    assert parse_batch_receipt(bytes(batch)) == batch
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"null", b"{}", b'"receipt"', b"7", b"\xff"])

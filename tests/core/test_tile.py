@@ -5,6 +5,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tlog_core.errors import MalformedError, ProofError
 from tlog_core.merkle import EMPTY_ROOT, Hash, leaf_hash
 from tlog_core.proof import prove_consistency, prove_inclusion, verify_consistency, verify_inclusion

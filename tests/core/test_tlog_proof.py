@@ -2,6 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+
 from tlog_core.encoding import canonical_json, encode_base64
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import EMPTY_ROOT

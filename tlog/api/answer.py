@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Request, Response
-from tlog_core.encoding import encode_base64, parse_decimal
-from tlog_core.errors import MalformedError
-from tlog_core.merkle import Hash
 
 from tlog.api.models import encode
 from tlog.errors import NotFoundError
+from tlog_core.encoding import encode_base64, parse_decimal
+from tlog_core.errors import MalformedError
+from tlog_core.merkle import Hash
 
 IMMUTABLE = "max-age=31536000, immutable"
 FRESH = "no-cache"

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from flask import Request
-from tlog_core.commitment import MAX_TYPE_BYTES
-from tlog_core.errors import MalformedError
-from tlog_core.receipt import JSON_TYPE
 from werkzeug.http import parse_options_header
 
 from tlog.config import MAX_BATCH_EVENTS, MAX_PAYLOAD_BYTES
-from tlog.errors import LineError, TooLargeError, UnsupportedEncodingError, UnsupportedTypeError
+from tlog.errors import (
+    LengthRequiredError,
+    LineError,
+    TooLargeError,
+    UnsupportedEncodingError,
+    UnsupportedTypeError,
+)
+from tlog_core.commitment import MAX_TYPE_BYTES
+from tlog_core.errors import MalformedError
+from tlog_core.receipt import JSON_TYPE
 
 Canonicalize = Callable[[bytes], bytes]
 
@@ -40,7 +46,7 @@ def read_events(request: Request, canonicalize: Canonicalize) -> Events:
         raise UnsupportedEncodingError("send the body without Content-Encoding")
     given = request.headers.get("Content-Type", "")
     essence = _essence(given)
-    body = request.get_data(cache=False)
+    body = read_body(request)
     if essence in _BATCH_TYPES:
         return Events(JSON_TYPE, _batch(body, canonicalize), batch=True)
     _check_size(body)
@@ -49,6 +55,20 @@ def read_events(request: Request, canonicalize: Canonicalize) -> Events:
         _check_size(payload)
         return Events(JSON_TYPE, [payload], batch=False)
     return Events(given, [body], batch=False)
+
+
+def read_body(request: Request) -> bytes:
+    """Return the whole body; raise LengthRequiredError, or MalformedError if only a part of it arrived.
+
+    A WSGI server may end the body without a word when the client goes away: only its length shows that it is whole.
+    """
+    length = request.content_length
+    if length is None and "Transfer-Encoding" in request.headers:
+        raise LengthRequiredError("the body has no Content-Length; send it with one, and not chunked")
+    body = request.get_data(cache=False)
+    if len(body) != (length or 0):
+        raise MalformedError(f"the body has {len(body)} bytes, and the Content-Length is {length}; send all of it")
+    return body
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -67,6 +87,7 @@ def _essence(given: str) -> str:
     if given == JSON_TYPE:
         return given
     essence, parameters = parse_options_header(given)
+    essence = essence.lower()
     if essence in _FORM_TYPES:
         raise UnsupportedTypeError("a form is not an event; for JSON set Content-Type: application/json")
     if essence in (JSON_TYPE, *_BATCH_TYPES) and parameters.get("charset", "utf-8").lower() != "utf-8":
@@ -89,7 +110,7 @@ def _line(number: int, line: bytes, canonicalize: Canonicalize) -> bytes:
     try:
         payload = canonicalize(line)
         if len(line) > MAX_PAYLOAD_BYTES or len(payload) > MAX_PAYLOAD_BYTES:
-            raise TooLargeError(f"line {number}: a payload has at most {MAX_PAYLOAD_BYTES} bytes")
+            raise TooLargeError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes; shorten it", number)
     except MalformedError as error:
         raise LineError(number, str(error)) from None
     return payload
@@ -99,4 +120,4 @@ def _check_size(payload: bytes) -> None:
     if not payload:
         raise MalformedError("the body is empty; send an event")
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise TooLargeError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}")
+        raise TooLargeError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}; shorten it")

@@ -4,10 +4,6 @@ from typing import Any
 
 import msgspec
 from flask import Response, request
-from tlog_core.encoding import encode_base64
-from tlog_core.proof import prove_inclusion, prove_range
-from tlog_core.receipt import JSON_TYPE
-from tlog_core.tile import TILE_WIDTH
 
 from tlog.access import Action
 from tlog.api.answer import hashes, json_answer, not_beyond, number, page, query
@@ -19,6 +15,9 @@ from tlog.errors import NotFoundError
 from tlog.sequencer import Logged, Submission
 from tlog.store.codec import Payload
 from tlog.submit import append
+from tlog_core.encoding import encode_base64
+from tlog_core.proof import prove_inclusion, prove_range
+from tlog_core.receipt import JSON_TYPE
 
 
 def log_events(call: Call) -> Response:
@@ -42,7 +41,7 @@ def read_entry(call: Call, index: str) -> Response:
     place, size = number("index", index), call.segment.store.head().size
     if place >= size:
         raise NotFoundError(f"index is beyond the head; the segment has {size} entries now")
-    return json_answer(_entries(call, place, place + 1)[0])
+    return json_answer(_page(call, place, place + 1)[0])
 
 
 def read_entries(call: Call) -> Response:
@@ -55,20 +54,8 @@ def read_entries(call: Call) -> Response:
 
 
 def _page(call: Call, start: int, end: int) -> list[Entry]:
-    # Run by run, so that large payloads end the page and not the memory.
-    found: list[Entry] = []
-    total = 0
-    while start < end and total < MAX_PAGE_BYTES:
-        stop = min(end, start - start % TILE_WIDTH + TILE_WIDTH)
-        found += _entries(call, start, stop)
-        total += sum(len(bytes(entry.payload)) for entry in found[-(stop - start) :])
-        start = stop
-    return found
-
-
-def _entries(call: Call, start: int, end: int) -> list[Entry]:
-    entries = call.segment.store.entries(start, end)
-    payloads = call.segment.store.payloads(start, end)
+    payloads = call.segment.store.payload_page(start, end, MAX_PAGE_BYTES) if start < end else []
+    entries = call.segment.store.entries(start, start + len(payloads))
     return [
         Entry(
             entry=entry.decode(),

@@ -70,8 +70,7 @@ class ConsistencyProof:
     proof: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class NewSegment:
+class NewSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a segment is created with."""
 
     labels: dict[str, str]

@@ -5,6 +5,8 @@ from flask import Response
 from tlog.access import Action
 from tlog.api.openapi import describe
 from tlog.api.route import Route, Services
+from tlog.errors import UnavailableError
+from tlog.store.connection import DatabaseError
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -16,7 +18,10 @@ def healthz(_services: Services) -> Response:
 
 def readyz(services: Services) -> Response:
     """Answer `GET /readyz`: the control database answers."""
-    services.segments.list(limit=1)
+    try:
+        services.segments.list(limit=1)
+    except DatabaseError as error:
+        raise UnavailableError(f"the control database does not answer: {error}") from error
     return Response(b"ready\n", content_type="text/plain; charset=utf-8")
 
 

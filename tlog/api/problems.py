@@ -4,18 +4,19 @@ from http import HTTPStatus
 
 from flask import Flask, Response, g
 from structlog.typing import FilteringBoundLogger
-from tlog_core.errors import MalformedError
 from werkzeug.exceptions import HTTPException
 
 from tlog import errors
 from tlog.api.models import Problem, encode
 from tlog.config import MAX_BATCH_BYTES
+from tlog_core.errors import MalformedError
 
 # The first class that an error belongs to decides: type, title, status.
 _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (MalformedError, "malformed", "Malformed request", 400),
     (errors.NotFoundError, "not-found", "Not found", 404),
     (errors.ConflictError, "conflict", "Conflict", 409),
+    (errors.LengthRequiredError, "length-required", "Length required", 411),
     (errors.TooLargeError, "too-large", "Too large", 413),
     (errors.UnsupportedTypeError, "unsupported-type", "Unsupported media type", 415),
     (errors.UnsupportedEncodingError, "unsupported-encoding", "Unsupported content encoding", 415),
@@ -25,10 +26,10 @@ _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (errors.CorruptError, "corrupt", "Stored data is damaged", 500),
 )
 # What the framework refuses before any view runs.
-_HTTP: dict[int, tuple[str, str]] = {
-    404: ("not-found", "there is no such route; see /openapi.json"),
-    405: ("method-not-allowed", "this route has no such method; see the Allow header"),
-    413: ("too-large", f"a request has at most {MAX_BATCH_BYTES} bytes; split it"),
+_HTTP: dict[int, tuple[str, str, str]] = {
+    404: ("not-found", "Not found", "there is no such route; see /openapi.json"),
+    405: ("method-not-allowed", "Method not allowed", "this route has no such method; see the Allow header"),
+    413: ("too-large", "Too large", f"a request has at most {MAX_BATCH_BYTES} bytes; split it"),
 }
 _RETRY_AFTER_SECONDS = "1"
 
@@ -38,8 +39,8 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
 
     def of_http(error: HTTPException) -> Response:
         status = error.code or 500
-        slug, detail = _HTTP.get(status, ("malformed", error.description or error.name))
-        response = _problem(slug, error.name, status, detail)
+        slug, title, detail = _HTTP.get(status, ("malformed", "Malformed request", error.description or error.name))
+        response = _problem(slug, title, status, detail)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             response.headers["Allow"] = error.get_response().headers.get("Allow", "")
         return response

@@ -3,13 +3,13 @@
 import time
 
 from flask import Response
-from tlog_core.errors import MalformedError
-from tlog_core.proof import prove_consistency, prove_inclusion
 
 from tlog.access import Action
 from tlog.api.answer import IMMUTABLE, hashes, json_answer, not_beyond, number
 from tlog.api.models import ConsistencyProof, InclusionProof
 from tlog.api.route import Call, Route
+from tlog_core.errors import MalformedError
+from tlog_core.proof import prove_consistency, prove_inclusion
 
 
 def inclusion(call: Call, size: str, index: str) -> Response:

@@ -26,7 +26,8 @@ class Services:
 class Route:
     """One route. If its path has a `<segment>`, the view gets that segment open, and else the services only.
 
-    `takes` are models by media type; `gives`, by status, the models of which one comes as JSON, or another media type.
+    With `opens` false it gets the services and the segment's name. `takes` are models by media type; `gives`, by
+    status, the models of which one comes as JSON, or another media type.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Route:
     gives: Mapping[int, str | tuple[type, ...]]
     takes: Mapping[str, Any] = field(default_factory=dict)
     query: tuple[str, ...] = ()
+    opens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,15 @@ def register(app: Flask, route: Route, services: Services) -> None:
     """Put a route behind the choke point: nothing of it runs before `authorize` has returned."""
 
     def handle(segment: str | None = None, **arguments: str) -> Response:
-        principal = authorize(request, route.action, segment or arguments.get("name"))
+        principal = authorize(request, route.action, segment)
         if segment is None:
             return route.view(services, **arguments)
+        if not route.opens:
+            return route.view(services, segment, **arguments)
         with services.segments.use(segment) as opened:
             return route.view(Call(opened, principal, services), **arguments)
 
     endpoint = f"{route.method} {route.path}"
-    app.add_url_rule(route.path, endpoint.replace(".", "-"), handle, methods=[route.method])
+    app.add_url_rule(
+        route.path, endpoint.replace(".", "-"), handle, methods=[route.method], provide_automatic_options=False
+    )

@@ -2,20 +2,21 @@
 
 import msgspec
 from flask import Response, request
-from tlog_core.encoding import parse_json
-from tlog_core.errors import MalformedError
 
 from tlog.access import Action
 from tlog.api.answer import json_answer, page, query
+from tlog.api.body import read_body
 from tlog.api.models import ListedSegment, NewSegment, Segment, SegmentList
 from tlog.api.route import Call, Route, Services
 from tlog.config import DEFAULT_PAGE, MAX_PAGE
 from tlog.store.control import SegmentRow
+from tlog_core.encoding import parse_json
+from tlog_core.errors import MalformedError
 
 
 def create(services: Services, name: str) -> Response:
     """Answer `PUT /segments/<name>`."""
-    row, fresh = services.segments.create(name, _labels(request.get_data()))
+    row, fresh = services.segments.create(name, _labels(read_body(request)))
     with services.segments.use(name) as segment:
         response = json_answer(_segment(row, segment.store.head().size), status=201 if fresh else 200)
     response.headers["Location"] = f"/segments/{name}"
@@ -52,12 +53,13 @@ def _segment(row: SegmentRow, size: int) -> Segment:
 ROUTES = (
     Route(
         "PUT",
-        "/segments/<name>",
+        "/segments/<segment>",
         Action.CREATE_SEGMENT,
         create,
         "Create a segment",
         gives={200: (Segment,), 201: (Segment,)},
         takes={"application/json": NewSegment},
+        opens=False,
     ),
     Route(
         "GET",

@@ -3,15 +3,15 @@
 import gzip
 
 from flask import Response, request
-from tlog_core.encoding import encode_base64
-from tlog_core.errors import MalformedError
-from tlog_core.tile import TILE_WIDTH, Bundle, join_bundle, parse_path
 
 from tlog.access import Action
 from tlog.api.answer import FRESH, IMMUTABLE
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
 from tlog.store.codec import unpack
+from tlog_core.encoding import encode_base64
+from tlog_core.errors import MalformedError
+from tlog_core.tile import TILE_WIDTH, Bundle, join_bundle, parse_path
 
 _GZIP_LEVEL = 1
 

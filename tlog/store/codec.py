@@ -1,7 +1,8 @@
 """How runs of entries and payloads become the blobs of a row, and back.
 
-Entries are an entry bundle of C2SP tlog-tiles; payloads are framed alike, with their types. Both are compressed by
-zstd. A blob that does not decode raises CorruptError: it was written by us.
+Entries are an entry bundle of C2SP tlog-tiles; payloads are framed alike, with their types. What is packed for good,
+under a full tile, is a zstd frame; a tail that will be packed later is as it is, behind a zero byte. A blob that does
+not decode raises CorruptError: it was written by us.
 """
 
 import struct
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import zstandard
+
+from tlog.errors import CorruptError
 from tlog_core.commitment import OPENING_BYTES, Opening
 from tlog_core.errors import MalformedError
 from tlog_core.tile import TILE_WIDTH, join_bundle, split_bundle
 
-from tlog.errors import CorruptError
-
 _LEVEL: Final = 1
+_PLAIN: Final = b"\0"
 _MAX_RUN_BYTES: Final = 1 << 20
 # A row is at most one payload of 1 MiB beyond the bound of a run; more means that the size field is damaged.
 _MAX_BLOB_BYTES: Final = 32 << 20
@@ -46,7 +48,7 @@ class Run:
 
 def entry_runs(start: int, entries: Sequence[bytes]) -> list[Run]:
     """Return the rows of entries from `start` on, cut at each multiple of 256."""
-    return [Run(place, len(part), _pack(join_bundle(part))) for place, part in _cut(start, entries)]
+    return [Run(place, len(part), _pack(join_bundle(part), len(part))) for place, part in _cut(start, entries)]
 
 
 def payload_runs(start: int, payloads: Sequence[Payload]) -> list[Run]:
@@ -56,7 +58,7 @@ def payload_runs(start: int, payloads: Sequence[Payload]) -> list[Run]:
         place = aligned
         for part in _cut_large(group):
             openings = b"".join(payload.opening for payload in part)
-            runs.append(Run(place, len(part), _pack(_join(part)), openings))
+            runs.append(Run(place, len(part), _pack(_join(part), len(group)), openings))
             place += len(part)
     return runs
 
@@ -81,7 +83,9 @@ def decode_payloads(blob: bytes, openings: bytes) -> list[Payload]:
 
 
 def unpack(blob: bytes) -> bytes:
-    """Return what a zstd frame of ours holds."""
+    """Return what a blob of ours holds, compressed or not."""
+    if blob[:1] == _PLAIN:
+        return blob[1:]
     try:
         if not 0 <= zstandard.frame_content_size(blob) <= _MAX_BLOB_BYTES:
             raise CorruptError("a stored blob has an impossible size")
@@ -90,7 +94,9 @@ def unpack(blob: bytes) -> bytes:
         raise CorruptError(f"a stored blob does not decompress: {error}") from None
 
 
-def _pack(data: bytes) -> bytes:
+def _pack(data: bytes, width: int) -> bytes:
+    if width < TILE_WIDTH:
+        return _PLAIN + data
     return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(data)
 
 

@@ -1,7 +1,8 @@
 """`control.db`: the name of the log, and its segments."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -73,6 +74,16 @@ class ControlStore:
         with self._lock:
             rows = self._connection.execute(_LIST, [after, limit]).fetchall()
         return [_segment(row) for row in rows]
+
+    @contextmanager
+    def holding(self) -> Iterator[Sequence[SegmentRow]]:
+        """Give all segments, and let none be added meanwhile."""
+        with self._lock:
+            self._connection.execute("begin immediate")
+            try:
+                yield [_segment(row) for row in self._connection.execute(_LIST, ["", -1])]
+            finally:
+                self._connection.execute("rollback")
 
     def add(self, segment: SegmentRow, prepare: Callable[[], None]) -> tuple[SegmentRow, bool]:
         """Return the segment of this name, and whether it was added now: `prepare` makes its files before it shows.

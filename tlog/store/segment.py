@@ -2,20 +2,19 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import TypeVar
 
-from tlog_core.merkle import HASH_BYTES, Hash
-from tlog_core.tile import TILE_WIDTH, Tile, join_hashes
-
 from tlog.errors import CorruptError, NotFoundError
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, connect, connect_reader
 from tlog.store.schema import migrate_segment
+from tlog_core.merkle import HASH_BYTES, Hash
+from tlog_core.tile import TILE_WIDTH, Tile, join_hashes
 
 _SPARE_READERS = 4
 
@@ -175,6 +174,20 @@ class SegmentStore:
         with self._reading() as connection:
             return _payloads(connection, start, end)
 
+    def payload_page(self, start: int, end: int, most: int) -> list[Payload]:
+        """Return the payloads of [start, end), or the first of them that come to `most` bytes; otherwise as above."""
+        runs: list[tuple[int, list[Payload]]] = []
+        stop, total = end, 0
+        # Closed before the connection goes back, or its next reader would see the snapshot of this one.
+        with self._reading() as connection, closing(_payload_runs(connection, start, end)) as found:
+            for first, run in found:
+                runs.append((first, run))
+                total += sum(len(payload.data) for payload in run)
+                if total >= most:
+                    stop = min(end, first + len(run))
+                    break
+        return _between(start, stop, iter(runs))
+
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a stored tile: a full one, or one above level 0; CorruptError if it is missing."""
         with self._reading() as connection:
@@ -235,15 +248,15 @@ def _entries(connection: Connection, start: int, end: int) -> list[bytes]:
 
 
 def _payloads(connection: Connection, start: int, end: int) -> list[Payload]:
+    return _between(start, end, _payload_runs(connection, start, end))
+
+
+def _payload_runs(connection: Connection, start: int, end: int) -> Generator[tuple[int, list[Payload]], None, None]:
     rows = connection.execute(
         "select start, count, openings, payloads from payload where start >= ? and start < ? order by start",
         _runs(start, end),
     )
-    return _between(
-        start,
-        end,
-        ((first, decode_payloads(blob, openings)) for first, count, openings, blob in rows if first + count > start),
-    )
+    return ((first, decode_payloads(blob, openings)) for first, count, openings, blob in rows if first + count > start)
 
 
 def _between(start: int, end: int, runs: Iterator[tuple[int, list[T]]]) -> list[T]:

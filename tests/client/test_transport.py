@@ -1,0 +1,213 @@
+"""HTTP as the client speaks it: bounded, patient, and unmoved by what the other side says."""
+
+import gzip
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from simulator import Answer, Simulator, drop_before, refuse, unavailable
+
+from tlog_client import Backoff, FetchError, Log, MalformedError, RefusedError, TransientError
+
+OpenLog = Callable[..., Log]
+
+
+def answering(status: int, body: bytes = b"", **headers: str) -> Callable[[object], Answer]:
+    return lambda _: Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def test_a_redirect_is_not_followed(log: Log, sim: Simulator) -> None:
+    sim.faults.append(answering(302, Location=f"{sim.url}/checkpoint"))
+    with pytest.raises(FetchError, match="302"):
+        log.checkpoint()
+    assert len(sim.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("checkpoint", Log.checkpoint),
+        ("tile", lambda log: list(log.committed())),
+        ("proof", lambda log: log.entry(1)),
+        ("entries", lambda log: log.entry(1)),
+    ],
+)
+def test_an_answer_without_end_is_cut_off(log: Log, sim: Simulator, path: str, ask: Callable[[Log], object]) -> None:
+    sim.grow(3)
+    log.checkpoint()
+    sim.lies[path] = lambda _: Answer(200, bytes(70 << 20))
+    with pytest.raises(FetchError, match="longer than"):
+        ask(log)
+
+
+def test_an_answer_that_unpacks_without_end_is_cut_off(log: Log, sim: Simulator) -> None:
+    sim.faults.append(answering(200, gzip.compress(bytes(50 << 20)), Content_Encoding="gzip"))
+    with pytest.raises(FetchError, match="longer than"):
+        log.checkpoint()
+
+
+def test_a_compressed_answer_is_read(log: Log, sim: Simulator) -> None:
+    sim.faults.append(answering(200, gzip.compress(sim.note()), Content_Encoding="gzip"))
+    assert log.checkpoint().size == 0
+
+
+def test_an_answer_that_pretends_to_be_compressed_is_an_error(log: Log, sim: Simulator) -> None:
+    sim.faults.append(answering(200, sim.note(), Content_Encoding="gzip"))
+    with pytest.raises(FetchError):
+        log.checkpoint()
+
+
+def test_a_refusal_says_what_the_log_said(log: Log, sim: Simulator) -> None:
+    sim.faults.append(refuse(413, kind="too-large", detail="payload over 1 MiB", line=7))
+    with pytest.raises(RefusedError, match="payload over 1 MiB") as caught:
+        log.append(1)
+    error = caught.value
+    assert (error.status, error.type, error.detail, error.line) == (
+        413,
+        "urn:tlog:problem:too-large",
+        "payload over 1 MiB",
+        7,
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"detail": 7, "type": null, "line": true}'])
+def test_a_refusal_without_a_problem_document_is_still_a_refusal(log: Log, sim: Simulator, body: bytes) -> None:
+    sim.faults.append(answering(403, body))
+    with pytest.raises(RefusedError, match="403") as caught:
+        log.append(1)
+    assert (caught.value.type, caught.value.line) == ("about:blank", None)
+
+
+def test_a_problem_cannot_write_on_the_terminal(log: Log, sim: Simulator) -> None:
+    sim.faults.append(refuse(400, detail="\x1b[2Jgone\nagain\u202e\x9b" + "x" * 5000, kind="\x07"))
+    with pytest.raises(RefusedError) as caught:
+        log.append(1)
+    assert str(caught.value).isprintable()
+    assert caught.value.type.isprintable()
+    assert len(caught.value.detail) == 1000
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 501])
+def test_what_will_not_pass_is_asked_once(log: Log, sim: Simulator, status: int) -> None:
+    sim.faults.append(answering(status))
+    with pytest.raises(FetchError):
+        log.checkpoint()
+    assert len(sim.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_may_pass_is_asked_again(log: Log, sim: Simulator, status: int) -> None:
+    sim.faults += [answering(status), drop_before]
+    assert log.checkpoint().size == 0
+    assert len(sim.requests) == 3
+
+
+def test_the_wait_between_attempts_doubles(log: Log, sim: Simulator, pauses: list[float]) -> None:
+    sim.faults += [unavailable(), unavailable()]
+    log.checkpoint()
+    assert pauses == [0.5, 1.0]
+
+
+def test_the_wait_between_attempts_is_spread(pauses: list[float]) -> None:
+    throws = iter((0.0, 0.5, 1.0))
+    backoff = Backoff(first=1.0, sleep=pauses.append, jitter=lambda: next(throws))
+    for _ in range(3):
+        backoff.pause(3, asked=0.0)
+    assert pauses == [2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"), [("3", 3.0), ("0", 0.5), ("86400", 20.0), ("-1", 0.5), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.5)]
+)
+def test_retry_after_is_honoured_within_bounds(
+    log: Log, sim: Simulator, pauses: list[float], asked: str, wait: float
+) -> None:
+    sim.faults.append(unavailable(asked))
+    log.checkpoint()
+    assert pauses == [wait]
+
+
+def test_attempts_come_to_an_end(log: Log, sim: Simulator, pauses: list[float]) -> None:
+    sim.faults += [unavailable("7")] * 10
+    with pytest.raises(TransientError, match="come back later") as caught:
+        log.checkpoint()
+    assert caught.value.wait == 7.0
+    assert (len(sim.requests), len(pauses)) == (3, 2)
+
+
+def test_a_log_that_is_silent_is_given_up(open_log: OpenLog, sim: Simulator) -> None:
+    silence = threading.Event()
+
+    def keep_silent(_: object) -> None:
+        silence.wait(5)
+
+    sim.faults += [keep_silent] * 3
+    with pytest.raises(TransientError, match="timed out"):
+        open_log(timeout=0.05).checkpoint()
+    silence.set()
+
+
+def test_a_log_that_is_not_there_is_named(backoff: Backoff, sim: Simulator, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/segments/payments"
+        with Log(url, sim.key, state=tmp_path, backoff=backoff) as log:
+            with pytest.raises(TransientError) as caught:
+                log.append(1)
+            assert str(caught.value) == f"no answer from {url}: connection refused"
+            assert not caught.value.reached
+
+
+def test_a_certificate_is_not_tried_twice(
+    sim: Simulator, backoff: Backoff, pauses: list[float], tmp_path: Path
+) -> None:
+    with Log(sim.url.replace("http:", "https:"), sim.key, state=tmp_path, backoff=backoff) as log:
+        with pytest.raises(FetchError):
+            log.checkpoint()
+        assert pauses == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "payments",
+        "ftp://log.example/x",
+        "http://",
+        "http:///x",
+        "https://log.example/x?y=1",
+        "http://[::1/",
+        "http://x:y/",
+    ],
+)
+def test_what_is_no_url_of_a_segment_is_told_at_once(sim: Simulator, url: str) -> None:
+    with pytest.raises(MalformedError, match="not the URL of a segment"):
+        Log(url, sim.key)
+
+
+def test_a_slash_at_the_end_of_the_url_makes_no_difference(sim: Simulator, tmp_path: Path) -> None:
+    with Log(f"{sim.url}/", sim.key, state=tmp_path) as log:
+        assert log.checkpoint().size == 0
+
+
+def test_a_log_cannot_know_a_client_again_by_a_cookie(log: Log, sim: Simulator) -> None:
+    sim.faults.append(answering(200, sim.note(), Set_Cookie="you=42; Path=/"))
+    log.checkpoint()
+    log.checkpoint()
+    assert "cookie" not in sim.requests[1].headers
+
+
+def test_a_session_brings_credentials_and_stays_open(sim: Simulator, tmp_path: Path) -> None:
+    closed: list[Any] = []
+    with requests.Session() as session:
+        session.headers["Authorization"] = "Bearer secret"
+        session.close = lambda: closed.append(1)  # type: ignore[method-assign]
+        with Log(sim.url, sim.key, state=tmp_path, session=session) as log:
+            log.append(1)
+        assert closed == []
+        del session.close
+    assert sim.requests[0].headers["authorization"] == "Bearer secret"

@@ -1,0 +1,224 @@
+"""The core agrees with every file of spec/vectors, and the files are those that scripts/vectors writes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlog_core.checkpoint import open_checkpoint
+from tlog_core.commitment import Commitment, Opening, verify_commitment
+from tlog_core.cosignature import open_cosignature
+from tlog_core.encoding import canonicalize
+from tlog_core.entry import parse_entry, writer_message
+from tlog_core.errors import MalformedError, ProofError, SignatureError
+from tlog_core.merkle import Hash, leaf_hash
+from tlog_core.note import open_note, parse_note, parse_verifier
+from tlog_core.proof import verify_consistency, verify_inclusion, verify_range, verify_subtree
+from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
+from tlog_core.tile import Tile, join_bundle, parse_path, split_bundle
+from tlog_core.tlog_proof import parse_tlog_proof
+
+Case = dict[str, Any]
+
+ROOT = Path(__file__).parent.parent.parent
+VECTORS = ROOT / "spec" / "vectors"
+REFUSALS = {"malformed": MalformedError, "signature": SignatureError, "proof": ProofError}
+
+
+def raw(case: Case, member: str) -> bytes:
+    """Return the bytes of a member that is text, or hex under another name."""
+    if f"{member}_hex" in case:
+        return bytes.fromhex(case[f"{member}_hex"])
+    text: str = case[member]
+    return text.encode()
+
+
+def one(case: Case, member: str) -> Hash:
+    return Hash(bytes.fromhex(case[member]))
+
+
+def many(case: Case, member: str) -> list[Hash]:
+    return [Hash(bytes.fromhex(value)) for value in case[member]]
+
+
+def inclusion(case: Case) -> None:
+    verify_inclusion(
+        leaf=one(case, "leaf"),
+        index=case["index"],
+        size=case["size"],
+        proof=many(case, "proof"),
+        root=one(case, "root"),
+    )
+
+
+def consistency(case: Case) -> None:
+    verify_consistency(
+        old_size=case["old_size"],
+        new_size=case["new_size"],
+        old_root=one(case, "old_root"),
+        new_root=one(case, "new_root"),
+        proof=many(case, "proof"),
+    )
+
+
+def subtree(case: Case) -> None:
+    verify_subtree(
+        start=case["start"],
+        end=case["end"],
+        subtree=one(case, "subtree"),
+        size=case["size"],
+        proof=many(case, "proof"),
+        root=one(case, "root"),
+    )
+
+
+def leaf_range(case: Case) -> None:
+    verify_range(
+        leaves=many(case, "leaves"),
+        start=case["start"],
+        size=case["size"],
+        left=many(case, "left"),
+        right=many(case, "right"),
+        root=one(case, "root"),
+    )
+
+
+def vkey(case: Case) -> None:
+    key = parse_verifier(case["vkey"])
+    assert (key.name, key.id.hex(), key.type, key.public.hex()) == (
+        case["name"],
+        case["key_id"],
+        case["type"],
+        case["public"],
+    )
+
+
+def note(case: Case) -> None:
+    opened = open_note(raw(case, "note"), [parse_verifier(text) for text in case["vkeys"]])
+    assert [line.name for line in opened.signatures] == case["signers"]
+
+
+def checkpoint(case: Case) -> None:
+    opened = open_checkpoint(raw(case, "checkpoint"), parse_verifier(case["vkey"]))
+    assert (opened.origin, str(opened.size), opened.root.hex()) == (case["origin"], case["size"], case["root"])
+
+
+def cosignature(case: Case) -> None:
+    opened = open_cosignature(parse_note(raw(case, "note")), parse_verifier(case["vkey"]))
+    assert opened.time == case["time"]
+
+
+def commitment(case: Case) -> None:
+    verify_commitment(
+        Commitment(one(case, "commitment")),
+        opening=Opening(one(case, "opening")),
+        payload_type=case["payload_type"],
+        payload=raw(case, "payload"),
+    )
+
+
+def entry(case: Case) -> None:
+    parsed = parse_entry(raw(case, "entry"))
+    assert leaf_hash(raw(case, "entry")).hex() == case["leaf_hash"]
+    assert (parsed.signed is None) == ("writer_vkey" not in case)
+    if parsed.signed is not None:
+        key = parse_verifier(case["writer_vkey"])
+        message = writer_message(
+            origin=parsed.origin,
+            writer=parsed.writer,
+            sequence=parsed.signed.sequence,
+            commitment=parsed.commitment,
+        )
+        assert parsed.signed.signature[:4] == key.id
+        key.verify(message, parsed.signed.signature[4:])
+
+
+def receipt(case: Case) -> None:
+    payload = raw(case, "payload") if "payload" in case else None
+    verify_receipt(parse_receipt(raw(case, "receipt")), key=parse_verifier(case["vkey"]), payload=payload)
+
+
+def batch_receipt(case: Case) -> None:
+    minted = mint_receipts(
+        parse_batch_receipt(raw(case, "receipt")),
+        payloads=[payload.encode() for payload in case["payloads"]],
+        key=parse_verifier(case["vkey"]),
+    )
+    assert [bytes(single).decode() for single in minted] == case["receipts"]
+
+
+def tlog_proof(case: Case) -> None:
+    parsed = parse_tlog_proof(raw(case, "tlog_proof"))
+    verify_receipt(parsed, key=parse_verifier(case["vkey"]), payload=raw(case, "payload"))
+
+
+def tile_path(case: Case) -> None:
+    place = parse_path(case["path"])
+    level = str(place.level) if isinstance(place, Tile) else "entries"
+    assert (level, place.index, place.width) == (case["level"], case["index"], case["width"])
+    assert str(place) == case["path"]
+
+
+def bundle(case: Case) -> None:
+    entries = split_bundle(bytes.fromhex(case["bundle"]), case["width"])
+    assert [entry.hex() for entry in entries] == case["entries"]
+    assert join_bundle(entries).hex() == case["bundle"]
+
+
+def canonical(case: Case) -> None:
+    assert canonicalize(raw(case, "json")).decode() == case["canonical"]
+
+
+CHECKS: dict[str, Callable[[Case], None]] = {
+    "inclusion": inclusion,
+    "consistency": consistency,
+    "subtree": subtree,
+    "range": leaf_range,
+    "vkey": vkey,
+    "note": note,
+    "checkpoint": checkpoint,
+    "cosignature": cosignature,
+    "commitment": commitment,
+    "entry": entry,
+    "receipt": receipt,
+    "batch-receipt": batch_receipt,
+    "tlog-proof": tlog_proof,
+    "tile-path": tile_path,
+    "bundle": bundle,
+    "json": canonical,
+}
+
+
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*/*.json")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_core_agrees_with_the_vector(path: Path) -> None:
+    case = json.loads(path.read_text())
+    check = CHECKS[path.parent.name]
+    if case["expect"] == "accept":
+        check(case)
+    else:
+        with pytest.raises(REFUSALS[case["expect"]]):
+            check(case)
+
+
+def test_every_folder_of_vectors_is_checked_and_described() -> None:
+    folders = {path.name for path in VECTORS.iterdir() if path.is_dir()}
+    assert folders == CHECKS.keys()
+    described = (VECTORS / "README.md").read_text()
+    assert all(f"### `{noun}`" in described for noun in CHECKS)
+
+
+@pytest.mark.parametrize("noun", CHECKS)
+def test_every_folder_accepts_and_refuses(noun: str) -> None:
+    expected = {json.loads(path.read_text())["expect"] for path in (VECTORS / noun).iterdir()}
+    assert "accept" in expected
+    assert expected - {"accept"}
+
+
+def test_the_files_are_those_that_the_script_writes() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "vectors"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

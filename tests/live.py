@@ -1,0 +1,206 @@
+"""A real server: `tlog serve` in processes of its own, on a free port of loopback, over a folder of the test."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from tlog_core.checkpoint import Checkpoint, open_checkpoint
+from tlog_core.note import VerifierKey, parse_verifier
+
+TLOG = Path(sys.executable).parent / "tlog"
+LOG_NAME = "example.com/audit"
+PATIENCE = 30.0
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+
+def until(happened: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Return as soon as something happened; fail when patience is at an end."""
+    end = time.monotonic() + patience
+    while not happened():
+        assert time.monotonic() < end, f"waited {patience} seconds in vain: {what}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    """What came back over a connection of its own."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Server:
+    """A running server. Its log, standard output and error together, is the file `log`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    data: Path
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = PATIENCE,
+    ) -> Answer:
+        """Send one request over a connection of its own, with the path as it is given."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def create(self, name: str, labels: Mapping[str, str] | None = None) -> "Segment":
+        body = json.dumps({"labels": labels}).encode() if labels else b""
+        answer = self.request("PUT", f"/segments/{name}", body)
+        assert answer.status == 201, answer.body
+        return self.segment(name, answer.json()["vkey"])
+
+    def segment(self, name: str, vkey: str) -> "Segment":
+        return Segment(f"{self.url}/segments/{name}", name, parse_verifier(vkey))
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Return the lines of the log."""
+        return [json.loads(line) for line in self.log.read_bytes().splitlines()]
+
+    def metrics(self) -> dict[str, float]:
+        """Return each sample by its name, with its labels as Prometheus writes them."""
+        text = self.request("GET", "/metrics").body.decode()
+        samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    def stop(self, patience: float = PATIENCE) -> int:
+        """Ask the server to stop, and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(patience)
+
+    def kill(self) -> None:
+        """End every process of the server at once, as the kernel would when it runs out of memory."""
+        if self.process.poll() is None:
+            everyone = [psutil.Process(self.process.pid), *self.workers()]
+            # Stopped first, so that none sees another die.
+            for sent in (signal.SIGSTOP, signal.SIGKILL):
+                for process in everyone:
+                    process.send_signal(sent)
+            psutil.wait_procs(everyone[1:], PATIENCE)
+        self.process.wait(PATIENCE)
+
+
+def start(
+    data: Path,
+    *,
+    workers: int = 2,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    log_name: str | None = LOG_NAME,
+    before: Callable[[], None] | None = None,
+) -> Server:
+    """Start a server and return when it is ready. `before` runs in its process before anything else."""
+    port = port or free_port()
+    log = data.parent / f"{data.name}.log"
+    command = [TLOG, "serve", "--data", data, "--port", str(port), "--workers", str(workers)]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [*command, *(["--log-name", log_name] if log_name else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **(environment or {})},
+            preexec_fn=before,
+        )
+    server = Server(process, port, data, log)
+    try:
+        until(lambda: _is_ready(server, workers), f"the server to be ready; see {log}")
+    except BaseException:
+        server.kill()
+        raise
+    return server
+
+
+def _is_ready(server: Server, workers: int) -> bool:
+    assert server.process.poll() is None, server.log.read_text()
+    # Each worker listens for itself, so one that answers says nothing of the others.
+    listening = [worker for worker in server.workers() if _listens(worker, server.port)]
+    if len(listening) < workers:
+        return False
+    return server.request("GET", "/readyz").status == 200
+
+
+def _listens(worker: psutil.Process, port: int) -> bool:
+    sockets = worker.net_connections("tcp")
+    return any(socket.status == psutil.CONN_LISTEN and socket.laddr.port == port for socket in sockets)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment of a running server. Each request has a connection of its own, so that any worker may answer."""
+
+    url: str
+    name: str
+    key: VerifierKey
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        """Read what is below the segment's prefix."""
+        return requests.get(f"{self.url}{path}", headers=headers, timeout=PATIENCE)
+
+    def post(self, body: bytes, kind: str = JSON, key: str | None = None) -> requests.Response:
+        headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key is not None else {})}
+        return requests.post(f"{self.url}/entries", data=body, headers=headers, timeout=PATIENCE)
+
+    def append(self, body: bytes, kind: str = JSON, key: str | None = None) -> bytes:
+        """Log a body and return the receipt, still unverified."""
+        response = self.post(body, kind, key)
+        assert response.status_code == 201, response.content
+        return response.content
+
+    def note(self) -> bytes:
+        return self.get("/checkpoint").content
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the latest checkpoint after its signature."""
+        return open_checkpoint(self.note(), self.key)
+
+    def entries(self, start: int, end: int) -> list[Any]:
+        """Return the entries of [start, end) with their payloads."""
+        found: list[Any] = []
+        while start + len(found) < end:
+            limit = min(end - start - len(found), 1000)
+            page = self.get(f"/entries?start={start + len(found)}&limit={limit}").json()["entries"]
+            assert page, f"no entries from {start + len(found)} on"
+            found += page
+        return found

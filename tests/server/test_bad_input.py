@@ -1,0 +1,464 @@
+"""Bad input, over real HTTP: each is refused with a problem that says what and where, and changes nothing."""
+
+import gzip
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from live import JSON, NDJSON, PATIENCE, Answer, Segment, Server
+
+# Stands in every body that can hold it, and must never stand in the log.
+SECRET = b"hunter2-in-the-payload"
+MIB = 1 << 20
+DIGITS = "%D9%A3"  # an Arabic three, for which int() has no objection
+# Where a number is asked for.
+NO_NUMBERS = ["+1", "01", DIGITS, "-1", "1_0", "%20" + "1", "1%0A", "1.0", "0x1", "a", str(2**63), str(2**64), "9" * 400]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A request, and how it is refused: status, type, and words of the detail that name place and remedy."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 400
+    type: str = "malformed"
+    says: Sequence[str] = ()
+    line: int | None = None
+
+
+def event(body: bytes, *says: str, status: int = 400, type: str = "malformed", kind: str = JSON) -> Bad:
+    return Bad("POST", "/segments/NAME/entries", body, {"Content-Type": kind}, status, type, says)
+
+
+def batch(body: bytes, line: int | None, *says: str, status: int = 400, type: str = "malformed") -> Bad:
+    place = [] if line is None else [f"line {line}: "]
+    return Bad("POST", "/segments/NAME/entries", body, {"Content-Type": NDJSON}, status, type, [*place, *says], line)
+
+
+def typed(kind: str | None, *says: str, **headers: str) -> Bad:
+    named = {} if kind is None else {"Content-Type": kind}
+    encoded = {name.replace("_", "-"): value for name, value in headers.items()}
+    slug = "unsupported-encoding" if encoded else "unsupported-type"
+    return Bad("POST", "/segments/NAME/entries", b'{"a":"%b"}' % SECRET, {**named, **encoded}, 415, slug, says)
+
+
+def get(path: str, *says: str, status: int = 400, type: str = "malformed") -> Bad:
+    return Bad("GET", f"/segments/NAME{path}", None, {}, status, type, says)
+
+
+def missing(path: str, *says: str) -> Bad:
+    return get(path, *says, status=404, type="not-found")
+
+
+def create(name: str, body: bytes = b"", *says: str, status: int = 400, type: str = "malformed") -> Bad:
+    return Bad("PUT", f"/segments/{name}", body, {"Content-Type": JSON}, status, type, says)
+
+
+def labels(body: bytes, *says: str) -> Bad:
+    return create("never-made", body, *says)
+
+
+JSON_TEXTS = {
+    "not JSON": event(SECRET, "line 1, column 1"),
+    "an unclosed object": event(b'{"a":"%b"' % SECRET, "line 1, column 31"),
+    "two values": event(b'{"a":"%b"} {}' % SECRET, "line 1, column 33"),
+    "a trailing comma": event(b'["%b",]' % SECRET, "line 1"),
+    "single quotes": event(b"{'a':'%b'}" % SECRET, "line 1, column 2"),
+    "an error on the second line": event(b'{"a":"%b",\n  x}' % SECRET, "line 2, column 3"),
+    "a raw control character": event(b'"%b\x01"' % SECRET, "line 1"),
+    "a comment": event(b'{"a":"%b"} // %b' % (SECRET, SECRET), "line 1"),
+    "a leading zero": event(b'["%b",01]' % SECRET, "line 1"),
+    "a plus sign": event(b'["%b",+1]' % SECRET, "line 1"),
+    "two members of one name": event(b'{"a":1,"b":"%b","a":1}' % SECRET, "two members of one name", "keep one"),
+    "two members of one name, deep": event(b'[{"x":[{"a":"%b","\\u0061":2}]}]' % SECRET, "two members of one name"),
+    "two members of one name that differ in spelling": event(b'{"\xc3\xa9":1,"\\u00e9":2}', "two members of one name"),
+    "NaN": event(b'["%b",NaN]' % SECRET, "NaN is not JSON", "send null or a string"),
+    "Infinity": event(b'["%b",Infinity]' % SECRET, "Infinity is not JSON"),
+    "minus Infinity": event(b'["%b",-Infinity]' % SECRET, "-Infinity is not JSON"),
+    "1e400": event(b'["%b",1e400]' % SECRET, "beyond the range of a double", "send it as a string"),
+    "-1e400": event(b'["%b",-1e400]' % SECRET, "beyond the range of a double"),
+    "2^53": event(b'["%b",9007199254740992]' % SECRET, "an integer beyond 2^53-1", "send it as a string"),
+    "-2^53": event(b'["%b",-9007199254740992]' % SECRET, "an integer beyond 2^53-1"),
+    "an integer of 5,000 digits": event(b'["%b",%b]' % (SECRET, b"1" * 5000), "an integer beyond 2^53-1"),
+    "an integer of 900,000 digits": event(b"1" * 900_000, "an integer beyond 2^53-1"),
+    "a fraction of 900,000 digits that is too large": event(b"1" * 400 + b"." + b"1" * 899_000, "beyond the range"),
+    "1e16": event(b'["%b",1e16]' % SECRET, "beyond 2^53-1", "send it as a string"),
+    "9007199254740993.0": event(b'["%b",9007199254740993.0]' % SECRET, "beyond 2^53-1"),
+    "a lone high surrogate": event(b'{"%b":"\\ud800"}' % SECRET, "lone surrogate", "send text as UTF-8"),
+    "a lone low surrogate": event(b'"\\udc00%b"' % SECRET, "lone surrogate"),
+    "surrogates the wrong way round": event(b'"%b\\ude00\\ud83d"' % SECRET, "lone surrogate"),
+    "a lone surrogate in a name": event(b'{"\\ud800":"%b"}' % SECRET, "lone surrogate"),
+    "UTF-16 with its mark": event('["x"]'.encode("utf-16"), "not UTF-8 at byte 0", "send JSON as UTF-8"),
+    "UTF-16 without a mark": event('["x"]'.encode("utf-16-le"), "not JSON"),
+    "UTF-32": event('["x"]'.encode("utf-32"), "not UTF-8 at byte 0"),
+    "a byte order mark": event(b'\xef\xbb\xbf"%b"' % SECRET, "byte order mark", "without one"),
+    "a byte that is never UTF-8": event(b'"%b\xff"' % SECRET, "not UTF-8 at byte 23"),
+    "a byte that is never UTF-8, in a name": event(b'{"\xff":"%b"}' % SECRET, "not UTF-8 at byte 2"),
+    "a surrogate in UTF-8": event(b'"%b\xed\xa0\x80"' % SECRET, "not UTF-8 at byte 23"),
+    "an overlong slash": event(b'"%b\xc0\xaf"' % SECRET, "not UTF-8 at byte 23"),
+    "a character beyond U+10FFFF": event(b'"%b\xf4\x90\x80\x80"' % SECRET, "not UTF-8 at byte 23"),
+    "depth 65": event(b"[" * 65 + b'"%b"' % SECRET + b"]" * 65, "deeper than 64", "character 64", "flatten it"),
+    "depth 65 of objects": event(b'{"a":' * 65 + b"1" + b"}" * 65, "deeper than 64"),
+    "depth 100,000": event(b"[" * 100_000 + b"]" * 100_000, "deeper than 64"),
+    "depth 100,000 that never ends": event(b"[" * 100_000, "deeper than 64"),
+    "depth 100,000 of objects": event(b'{"a":' * 100_000, "deeper than 64"),
+    "empty body": event(b"", "empty", "send an event"),
+    "white space only": event(b" \n", "not JSON"),
+    "empty opaque body": event(b"", "empty", "send an event", kind="text/plain"),
+}
+SIZES = {
+    "an event of 1 MiB and a byte": event(
+        b'"%b"' % SECRET.ljust(MIB - 1, b"x"), str(MIB), "shorten it", status=413, type="too-large"
+    ),
+    "an event that RFC 8785 makes longer than 1 MiB": event(
+        b"[" + b",".join([b"1e20"[:3] + b"5"] * 200_000) + b"]", str(MIB), status=413, type="too-large"
+    ),
+    "an opaque payload of 1 MiB and a byte": event(
+        SECRET.ljust(MIB + 1), str(MIB), status=413, type="too-large", kind="text/plain"
+    ),
+    "a line of 1 MiB and a byte": batch(
+        b'1\n"%b"\n' % SECRET.ljust(MIB - 1, b"x"), 2, str(MIB), "shorten it", status=413, type="too-large"
+    ),
+    "a batch of 16 MiB and a byte": batch(
+        b'"%b"\n' % SECRET * (16 * MIB // 25 + 1), None, str(16 * MIB), "split it", status=413, type="too-large"
+    ),
+    "an event of 17 MiB": event(SECRET.ljust(17 * MIB), "split it", status=413, type="too-large"),
+    "a batch of 10,001 events": batch(
+        b"1\n" * 10_001, None, "10000 events", "10001", "split it", status=413, type="too-large"
+    ),
+}
+BATCHES = {
+    "no line": batch(b"", None, "empty", "one event a line"),
+    "one empty line": batch(b"\n", 1, "not JSON"),
+    "an empty line at the end": batch(b'"%b"\n\n' % SECRET, 2, "not JSON"),
+    "an empty line in the middle": batch(b'1\n\n"%b"\n' % SECRET, 2, "not JSON"),
+    "a line of spaces": batch(b'1\n  \n"%b"\n' % SECRET, 2, "not JSON"),
+    "a bad line in the middle": batch(b'1\n2\n{"a":"%b",}\n4\n' % SECRET, 3, "column"),
+    "a bad last line": batch(b"1\n" * 9999 + b'"%b' % SECRET, 10_000, "not JSON"),
+    "an event over two lines": batch(b'{"a":\n"%b"}\n' % SECRET, 1, "not JSON"),
+    "two events on a line": batch(b'1\n2 "%b"\n' % SECRET, 2, "column 3"),
+    "one name twice in a line": batch(b'1\n{"a":1,"a":"%b"}\n' % SECRET, 2, "two members of one name"),
+    "invalid UTF-8 in a line": batch(b'1\n2\n"%b\xff"\n' % SECRET, 3, "not UTF-8 at byte 23"),
+    "NUL": batch(b'1\n\x00"%b"\n' % SECRET, 2, "not JSON"),
+    "a JSON array over lines": batch(b'[\n"%b"\n]\n' % SECRET, 1, "not JSON"),
+}
+HEADERS = {
+    "no Content-Type": typed(None, "no Content-Type", JSON),
+    "empty Content-Type": typed("", "Content-Type"),
+    "half a media type": typed("json", "not a media type"),
+    "no subtype": typed("application/", "not a media type"),
+    "two media types": typed("application/json, text/plain", "not a media type"),
+    "a parameter without value": typed("application/json; charset", "not a media type"),
+    "an unclosed parameter": typed('text/plain; a="b', "not a media type"),
+    "a character that no type has": typed("application/js\xf6n", "not a media type"),
+    "a media type of 256 bytes": typed("text/" + "x" * 251, "255"),
+    "a form": typed("application/x-www-form-urlencoded", "a form", JSON),
+    "a form in capitals": typed("Application/X-WWW-Form-Urlencoded", "a form"),
+    "a form of parts": typed("multipart/form-data; boundary=x", "a form"),
+    "latin-1": typed("application/json; charset=latin-1", "UTF-8"),
+    "UTF-16 by its name": typed("application/json; charset=utf-16", "UTF-8"),
+    "a batch in latin-1": typed("application/x-ndjson; charset=iso-8859-1", "UTF-8"),
+    "gzip": typed(JSON, "without Content-Encoding", Content_Encoding="gzip"),
+    "gzip in capitals": typed(JSON, "without Content-Encoding", Content_Encoding="GZIP"),
+    "zstd": typed("text/plain", "without Content-Encoding", Content_Encoding="zstd"),
+    "two encodings": typed(JSON, "without Content-Encoding", Content_Encoding="identity, gzip"),
+}
+NAMES = {
+    f"the name {name!r}": create(name, b"", "a-z", "0-9")
+    for name in [
+        ".",
+        "..",
+        "a.b",
+        "A",
+        "pAyments",
+        "-a",
+        "_a",
+        "a_b",
+        "a%20b",
+        "a%0A",
+        "a" * 64,
+        "a" * 5000,
+        "%D9%A3",
+        "a%00b",
+        "%C3%BC",
+        "%FF",
+        "a%5Cb",
+        "%EF%BC%A1",
+    ]
+}
+PATHS = {
+    "a slash in a name": create("a/b", status=404, type="not-found"),
+    "an escaped slash in a name": create("a%2fb", status=404, type="not-found"),
+    "an empty name": create("", status=404, type="not-found"),
+    "a path that climbs": Bad("GET", "/segments/../../etc/passwd", None, {}, 404, "not-found"),
+    "no such segment": Bad("GET", "/segments/no-such", None, {}, 404, "not-found", ["no such segment"]),
+    "a name that no segment has": Bad("GET", "/segments/NO.SUCH/checkpoint", None, {}, 404, "not-found"),
+    "an event for no segment": Bad(
+        "POST", "/segments/no-such/entries", b'"%b"' % SECRET, {"Content-Type": JSON}, 404, "not-found"
+    ),
+    "the root": Bad("GET", "/", None, {}, 404, "not-found", ["/openapi.json"]),
+    "no such route": missing("/no-such", "/openapi.json"),
+    "a slash too many": missing("/checkpoint/"),
+    "a slash too many in the middle": Bad("GET", "/segments//NAME/checkpoint", None, {}, 404, "not-found"),
+    "no index": missing("/entries/"),
+}
+NUMBERS = {
+    **{f"index {text[:24]}": get(f"/entries/{text}", "index", "decimal") for text in NO_NUMBERS},
+    **{f"start {text[:24]}": get(f"/entries?start={text}", "start", "decimal") for text in [*NO_NUMBERS, ""]},
+    **{f"limit {text[:24]}": get(f"/entries?limit={text}", "limit") for text in [*NO_NUMBERS, "", "0", "1001"]},
+    **{f"size {text[:24]}": get(f"/proof/inclusion/{text}/0", "size", "decimal") for text in NO_NUMBERS},
+    **{f"proof of index {text[:24]}": get(f"/proof/inclusion/1/{text}", "index") for text in NO_NUMBERS},
+    **{f"old size {text[:24]}": get(f"/proof/consistency/{text}/1", "old", "decimal") for text in NO_NUMBERS},
+    **{f"new size {text[:24]}": get(f"/proof/consistency/1/{text}", "new", "decimal") for text in NO_NUMBERS},
+    "index at the head": missing("/entries/300", "index", "300 entries now"),
+    "the largest index": missing(f"/entries/{2**63 - 1}", "index", "300 entries now"),
+    "start beyond the head": missing("/entries?start=301", "start", "300 entries now"),
+    "size beyond the head": missing("/proof/inclusion/301/0", "size", "300 entries now"),
+    "the largest size": missing(f"/proof/inclusion/{2**63 - 1}/0", "size", "300 entries now"),
+    "new size beyond the head": missing("/proof/consistency/1/301", "new", "300 entries now"),
+    "index at the size": get("/proof/inclusion/5/5", "index", "ask for a larger size"),
+    "index in the empty tree": get("/proof/inclusion/0/0", "index"),
+    "from larger to smaller": get("/proof/consistency/5/4", "old is larger", "the other way round"),
+    "an unknown parameter": get("/entries?from=1", "start", "limit", "from"),
+    "a repeated parameter": get("/entries?start=1&start=1", "each once", "start"),
+    "a parameter in capitals": get("/entries?Start=1", "Start"),
+    "an unknown parameter of the list": Bad("GET", "/segments?page=2", None, {}, 400, "malformed", ["after", "page"]),
+    "limit 0 of the list": Bad("GET", "/segments?limit=0", None, {}, 400, "malformed", ["1 to 1000"]),
+    "limit 1001 of the list": Bad("GET", "/segments?limit=1001", None, {}, 400, "malformed", ["1 to 1000"]),
+    "limit abc of the list": Bad("GET", "/segments?limit=abc", None, {}, 400, "malformed", ["limit"]),
+}
+TILES = {
+    f"tile {path}": missing(f"/tile/{path}")
+    for path in [
+        "0/000.p/0",
+        "0/000.p/256",
+        "0/000.p/257",
+        "0/000.p/300",
+        "0/000.p/01",
+        "0/000.p/+1",
+        f"0/000.p/{DIGITS}",
+        "0/000.p/",
+        "0/000.p",
+        "0/000.p/1/",
+        "0/001",
+        "0/001.p/45",
+        "0/002.p/1",
+        "1/000",
+        "1/000.p/2",
+        "2/000.p/1",
+        "64/000",
+        "63/000.p/1",
+        "8/000.p/1",
+        "00/000",
+        "01/000",
+        "-1/000",
+        f"{DIGITS}/000",
+        "0/0",
+        "0/00",
+        "0/0000",
+        "0/x000/000",
+        "0/000/000",
+        "0/x000000",
+        "0/x001/000/",
+        "0/X001/000",
+        "0/1",
+        "0/" + "x999/" * 20 + "999",
+        "entries/000.p/0",
+        "entries/000.p/256",
+        "entries/001",
+        "entries/001.p/45",
+        "entries/0",
+        "entries/",
+        "entries",
+        "data/000",
+        "",
+        "0",
+        "0//000",
+        "0/000%0A",
+    ]
+}
+LABELS = {
+    "labels that are no JSON": labels(SECRET, "line 1"),
+    "labels beside others": labels(b'{"labels":{},"owner":"%b"}' % SECRET, "labels"),
+    "no labels": labels(b"{}", "labels"),
+    "labels in a list": labels(b'{"labels":["%b"]}' % SECRET, "labels"),
+    "an array": labels(b"[]", "labels"),
+    "null": labels(b"null", "labels"),
+    "labels that are null": labels(b'{"labels":null}', "labels"),
+    "a label that is a number": labels(b'{"labels":{"a":1}}', "labels"),
+    "a label that is null": labels(b'{"labels":{"a":null}}', "labels"),
+    "a label twice": labels(b'{"labels":{"a":"1","a":"%b"}}' % SECRET, "two members of one name"),
+    "a key in capitals": labels(b'{"labels":{"Env":"%b"}}' % SECRET, "key"),
+    "an empty key": labels(b'{"labels":{"":"%b"}}' % SECRET, "key"),
+    "a key of 64 characters": labels(b'{"labels":{"%b":""}}' % (b"k" * 64), "63"),
+    "a value of 256 bytes": labels(b'{"labels":{"a":"%b"}}' % ("é".encode() * 128), "255"),
+    "33 labels": labels(json.dumps({"labels": {f"l{n}": "" for n in range(33)}}).encode(), "32"),
+    "labels with a lone surrogate": labels(b'{"labels":{"a":"\\ud800"}}', "lone surrogate"),
+    "compressed labels": labels(gzip.compress(b'{"labels":{}}'), "UTF-8"),
+}
+METHODS = {
+    f"{method} {path}": Bad(method, path, None, {}, 405, "method-not-allowed", ["the Allow header"])
+    for method, path in [
+        ("DELETE", "/segments/NAME"),
+        ("PATCH", "/segments/NAME"),
+        ("POST", "/segments/NAME"),
+        ("PUT", "/segments/NAME/entries"),
+        ("DELETE", "/segments/NAME/entries/0"),
+        ("POST", "/segments/NAME/checkpoint"),
+        ("OPTIONS", "/segments/NAME/checkpoint"),
+        ("PUT", "/segments/NAME/tile/0/000"),
+        ("POST", "/segments"),
+        ("POST", "/readyz"),
+        ("BREW", "/metrics"),
+    ]
+}
+CASES = {
+    **JSON_TEXTS,
+    **SIZES,
+    **BATCHES,
+    **HEADERS,
+    **NAMES,
+    **PATHS,
+    **NUMBERS,
+    **TILES,
+    **LABELS,
+    **METHODS,
+}
+
+
+@pytest.fixture(scope="module")
+def log(server: Server) -> Iterator[Segment]:
+    """A segment of 300 entries; nothing that is sent here may reach the server's log."""
+    segment = server.create("bad-input", {"env": "test"})
+    segment.append(b"1\n" * 300, NDJSON)
+    yield segment
+    assert SECRET not in server.log.read_bytes()
+
+
+def check(answer: Answer, bad: Bad) -> None:
+    """Check that an answer is a problem of the promised kind."""
+    assert (answer.status, answer.headers["Content-Type"]) == (bad.status, "application/problem+json")
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail", "request_id"} | ({"line"} if bad.line else set())
+    assert (problem["type"], problem["status"]) == (f"urn:tlog:problem:{bad.type}", bad.status)
+    assert (problem["request_id"], problem.get("line")) == (answer.headers["X-Request-Id"], bad.line)
+    assert problem["title"]
+    assert problem["detail"]
+    for words in bad.says:
+        assert words in problem["detail"]
+    assert SECRET not in answer.body
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("bad", CASES.values(), ids=CASES.keys())
+def test_bad_input_is_refused_and_changes_nothing(server: Server, log: Segment, bad: Bad) -> None:
+    before = log.note(), server.request("GET", "/segments?limit=1000").body
+    path = bad.path.replace("NAME", log.name)
+    answer = server.request(bad.method, path, bad.body, bad.headers)
+    check(answer, bad)
+    assert (log.note(), server.request("GET", "/segments?limit=1000").body) == before
+    # The server says in its log that it refused, and nothing of what.
+    line = next(line for line in reversed(server.logged()) if line.get("request_id") == answer.json()["request_id"])
+    assert line["status"] == bad.status
+
+
+@pytest.mark.parametrize("bad", METHODS.values(), ids=METHODS.keys())
+def test_a_wrong_method_is_told_which_are_right(server: Server, log: Segment, bad: Bad) -> None:
+    answer = server.request(bad.method, bad.path.replace("NAME", log.name))
+    allowed = {method.strip() for method in answer.headers["Allow"].split(",")}
+    assert allowed
+    assert bad.method not in allowed
+    for method in allowed & {"GET", "HEAD"}:
+        assert server.request(method, bad.path.replace("NAME", log.name)).status == 200
+
+
+def test_a_segment_that_is_there_keeps_its_labels(server: Server, log: Segment) -> None:
+    for body in (b"", b'{"labels":{}}', b'{"labels":{"env":"prod"}}', b'{"labels":{"env":"test","a":"b"}}'):
+        bad = create(log.name, body, "other labels", "another name", status=409, type="conflict")
+        check(server.request("PUT", f"/segments/{log.name}", body), bad)
+    again = server.request("PUT", f"/segments/{log.name}", b'{"labels":{"env":"test"}}')
+    assert (again.status, again.json()) == (200, log.get("").json())
+
+
+def test_limits_themselves_are_allowed(server: Server, segment: Segment) -> None:
+    segment.append(b"[" * 64 + b"]" * 64)
+    segment.append(b"x" * MIB, "text/plain")
+    segment.append(b'"' + b"x" * (MIB - 2) + b'"\n' + b"1\n" * 9_999, NDJSON)
+    segment.append((b'"' + b"x" * (MIB - 3) + b'"\n') * 16, NDJSON)
+    assert segment.checkpoint().size == 2 + 10_000 + 16
+    many = {f"l{number}": "é" * 127 for number in range(31)} | {"k" * 63: ""}
+    assert server.request("PUT", "/segments/" + "a" * 63, json.dumps({"labels": many}).encode()).status == 201
+
+
+def raw(server: Server, request: bytes, *, half_close: bool = True) -> Answer:
+    """Send bytes as they are, say that no more will come, and return the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(request)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            status = int(stream.readline().split(b" ")[1])
+            headers: dict[str, str] = {}
+            while line := stream.readline().strip().decode():
+                name, _, value = line.partition(": ")
+                headers["-".join(part.capitalize() for part in name.split("-"))] = value
+            return Answer(status, headers, stream.read(int(headers["Content-Length"])))
+
+
+def chunks(*parts: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+LINES = b'{"n":"%b"}\n' % SECRET * 2
+
+
+@pytest.mark.parametrize("body", [LINES, LINES[:-5], b""], ids=["ends after a line", "ends within a line", "is empty"])
+@pytest.mark.parametrize("kind", [NDJSON, JSON, "text/plain"])
+def test_a_body_that_ends_early_is_not_taken_for_a_whole_one(
+    server: Server, log: Segment, kind: str, body: bytes
+) -> None:
+    before = log.note()
+    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n"
+    answer = raw(server, head.encode() + body)
+    check(answer, Bad("POST", "", status=400, says=[f"{len(body)} bytes", "Content-Length is 100"]))
+    assert log.note() == before
+
+
+def test_a_segment_is_not_made_from_half_a_request(server: Server) -> None:
+    answer = raw(server, b"PUT /segments/never-made HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n")
+    check(answer, Bad("PUT", "", status=400, says=["Content-Length is 20"]))
+    answer = raw(server, b"PUT /segments/never-made HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    check(answer, Bad("PUT", "", status=411, type="length-required"))
+    assert server.request("GET", "/segments/never-made").status == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [chunks(LINES, b""), chunks(LINES), chunks(*[LINES * 1000] * 400, b"")],
+    ids=["whole", "without its end", "beyond the limit"],
+)
+def test_a_chunked_body_is_refused_since_nobody_can_tell_that_it_is_whole(
+    server: Server, log: Segment, body: bytes
+) -> None:
+    before = log.note()
+    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: {NDJSON}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    # What is beyond the limit is not read to its end, so it is not sent to its end either.
+    answer = raw(server, head.encode() + body[:100_000], half_close=False)
+    check(answer, Bad("POST", "", status=411, type="length-required", says=["Content-Length", "not chunked"]))
+    assert log.note() == before
+
+
+def test_a_request_id_is_echoed_only_if_it_is_harmless(server: Server) -> None:
+    given = "a.b-c_D" + "9" * 121
+    assert server.request("GET", "/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+    for bad in ["", "x" * 129, 'a"b', "a b", "<script>", "\xe9"]:
+        fresh = server.request("GET", "/healthz", headers={"X-Request-Id": bad}).headers["X-Request-Id"]
+        assert len(fresh) == 32
+        assert fresh.isalnum()
+    refused = server.request("GET", "/no-such", headers={"X-Request-Id": "mine"})
+    assert refused.json()["request_id"] == refused.headers["X-Request-Id"] == "mine"
