@@ -29,6 +29,8 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     """
     config = config or from_environment()
     app = Flask("tlog", static_folder=None)
+    # No redirects: a path is a route's own, or none's.
+    app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
     if not locked:
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import rfc8785
 from live import JSON, LOG_NAME, NDJSON, PATIENCE, Segment, Server
+
 from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry
 from tlog_core.errors import ProofError
@@ -130,7 +131,9 @@ def test_any_other_type_is_logged_as_the_bytes_received(segment: Segment, kind: 
     assert (decode_base64(entry["payload"]), entry["payload_type"]) == (data, kind)
 
 
-@pytest.mark.parametrize("kind", ["Application/JSON", "application/json;charset=utf-8", 'application/json; charset="UTF-8"'])
+@pytest.mark.parametrize(
+    "kind", ["Application/JSON", "application/json;charset=utf-8", 'application/json; charset="UTF-8"']
+)
 def test_json_is_known_however_its_type_is_spelled(segment: Segment, kind: str) -> None:
     event = b'{"b":1, "a":2}'
     assert verified(segment.append(event, kind), segment.key, event).payload_type == JSON
@@ -313,7 +316,7 @@ def test_a_refused_request_does_not_use_up_its_key(segment: Segment) -> None:
     assert verified(segment.append(b"{}", key="k"), segment.key, b"{}").index == 0
 
 
-@pytest.mark.parametrize("key", ["!", "~" * 255, "a,b;c=\"d\"", "K"], ids=["shortest", "longest", "marks", "letter"])
+@pytest.mark.parametrize("key", ["!", "~" * 255, 'a,b;c="d"', "K"], ids=["shortest", "longest", "marks", "letter"])
 def test_every_visible_ascii_character_may_stand_in_a_key(segment: Segment, key: str) -> None:
     assert segment.append(b"1", key=key) == segment.append(b"1", key=key)
     assert segment.checkpoint().size == 1
