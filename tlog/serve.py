@@ -2,12 +2,12 @@
 
 import ipaddress
 import os
+import shutil
 import signal
 import socket
-import tempfile
 import time
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -41,30 +41,34 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     lock_data(config.lock, shared=False)
     _check_free(listen)
     prepare_data(config, log_name)
-    with tempfile.TemporaryDirectory(prefix="tlog-metrics-") as metrics:
-        # Read by the metrics library when a worker imports it.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        server = Server(
-            "tlog",
-            address=listen.host,
-            port=listen.port,
-            interface=Interfaces.WSGI,
-            workers=listen.workers,
-            blocking_threads=_THREADS,
-            websockets=False,
-            respawn_failed_workers=True,
-            workers_kill_timeout=_STOP_SECONDS,
-            log_dictconfig=server_logging(),
-        )
-        server.serve(target_loader=partial(_load, config), wrap_loader=False)
-
-
-def _load(config: Config, *_target: Any) -> Any:
-    # Imported in the worker: everything below opens files, starts threads, and must not be shared by a fork.
+    # Read by the metrics library when it is imported, which is why the app is imported only now; and here, so that the
+    # workers need not each do it. They make the app themselves: what opens files or starts threads must not be forked.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh_folder(config.metrics))
     from tlog.app import create_app
 
-    Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
-    return create_app(config, locked=True)
+    def load(*_target: Any) -> Any:
+        Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+        return create_app(config, locked=True)
+
+    server = Server(
+        "tlog",
+        address=listen.host,
+        port=listen.port,
+        interface=Interfaces.WSGI,
+        workers=listen.workers,
+        blocking_threads=_THREADS,
+        websockets=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=_STOP_SECONDS,
+        log_dictconfig=server_logging(),
+    )
+    server.serve(target_loader=load, wrap_loader=False)
+
+
+def _fresh_folder(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700)
+    return path
 
 
 def _end_with(parent: int) -> None:

@@ -264,6 +264,8 @@ def test_refusals_of_json_say_where() -> None:
         parse_json(b"[1,\n ]")
     with pytest.raises(MalformedError, match="not UTF-8 at byte 3"):
         parse_json(b'"ab\xff"')
+    with pytest.raises(MalformedError, match="byte order mark"):
+        parse_json(b"\xef\xbb\xbf1")
 
 
 @given(json_values)

@@ -169,7 +169,7 @@ def test_every_format_has_a_sample_that_is_accepted(formats: dict[str, Format], 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_any_bytes_give_a_value_or_malformed_error(formats: dict[str, Format], name: str, data: st.DataObject) -> None:
     anything = st.binary(max_size=100) | st.text().map(lambda words: words.encode())
     check(formats[name], data.draw(anything))
@@ -177,7 +177,7 @@ def test_any_bytes_give_a_value_or_malformed_error(formats: dict[str, Format], n
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_any_small_change_gives_a_value_or_malformed_error(
     formats: dict[str, Format], samples: dict[str, bytes], name: str, data: st.DataObject
 ) -> None:

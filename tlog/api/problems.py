@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException
 from tlog import errors
 from tlog.api.models import Problem, encode
 from tlog.config import MAX_BATCH_BYTES
+from tlog.store.connection import OperationalError
 from tlog_core.errors import MalformedError
 
 # The first class that an error belongs to decides: type, title, status.
@@ -52,6 +53,8 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
                     log.error("failed", request_id=g.request_id, exc_info=error)
                 return _problem(slug, title, status, str(error), getattr(error, "line", None))
         log.error("failed", request_id=g.request_id, exc_info=error)
+        if isinstance(error, OSError | OperationalError):
+            return _problem("unavailable", "Unavailable", 503, "the server's storage fails; its log has the request ID")
         return _problem("internal", "Internal error", 500, "a fault of the server; its log has the request ID")
 
     app.register_error_handler(HTTPException, of_http)

@@ -12,6 +12,9 @@ Connection = sqlite3.Connection
 DatabaseError = sqlite3.Error
 """What any statement may raise."""
 
+OperationalError = sqlite3.OperationalError
+"""Of these, what is no damage and may pass: a disk that is full or fails, a file that cannot be opened."""
+
 _MINIMUM_VERSION: Final = (3, 51, 3)
 # A commit is durable when it returns (WAL, FULL), damage shows early, what is deleted is overwritten.
 _SETTINGS: Final = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import TypeVar
 
-from tlog.errors import CorruptError, NotFoundError
+from tlog.errors import CorruptError, NotFoundError, UnavailableError
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
-from tlog.store.connection import Connection, DatabaseError, connect, connect_reader
+from tlog.store.connection import Connection, DatabaseError, OperationalError, connect, connect_reader
 from tlog.store.schema import migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
 from tlog_core.tile import TILE_WIDTH, Tile, join_hashes
@@ -210,16 +210,21 @@ class SegmentStore:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         try:
-            connection = self._readers.get_nowait()
-        except Empty:
-            connection = connect_reader(self._path)
-        try:
-            yield connection
-        finally:
-            if self._readers.qsize() < _SPARE_READERS:
-                self._readers.put(connection)
-            else:
-                connection.close()
+            try:
+                connection = self._readers.get_nowait()
+            except Empty:
+                connection = connect_reader(self._path)
+            try:
+                yield connection
+            finally:
+                if self._readers.qsize() < _SPARE_READERS:
+                    self._readers.put(connection)
+                else:
+                    connection.close()
+        except OperationalError as error:
+            raise UnavailableError(f"the database cannot be read now: {error}; retry") from error
+        except DatabaseError as error:
+            raise CorruptError(f"the database is damaged: {error}; run tlog fsck") from error
 
 
 def _head(connection: Connection) -> Head:
