@@ -126,8 +126,15 @@ class Server:
             for sent in (signal.SIGSTOP, signal.SIGKILL):
                 for process in everyone:
                     process.send_signal(sent)
-            psutil.wait_procs(everyone[1:], PATIENCE)
+            until(lambda: not any(map(_lives, everyone)), "the server's processes to be dead")
         self.process.wait(PATIENCE)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start(

@@ -22,7 +22,7 @@ from tlog.segments import prepare_data
 
 _THREADS = 16
 # What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
-_STOP_SECONDS = 20
+_STOP_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,12 @@ def parse_note(raw: bytes) -> Note:
 
 
 def sign_note(text: str, *signers: SignerKey) -> Note:
-    """Return the note of `text`, which must end in a newline, signed by each of `signers`."""
+    """Return the note of `text`, which must end in a newline, signed by each of `signers`.
+
+    SignatureError for a key whose type signs something else.
+    """
+    if any(key.verifier.type != ED25519 for key in signers):
+        raise SignatureError("the key of a witness does not sign notes; see cosignature.cosign")
     message = text.encode("utf-8")
     return Note(text, tuple(Signature(key.name, key.verifier.id, key.sign(message)) for key in signers))
 

@@ -241,6 +241,11 @@ def test_opening_keeps_only_the_lines_that_were_checked() -> None:
     assert open_note(raw, [TWO.verifier]) == Note(TEXT, (note.signatures[1],))
 
 
+def test_the_key_of_a_witness_does_not_sign_a_note() -> None:
+    with pytest.raises(SignatureError, match="witness"):
+        sign_note(TEXT, ONE, signer_from_seed("witness.example", bytes(32), key_type=COSIGNATURE))
+
+
 def test_a_note_that_no_known_key_signed_is_refused() -> None:
     raw = bytes(sign_note(TEXT, ONE))
     for keys in ([], [TWO.verifier], [signer_from_seed("one.example", b"\x02" * 32).verifier]):
