@@ -129,12 +129,18 @@ class History:
 
 @contextmanager
 def load(
-    server: Server, histories: Sequence[History], *, writers: int, retry: bool = True, sizes: Sequence[int] = (1, 1, 7)
+    server: Server,
+    histories: Sequence[History],
+    *,
+    writers: int,
+    retry: bool = True,
+    sizes: Sequence[int] = (1, 1, 7),
+    names: str = "",
 ) -> Iterator[Event]:
     """Have writers append to each segment, alone and in batches, until the block ends; someone watches meanwhile.
 
     Yields the event by which they are told to stop. With `retry` each sends what it has begun until it has a receipt.
-    An exception in one of them is raised at the end.
+    An exception in one of them is raised at the end. `names` keep their events apart from those of another load.
     """
     stop, failures = Event(), list[BaseException]()
 
@@ -142,7 +148,7 @@ def load(
         for number, size in zip(itertools.count(), itertools.cycle(sizes)):
             if stop.is_set():
                 return
-            key = f"{name}-{number}"
+            key = f"{names}{name}-{number}"
             events = [b'{"at":%d,"by":"%b"}' % (place, key.encode()) for place in range(size)]
             while not history.write(server, events, key, batch=size > 1):
                 if not retry:

@@ -196,10 +196,11 @@ class Sequencer:
     def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Outcome]]:
         old = transaction.head()
         tree = self._tree_at(transaction, old)
-        rows = [transaction.request(submission.key) if submission.key else None for submission in submissions]
-        fresh = [submission for submission, row in zip(submissions, rows, strict=True) if row is None]
+        rows = transaction.requests([submission.key for submission in submissions if submission.key is not None])
+        answers: list[Outcome | None] = [rows.get(submission.key or b"") for submission in submissions]
+        fresh = [submission for submission, answer in zip(submissions, answers, strict=True) if answer is None]
         if not fresh:
-            return tree, [row for row in rows if row is not None]
+            return tree, [answer for answer in answers if answer is not None]
         # Time never goes back, whatever the clock does.
         now = max(self._clock(), old.time)
         entries = self._entries(fresh, now)
@@ -209,15 +210,15 @@ class Sequencer:
         transaction.append(old.size, entries, [payload for one in fresh for payload in one.payloads])
         transaction.put_tiles(grown.tiles)
         transaction.add_requests(
-            [
-                (submission.key, RequestRow(one.start, len(one.entries), new.size))
+            {
+                submission.key: RequestRow(one.start, len(one.entries), new.size)
                 for submission, one in zip(fresh, logged, strict=True)
                 if submission.key is not None
-            ]
+            }
         )
         transaction.move_head(old, new)
-        answers = iter(logged)
-        return grown.tree, [row or next(answers) for row in rows]
+        rest = iter(logged)
+        return grown.tree, [answer or next(rest) for answer in answers]
 
     def _tree_at(self, transaction: Transaction, head: Head) -> Tree:
         """Return the tree of the head, from memory as far as that goes, and only if its root is the signed one."""

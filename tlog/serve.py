@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tlog.logs import server_logging
 from tlog.segments import prepare_data
 
 _THREADS = 16
+_SWITCH_SECONDS = 0.0005
 # What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
 _STOP_SECONDS = 10
 
@@ -47,6 +49,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     from tlog.app import create_app
 
     def load(*_target: Any) -> Any:
+        # Whoever holds a segment's write lock has not to wait long for the interpreter's.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
         return create_app(config, locked=True)
 

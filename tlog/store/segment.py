@@ -1,8 +1,9 @@
 """The database of one segment: head, entries, payloads, tiles, and the requests that had an idempotency key."""
 
 import fcntl
+import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,14 @@ from tlog_core.tile import TILE_WIDTH, Tile, join_hashes
 _SPARE_READERS = 4
 
 T = TypeVar("T")
+
+_FIND_REQUESTS = """
+select key, start, count, size from request where key in (select unhex(value) from json_each(?))
+"""
+_ADD_REQUESTS = """
+insert into request (key, start, count, size)
+select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from json_each(?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +67,18 @@ class Transaction:
         """Return the hashes of a stored tile."""
         return _tile(self._connection, tile)
 
-    def request(self, key: bytes) -> RequestRow | None:
-        """Return where the request of this 32-byte key went, if there was one."""
-        row = self._connection.execute("select start, count, size from request where key = ?", [key]).fetchone()
-        return RequestRow(*row) if row else None
+    # Many rows by one statement: between any two, other threads of the process would have their turn, while this one
+    # holds the write lock.
 
-    def add_requests(self, rows: Sequence[tuple[bytes, RequestRow]]) -> None:
+    def requests(self, keys: Sequence[bytes]) -> dict[bytes, RequestRow]:
+        """Return where the requests of these 32-byte keys went, as far as there were any."""
+        rows = self._connection.execute(_FIND_REQUESTS, [json.dumps([key.hex() for key in keys])])
+        return {key: RequestRow(start, count, size) for key, start, count, size in rows}
+
+    def add_requests(self, rows: Mapping[bytes, RequestRow]) -> None:
         """Remember where requests went."""
-        self._connection.executemany(
-            "insert into request (key, start, count, size) values (?, ?, ?, ?)",
-            [(key, row.start, row.count, row.size) for key, row in rows],
-        )
+        values = [[key.hex(), row.start, row.count, row.size] for key, row in rows.items()]
+        self._connection.execute(_ADD_REQUESTS, [json.dumps(values)])
 
     def append(self, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:
         """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""
