@@ -58,7 +58,7 @@ class Answer:
 class Server:
     """A running server. Its log, standard output and error together, is the file `log`."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     port: int
     data: Path
     log: Path
@@ -86,6 +86,7 @@ class Server:
                 connection.putheader(name, value)
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
+            connection.connect()
             # A server that has seen enough answers before it has read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.endheaders(body)

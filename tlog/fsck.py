@@ -124,7 +124,7 @@ def _check_tiles(store: SegmentStore, grown: Grown) -> Iterator[str]:
             if store.tile(tile) != join_hashes(hashes):
                 yield f"{tile} differs from the entries"
         except CorruptError as error:
-            yield str(error)
+            yield str(error) if str(tile) in str(error) else f"{tile}: {error}"
 
 
 def _strangers(config: Config, control: ControlStore) -> Iterator[str]:

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -52,7 +53,10 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
         Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
-        return create_app(config, locked=True)
+        app = create_app(config, locked=True)
+        # A stopped server leaves whole databases behind: closing the last connection folds in what is in the WAL.
+        Finalize(None, app.config["SERVICES"].segments.close, exitpriority=0)
+        return app
 
     server = Server(
         "tlog",

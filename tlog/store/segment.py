@@ -207,7 +207,8 @@ class SegmentStore:
         """Return what SQLite itself finds wrong with the file; it sees no flipped bit within a blob."""
         with self._reading() as connection:
             answers = [str(row[0]) for row in connection.execute("pragma integrity_check")]
-        return [] if answers == ["ok"] else answers
+        lines = [line for answer in answers for line in answer.splitlines() if not line.startswith("***")]
+        return [] if lines == ["ok"] else lines
 
     def close(self) -> None:
         """Close every connection; nobody may be using the store."""
