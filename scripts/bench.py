@@ -68,7 +68,7 @@ class Plan:
     starts: int
 
 
-FULL: Final = Plan(rounds=4, seconds=3, connections=(1, 2, 4), entries=1_000_000, segments=1_000, starts=5)
+FULL: Final = Plan(rounds=4, seconds=3, connections=(1, 2, 4, 8), entries=1_000_000, segments=1_000, starts=5)
 QUICK: Final = Plan(rounds=1, seconds=1, connections=(2,), entries=100_000, segments=100, starts=2)
 
 

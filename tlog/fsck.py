@@ -15,7 +15,7 @@ from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import TlogError
 from tlog_core.merkle import leaf_hash
 from tlog_core.note import parse_signer, parse_verifier
-from tlog_core.tile import TILE_WIDTH, join_hashes
+from tlog_core.tile import TILE_WIDTH
 
 Progress = Callable[[str, int, int], None]
 """Is told a segment, how many of its entries are done, and how many there are."""
@@ -119,10 +119,13 @@ def _check_entry(row: SegmentRow, raw: bytes, payload: Payload, time: int) -> in
 
 
 def _check_tiles(store: SegmentStore, grown: Grown) -> Iterator[str]:
-    for tile, hashes in grown.tiles:
+    for expected in grown.tiles:
+        tile = expected.tile
         try:
-            if store.tile(tile) != join_hashes(hashes):
+            if store.tile(tile) != expected.hashes:
                 yield f"{tile} differs from the entries"
+            if tile.width == TILE_WIDTH and store.full_tile(tile).nodes != expected.nodes:
+                yield f"the nodes of {tile} differ from the entries"
         except CorruptError as error:
             yield str(error) if str(tile) in str(error) else f"{tile}: {error}"
 

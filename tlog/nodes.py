@@ -1,14 +1,18 @@
-"""The nodes of a segment's tree for reading, from its stored tiles; the latest used are kept, hashed up, in memory."""
+"""The nodes of a segment's tree for reading, from its stored tiles; the latest used are kept in memory."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from threading import Lock
 from typing import Final
 
 from tlog.store.segment import SegmentStore
-from tlog_core.merkle import Frontier, Growth, Hash, NodeReader, leaf_hash
+from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader, leaf_hash
 from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, join_hashes, split_hashes, tile_of
 
 _KEPT_TILES: Final = 64
+
+Rows = tuple[bytes, ...]
+"""A tile hashed up: its own hashes, 32 bytes each, then the nodes above them, level by level."""
 
 
 class Nodes:
@@ -17,7 +21,7 @@ class Nodes:
     def __init__(self, store: SegmentStore) -> None:
         self._store = store
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[int, int], Growth] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], Rows] = OrderedDict()
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
@@ -29,26 +33,43 @@ class Nodes:
 
     def at(self, size: int) -> NodeReader:
         """Return a reader of the nodes of the tree of `size` entries, which is not beyond the head."""
+        seen: dict[tuple[int, int], Rows] = {}
 
         def node(level: int, index: int) -> Hash:
             tile_level, height = divmod(level, TILE_HEIGHT)
             place = index << height
-            growth = self._growth(tile_of(tile_level, place // TILE_WIDTH, size))
-            return growth.node(height, (place % TILE_WIDTH) >> height)
+            key = (tile_level, place // TILE_WIDTH)
+            if key not in seen:
+                seen[key] = self._rows(tile_of(*key, size))
+            start = (place % TILE_WIDTH >> height) * HASH_BYTES
+            return Hash(seen[key][height][start : start + HASH_BYTES])
 
         return node
 
-    def _growth(self, tile: Tile) -> Growth:
+    def _rows(self, tile: Tile) -> Rows:
         key = (tile.level, tile.index)
         with self._lock:
             kept = self._kept.get(key)
             # A wider tile, read for a larger tree, holds every node of the narrower one.
-            if kept is not None and kept.frontier.size >= tile.width:
+            if kept is not None and len(kept[0]) >= tile.width * HASH_BYTES:
                 self._kept.move_to_end(key)
                 return kept
-        growth = Frontier().grow(split_hashes(self.tile(tile), tile.width))
+        rows = tuple(self._read(tile))
         with self._lock:
-            self._kept[key] = growth
+            self._kept[key] = rows
             while len(self._kept) > _KEPT_TILES:
                 self._kept.popitem(last=False)
-        return growth
+        return rows
+
+    def _read(self, tile: Tile) -> Iterator[bytes]:
+        if tile.width < TILE_WIDTH:
+            growth = Frontier().grow(split_hashes(self.tile(tile), tile.width))
+            yield from (join_hashes(row) for _, row in growth.rows)
+            return
+        stored = self._store.full_tile(tile)
+        yield stored.hashes
+        start, width = 0, TILE_WIDTH * HASH_BYTES
+        while width > HASH_BYTES:
+            width //= 2
+            yield stored.nodes[start : start + width]
+            start += width

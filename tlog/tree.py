@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tlog.store.segment import StoredTile
 from tlog_core.merkle import Frontier, Growth, Hash
-from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, edge_tiles
+from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, edge_tiles, join_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Grown:
 
     tree: Tree
     growth: Growth
-    tiles: tuple[tuple[Tile, Sequence[Hash]], ...]
+    tiles: tuple[StoredTile, ...]
 
 
 def load_tree(size: int, hashes: Callable[[Tile], Sequence[Hash]]) -> Tree:
@@ -43,7 +44,7 @@ def load_tree(size: int, hashes: Callable[[Tile], Sequence[Hash]]) -> Tree:
 def grow_tree(tree: Tree, leaves: Sequence[Hash]) -> Grown:
     """Return the tree after `leaves` are appended; every full tile, and above level 0 each partial one that changed."""
     growth = tree.frontier.grow(leaves)
-    tiles: list[tuple[Tile, Sequence[Hash]]] = []
+    tiles: list[StoredTile] = []
     edge: list[tuple[Hash, ...]] = []
     for level in range(max(len(tree.edge), -(-len(growth.rows) // TILE_HEIGHT))):
         held = tree.edge[level] if level < len(tree.edge) else ()
@@ -52,11 +53,12 @@ def grow_tree(tree: Tree, leaves: Sequence[Hash]) -> Grown:
         row, first = [*held, *fresh], (before - len(held)) // TILE_WIDTH
         full = len(row) // TILE_WIDTH
         tiles += [
-            (Tile(level, first + place), row[place * TILE_WIDTH : (place + 1) * TILE_WIDTH]) for place in range(full)
+            _full_tile(Tile(level, first + place), row[place * TILE_WIDTH : (place + 1) * TILE_WIDTH], growth)
+            for place in range(full)
         ]
         edge.append(tuple(row[full * TILE_WIDTH :]))
         if level and fresh and edge[level]:
-            tiles.append((Tile(level, first + full, len(edge[level])), edge[level]))
+            tiles.append(StoredTile(Tile(level, first + full, len(edge[level])), join_hashes(edge[level]), b""))
     return Grown(Tree(growth.frontier, tuple(edge)), growth, tuple(tiles))
 
 
@@ -66,3 +68,17 @@ def _fresh(growth: Growth, level: int, before: int) -> list[Hash]:
         return []
     first, row = growth.rows[level]
     return row[before - first :]
+
+
+def _full_tile(tile: Tile, hashes: Sequence[Hash], growth: Growth) -> StoredTile:
+    rows = [_nodes_above(tile, height, growth) for height in range(1, TILE_HEIGHT + 1)]
+    # The first tile holds nodes from before, which did not grow now.
+    if any(len(row) != TILE_WIDTH >> height for height, row in enumerate(rows, 1)):
+        rows = [row for _, row in Frontier().grow(hashes).rows[1:]]
+    return StoredTile(tile, join_hashes(hashes), b"".join(map(join_hashes, rows)))
+
+
+def _nodes_above(tile: Tile, height: int, growth: Growth) -> Sequence[Hash]:
+    first, row = growth.rows[tile.level * TILE_HEIGHT + height]
+    start = (tile.index << (TILE_HEIGHT - height)) - first
+    return row[start : start + (TILE_WIDTH >> height)] if start >= 0 else ()

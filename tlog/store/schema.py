@@ -28,11 +28,13 @@ create table payload (
     payloads blob not null
 ) strict;
 
--- Full tiles, and the partial ones above level 0; the partial one at level 0 follows from the entries.
+-- Full tiles, and the partial ones above level 0; the partial one at level 0 follows from the entries. A full one has
+-- the nodes above its hashes too, 128 and 64 and so on up to 1, so that a proof reads them and hashes nothing.
 create table tile (
     level integer not null,
     place integer not null,
     hashes blob not null,
+    nodes blob not null,
     primary key (level, place)
 ) strict;
 

@@ -15,12 +15,17 @@ from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_run
 from tlog.store.connection import Connection, DatabaseError, OperationalError, connect, connect_reader
 from tlog.store.schema import migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
-from tlog_core.tile import TILE_WIDTH, Tile, join_hashes
+from tlog_core.tile import TILE_WIDTH, Tile
 
 _SPARE_READERS = 4
 
 T = TypeVar("T")
 
+_PUT_TILE = """
+insert into tile (level, place, hashes, nodes) values (?, ?, ?, ?)
+on conflict do update set hashes = excluded.hashes, nodes = excluded.nodes
+where length(hashes) < length(excluded.hashes)
+"""
 _FIND_REQUESTS = """
 select key, start, count, size from request where key in (select unhex(value) from json_each(?))
 """
@@ -47,6 +52,15 @@ class RequestRow:
     start: int
     count: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTile:
+    """A tile: 32 bytes a hash, and, if it is full, the 255 nodes above them, level by level up to its own root."""
+
+    tile: Tile
+    hashes: bytes
+    nodes: bytes
 
 
 class Transaction:
@@ -98,12 +112,10 @@ class Transaction:
             [(run.start, run.count, run.openings, run.blob) for run in payload_runs(start, payloads)],
         )
 
-    def put_tiles(self, tiles: Sequence[tuple[Tile, Sequence[Hash]]]) -> None:
+    def put_tiles(self, tiles: Sequence[StoredTile]) -> None:
         """Store tiles, each in the place of its narrower self."""
         self._connection.executemany(
-            "insert into tile (level, place, hashes) values (?, ?, ?)"
-            " on conflict do update set hashes = excluded.hashes where length(hashes) < length(excluded.hashes)",
-            [(tile.level, tile.index, join_hashes(hashes)) for tile, hashes in tiles],
+            _PUT_TILE, [(one.tile.level, one.tile.index, one.hashes, one.nodes) for one in tiles]
         )
 
     def move_head(self, old: Head, new: Head) -> None:
@@ -202,6 +214,16 @@ class SegmentStore:
         """Return the hashes of a stored tile: a full one, or one above level 0; CorruptError if it is missing."""
         with self._reading() as connection:
             return _tile(connection, tile)
+
+    def full_tile(self, tile: Tile) -> StoredTile:
+        """Return a full tile with the nodes above its hashes; CorruptError if it is missing, or not whole."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "select hashes, nodes from tile where level = ? and place = ?", [tile.level, tile.index]
+            ).fetchone()
+        if row is None or [len(blob) for blob in row] != [TILE_WIDTH * HASH_BYTES, (TILE_WIDTH - 1) * HASH_BYTES]:
+            raise CorruptError(f"{tile} is missing from the store")
+        return StoredTile(tile, *row)
 
     def damage(self) -> list[str]:
         """Return what SQLite itself finds wrong with the file; it sees no flipped bit within a blob."""
