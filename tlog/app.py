@@ -1,8 +1,8 @@
 """The WSGI app: the one place where the parts are wired together."""
 
+import os
 import re
 import time
-import uuid
 from typing import Final
 
 from flask import Flask, Response, g, request
@@ -54,7 +54,7 @@ def _observe(app: Flask, log: FilteringBoundLogger, metrics: Metrics) -> None:
 
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         g.began = time.perf_counter()
 
     def finish(response: Response) -> Response:

@@ -66,6 +66,13 @@ class Segment:
     sequencer: Sequencer
     users: int = 0
     used: float = 0.0
+    seen_size: int = 0
+
+    def size(self, wanted: int) -> int:
+        """Return a size that the segment has by now; the store is asked only for more than was seen last."""
+        if wanted > self.seen_size:
+            self.seen_size = self.store.head().size
+        return self.seen_size
 
 
 def prepare_data(config: Config, log_name: str | None) -> str:

@@ -81,9 +81,11 @@ def _fresh_folder(path: Path) -> Path:
 
 def _end_with(parent: int) -> None:
     """Stop this worker when the process that started it is gone: nobody else would."""
-    while os.getppid() == parent:
+    while True:
         time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+        # Again and again: while the worker is still starting, a signal is lost on it.
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _check_free(listen: Listen) -> None:

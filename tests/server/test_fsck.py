@@ -198,6 +198,7 @@ WHERE = {
     "the first openings": ("payload", "openings", "start = 0"),
     "the last openings": ("payload", "openings", "start = (select max(start) from payload)"),
     "a full leaf tile": ("tile", "hashes", "level = 0 and place = 1"),
+    "the nodes above a full tile": ("tile", "nodes", "level = 0 and place = 1"),
     "a partial tile": ("tile", "hashes", "level = 1 and place = 0"),
 }
 PLACES = {"bundle": "entr", "payload": "entr", "tile": "tile/"}

@@ -16,6 +16,7 @@ from live import NDJSON, TLOG, Server, until
 from tlog.errors import CorruptError
 from tlog.sequencer import Logged, Sequencer, Submission, sign_head
 from tlog.store.codec import Payload
+from tlog.store.connection import connect, connect_reader
 from tlog.store.segment import SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog_core.commitment import Opening, commit
@@ -217,6 +218,18 @@ def store(tmp_path: Path, signer: SignerKey) -> Iterator[SegmentStore]:
     opened = SegmentStore(path)
     yield opened
     opened.close()
+
+
+def test_every_connection_writes_durably(store: SegmentStore, tmp_path: Path) -> None:
+    # Killing a process loses nothing that the kernel has, so no test above would notice a weaker setting.
+    durable = {"journal_mode": "wal", "synchronous": 2, "fullfsync": 1, "checkpoint_fullfsync": 1, "secure_delete": 1}
+    for connection in (connect(tmp_path / "payments.db"), connect_reader(tmp_path / "payments.db")):
+        for name, value in durable.items():
+            assert connection.execute(f"pragma {name}").fetchone() == (value,)
+        [version] = connection.execute("select sqlite_version()").fetchone()
+        assert tuple(map(int, version.split("."))) >= (3, 51, 3)
+        connection.close()
+    assert store.head().size == 0
 
 
 def submission(number: int) -> Submission:

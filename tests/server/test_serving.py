@@ -270,16 +270,18 @@ def test_workers_end_when_the_process_that_started_them_is_killed(start_server: 
 
 
 def test_a_worker_that_dies_is_replaced(start_server: Callable[..., Server]) -> None:
-    server = start_server()
+    server = start_server(environment={"TLOG_IDLE_SECONDS": "600"})
     segment = server.create("payments")
-    first = server.workers()[0]
+    first, second = server.workers()
+    until(lambda: segment.append(b"1") and open_databases(first) and open_databases(second), "both to have appended")
+    until(lambda: server.metrics()["tlog_open_segments"] == 2, "both to say so")
     first.kill()
     until(lambda: not first.is_running() and len(server.workers()) == 2, "another worker")
     until(lambda: server.log.read_bytes().count(b"Started worker-") == 3, "it to have started")
-    for _ in range(20):
-        segment.append(b"1")
     # What the dead one had open is not counted any more.
-    assert server.metrics()["tlog_open_segments"] <= 2
+    assert server.metrics()["tlog_open_segments"] == 1
+    size = segment.checkpoint().size
+    assert [parse_receipt(segment.append(b"1")).index for _ in range(20)] == list(range(size, size + 20))
     assert server.stop() == 0
 
 

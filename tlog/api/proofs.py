@@ -18,7 +18,7 @@ def inclusion(call: Call, size: str, index: str) -> Response:
     tree_size, place = number("size", size), number("index", index)
     if place >= tree_size:
         raise MalformedError("index is not below size; ask for a larger size")
-    not_beyond("size", tree_size, call.segment.store.head().size)
+    not_beyond("size", tree_size, call.segment.size(tree_size))
     proof = prove_inclusion(index=place, size=tree_size, node=call.segment.nodes.at(tree_size))
     call.services.metrics.proved(time.perf_counter() - began)
     return json_answer(InclusionProof(place, hashes(proof), tree_size), caching=IMMUTABLE)
@@ -30,7 +30,7 @@ def consistency(call: Call, old: str, new: str) -> Response:
     old_size, new_size = number("old", old), number("new", new)
     if old_size > new_size:
         raise MalformedError("old is larger than new; ask the other way round")
-    not_beyond("new", new_size, call.segment.store.head().size)
+    not_beyond("new", new_size, call.segment.size(new_size))
     proof = prove_consistency(old_size=old_size, new_size=new_size, node=call.segment.nodes.at(new_size))
     call.services.metrics.proved(time.perf_counter() - began)
     return json_answer(ConsistencyProof(new_size, old_size, hashes(proof)), caching=IMMUTABLE)

@@ -32,7 +32,7 @@ def tile(call: Call, path: str) -> Response:
         place = parse_path(f"tile/{path}")
     except MalformedError as error:
         raise NotFoundError(str(error)) from None
-    if place.end() > (size := call.segment.store.head().size):
+    if place.end() > (size := call.segment.size(place.end())):
         raise NotFoundError(f"tile is beyond the head; the segment has {size} entries now")
     if isinstance(place, Bundle):
         return _bundle(call, place)
