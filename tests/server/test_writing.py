@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from live import JSON, LOG_NAME, NDJSON, PATIENCE, Segment, Server
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server
 
 from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry
@@ -178,6 +179,20 @@ def test_a_page_of_large_payloads_is_cut_and_never_empty(segment: Segment) -> No
     assert [entry["index"] for entry in segment.entries(0, 20)] == list(range(20))
 
 
+def test_large_payloads_stay_whole_over_the_end_of_a_tile(server: Server, segment: Segment) -> None:
+    for number in range(250):
+        segment.append(b"%d" % number)
+    large = [bytes([number]) * (1 << 20) for number in range(24)]
+    for data in large:
+        segment.append(data, "application/octet-stream")
+    segment.append(b"1\n" * 300, NDJSON)
+    for number, data in enumerate(large, 250):
+        assert decode_base64(segment.get(f"/entries/{number}").json()["payload"]) == data
+    assert [entry["payload"] for entry in segment.entries(0, 250)] == list(range(250))
+    found = subprocess.run([TLOG, "fsck", "--data", server.data, segment.name], capture_output=True, check=False)
+    assert (found.returncode, found.stdout) == (0, b"")
+
+
 @pytest.mark.parametrize("sample", ["cloudtrail.json", "kubernetes.jsonl"])
 def test_audit_events_come_back_as_they_went_in(segment: Segment, sample: str) -> None:
     raw = (SAMPLES / sample).read_bytes()
@@ -264,6 +279,13 @@ def test_retries_at_the_same_time_all_get_the_same_bytes(segment: Segment, body:
 )
 def test_the_same_event_in_another_spelling_is_the_same_event(segment: Segment, again: bytes) -> None:
     assert segment.append(b'{"b":1,"a":"A"}', key="k") == segment.append(again, key="k")
+
+
+def test_one_event_and_a_batch_of_that_event_are_the_same_events(segment: Segment) -> None:
+    single = parse_receipt(segment.append(b'{"a":1}', key="k"))
+    [minted_one] = minted(segment.append(b'{"a":1}\n', NDJSON, "k"), segment.key, b'{"a":1}\n')
+    assert minted_one == single
+    assert segment.checkpoint().size == 1
 
 
 @pytest.mark.parametrize(

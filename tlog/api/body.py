@@ -62,10 +62,10 @@ def read_body(request: Request) -> bytes:
 
     A WSGI server may end the body without a word when the client goes away: only its length shows that it is whole.
     """
-    length = request.content_length
-    if length is None and "Transfer-Encoding" in request.headers:
+    length, chunked = request.content_length, "Transfer-Encoding" in request.headers
+    body = b"" if chunked else request.get_data(cache=False)
+    if length is None and (chunked or body):
         raise LengthRequiredError("the body has no Content-Length; send it with one, and not chunked")
-    body = request.get_data(cache=False)
     if len(body) != (length or 0):
         raise MalformedError(f"the body has {len(body)} bytes, and the Content-Length is {length}; send all of it")
     return body

@@ -18,6 +18,7 @@ from tlog_core.merkle import HASH_BYTES, Hash
 from tlog_core.tile import TILE_WIDTH, Tile
 
 _SPARE_READERS = 4
+_MAX_PACKED_BYTES = 16 << 20
 
 T = TypeVar("T")
 
@@ -96,21 +97,26 @@ class Transaction:
 
     def append(self, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:
         """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""
-        packed = start - start % TILE_WIDTH
+        packed, from_entry, from_payload = start - start % TILE_WIDTH, start, start
         if packed < start and start + len(entries) >= packed + TILE_WIDTH:
-            entries = [*self.entries(packed, start), *entries]
-            payloads = [*_payloads(self._connection, packed, start), *payloads]
+            entries, from_entry = [*self.entries(packed, start), *entries], packed
             self._connection.execute("delete from bundle where start >= ?", [packed])
-            self._connection.execute("delete from payload where start >= ?", [packed])
-            start = packed
+            # Large payloads stay as they are: to pack them would hold the lock for a second.
+            if self._payload_bytes(packed) <= _MAX_PACKED_BYTES:
+                payloads, from_payload = [*_payloads(self._connection, packed, start), *payloads], packed
+                self._connection.execute("delete from payload where start >= ?", [packed])
         self._connection.executemany(
             "insert into bundle (start, count, entries) values (?, ?, ?)",
-            [(run.start, run.count, run.blob) for run in entry_runs(start, entries)],
+            [(run.start, run.count, run.blob) for run in entry_runs(from_entry, entries)],
         )
         self._connection.executemany(
             "insert into payload (start, count, openings, payloads) values (?, ?, ?, ?)",
-            [(run.start, run.count, run.openings, run.blob) for run in payload_runs(start, payloads)],
+            [(run.start, run.count, run.openings, run.blob) for run in payload_runs(from_payload, payloads)],
         )
+
+    def _payload_bytes(self, start: int) -> int:
+        query = "select sum(length(payloads)) from payload where start >= ?"
+        return int(self._connection.execute(query, [start]).fetchone()[0])
 
     def put_tiles(self, tiles: Sequence[StoredTile]) -> None:
         """Store tiles, each in the place of its narrower self."""
