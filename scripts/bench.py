@@ -69,7 +69,7 @@ class Plan:
 
 
 FULL: Final = Plan(rounds=4, seconds=3, connections=(1, 2, 4, 8), entries=1_000_000, segments=1_000, starts=5)
-QUICK: Final = Plan(rounds=1, seconds=1, connections=(2,), entries=100_000, segments=100, starts=2)
+QUICK: Final = Plan(rounds=1, seconds=1, connections=(2,), entries=100_000, segments=100, starts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,8 +360,11 @@ def fill(bench: Bench, server: Server, segment: str) -> None:
         memory.append([worker.memory_info().rss / MIB for worker in server.workers()])
         for number, used in enumerate(memory[-1], 1):
             bench.figures.append(Figure(f"memory of worker {number} at {size:,} entries", used, "MiB"))
-    growth = max(100 * (last / half - 1) for half, last in zip(memory[-2], memory[-1], strict=True))
-    bench.targets.append(Target("memory, growth of a worker from half of the entries on", growth, "%", at_most=10))
+    # Which worker a connection comes to is chance, so that one may have had little to do until late.
+    growth = 100 * (max(memory[-1]) / max(memory[-2]) - 1)
+    bench.targets.append(
+        Target("memory, growth of the largest worker from half of the entries on", growth, "%", at_most=10)
+    )
 
 
 def random_paths(segment: str, size: int) -> dict[str, list[str]]:

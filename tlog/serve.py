@@ -7,8 +7,8 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.util import Finalize
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +21,7 @@ from tlog.errors import ConfigError
 from tlog.files import lock_data
 from tlog.logs import server_logging
 from tlog.segments import prepare_data
+from tlog.store.connection import DatabaseError, connect
 
 _THREADS = 16
 _SWITCH_SECONDS = 0.0005
@@ -53,10 +54,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
         Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
-        app = create_app(config, locked=True)
-        # A stopped server leaves whole databases behind: closing the last connection folds in what is in the WAL.
-        Finalize(None, app.config["SERVICES"].segments.close, exitpriority=0)
-        return app
+        return create_app(config, locked=True)
 
     server = Server(
         "tlog",
@@ -70,13 +68,23 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         workers_kill_timeout=_STOP_SECONDS,
         log_dictconfig=server_logging(),
     )
-    server.serve(target_loader=load, wrap_loader=False)
+    try:
+        server.serve(target_loader=load, wrap_loader=False)
+    finally:
+        _fold(config)
 
 
 def _fresh_folder(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(mode=0o700)
     return path
+
+
+def _fold(config: Config) -> None:
+    """Fold what is in each WAL into its database: a stopped server leaves files that are whole by themselves."""
+    for path in config.data.rglob("*.db-wal"):
+        with suppress(DatabaseError):
+            connect(path.with_name(path.name.removesuffix("-wal"))).close()
 
 
 def _end_with(parent: int) -> None:

@@ -414,6 +414,7 @@ def test_the_log_is_one_json_object_a_line_for_each_request_and_holds_no_payload
     post("no-such", JSON, body, 404)
     # A fault of the storage is logged with its traceback.
     assert server.stop() == 0
+    assert not list(server.data.rglob("*-wal"))
     for path in (server.data / "segments").glob("*.db"):
         damaged = bytearray(path.read_bytes())
         damaged[4096:] = bytes(len(damaged) - 4096)

@@ -60,6 +60,7 @@ def register(app: Flask, route: Route, services: Services) -> None:
         if not route.opens:
             return route.view(services, segment, **arguments)
         with services.segments.use(segment) as opened:
+            opened.sequencer.let_leader_pass()
             return route.view(Call(opened, principal, services), **arguments)
 
     endpoint = f"{route.method} {route.path}"
