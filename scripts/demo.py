@@ -74,7 +74,7 @@ def read_events(folder: Path) -> Events:
 
 def create_segment(data: Path, name: str) -> str:
     """Create a segment and return its verifier key."""
-    command = [COMMANDS / "tlog", "segment", "create", name, "--data", data]
+    command: list[str | Path] = [COMMANDS / "tlog", "segment", "create", name, "--data", data]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -85,7 +85,7 @@ def serving(data: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     with (data.parent / "server.log").open("wb") as log:
-        command = [COMMANDS / "tlog", "serve", "--data", data, "--port", port]
+        command: list[str | Path] = [COMMANDS / "tlog", "serve", "--data", data, "--port", port]
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_until_ready(f"http://127.0.0.1:{port}/readyz")

@@ -15,6 +15,7 @@ from threading import Event, Lock, Thread
 
 import reference
 from live import JSON, NDJSON, PATIENCE, Answer, Segment, Server, until
+
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.encoding import canonicalize
 from tlog_core.entry import parse_entry
@@ -167,9 +168,7 @@ def load(
         except BaseException as error:
             failures.append(error)
 
-    threads = [
-        Thread(target=guarded, args=(write, history, name)) for history in histories for name in range(writers)
-    ]
+    threads = [Thread(target=guarded, args=(write, history, name)) for history in histories for name in range(writers)]
     threads.append(Thread(target=guarded, args=(watch,)))
     for thread in threads:
         thread.start()

@@ -24,7 +24,8 @@ def documents() -> list[Path]:
 def script_of(page: Path, port: int) -> tuple[str, list[tuple[str, str]]]:
     """Return the page as one shell script that says when a command is done, and each command with its output."""
     # Whatever happens, the servers that the page starts end with it.
-    lines, commands = ["set -m; trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"], []
+    commands: list[tuple[str, str]] = []
+    lines = ["set -m; trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
     for kind, body in BLOCK.findall(page.read_text("utf-8")):
         body = body.replace("8080", str(port)).replace("tlog serve", f"tlog serve --port {port}")
         if kind == "python":

@@ -25,7 +25,7 @@ class Nodes:
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
-        if tile.level or tile.width == TILE_WIDTH:
+        if tile.level or self._is_full(tile):
             return self._store.tile(tile)
         start = tile.index * TILE_WIDTH
         entries = self._store.entries(start, start + tile.width)
@@ -61,8 +61,12 @@ class Nodes:
                 self._kept.popitem(last=False)
         return rows
 
+    def _is_full(self, tile: Tile) -> bool:
+        # A partial tile at level 0 is stored only if it has become full since.
+        return tile.width == TILE_WIDTH or (tile.level == 0 and self._store.has_tile(tile))
+
     def _read(self, tile: Tile) -> Iterator[bytes]:
-        if tile.width < TILE_WIDTH:
+        if not self._is_full(tile):
             growth = Frontier().grow(split_hashes(self.tile(tile), tile.width))
             yield from (join_hashes(row) for _, row in growth.rows)
             return

@@ -51,6 +51,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     from tlog.app import create_app
 
     def load(*_target: Any) -> Any:
+        # What the parent does on this signal is not for a worker, which until it serves can simply end.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
         Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()

@@ -17,7 +17,8 @@ from tlog.store.schema import migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
 from tlog_core.tile import TILE_WIDTH, Tile
 
-_SPARE_READERS = 4
+# As many as a worker has threads: opening one costs more than most of what is read by it.
+_SPARE_READERS = 16
 _MAX_PACKED_BYTES = 16 << 20
 
 T = TypeVar("T")
@@ -220,6 +221,14 @@ class SegmentStore:
         """Return the hashes of a stored tile: a full one, or one above level 0; CorruptError if it is missing."""
         with self._reading() as connection:
             return _tile(connection, tile)
+
+    def has_tile(self, tile: Tile) -> bool:
+        """Say whether a tile, or a wider one in its place, is stored."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "select 1 from tile where level = ? and place = ?", [tile.level, tile.index]
+            ).fetchone()
+        return row is not None
 
     def full_tile(self, tile: Tile) -> StoredTile:
         """Return a full tile with the nodes above its hashes; CorruptError if it is missing, or not whole."""
