@@ -66,7 +66,8 @@ def read_events(folder: Path) -> Events:
     events: dict[str, list[Any]] = defaultdict(list)
     for path in sorted(folder.rglob("*.json")):
         for record in parse_json(path.read_bytes())["Records"]:
-            events[record["eventSource"].replace(".", "-")].append(record)
+            # Insight events have their source elsewhere, and some have none.
+            events[record.get("eventSource", "no-source").replace(".", "-")].append(record)
     for path in sorted(folder.rglob("*.jsonl")):
         events["kubernetes-audit"] += map(parse_json, path.read_bytes().splitlines())
     return dict(events)

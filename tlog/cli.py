@@ -44,6 +44,8 @@ Example:
 )
 def main() -> None:
     """Run a transparency log of audit events, and look after its data."""
+    # Whoever made the folder: what is in it is for this user alone.
+    os.umask(0o077)
 
 
 @main.command()
