@@ -33,10 +33,9 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
     if not locked:
-        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Held until the process ends: the descriptor is deliberately never closed.
         app.config["LOCK"] = lock_data(config.lock, shared=True)
-    prepare_data(config, None)
+        prepare_data(config, None)
     log, metrics = make_logger(), Metrics()
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *operations.ROUTES)
     services = Services(Segments(config, metrics, _milliseconds), metrics, Canonicalizer(), routes)

@@ -7,6 +7,9 @@ from typing import Final
 
 from tlog.errors import ConfigError
 
+WORKER_THREADS: Final = 16
+"""How many requests one worker process works on at once."""
+
 MAX_PAYLOAD_BYTES: Final = 1 << 20
 MAX_BATCH_BYTES: Final = 16 << 20
 MAX_BATCH_EVENTS: Final = 10_000

@@ -45,6 +45,7 @@ def lock_data(path: Path, *, shared: bool) -> int:
 
     The workers of one server share the lock under a foreign WSGI server; `tlog serve` takes it alone.
     """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

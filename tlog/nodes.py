@@ -27,6 +27,9 @@ class Nodes:
         """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
         if tile.level or self._is_full(tile):
             return self._store.tile(tile)
+        return self._from_entries(tile)
+
+    def _from_entries(self, tile: Tile) -> bytes:
         start = tile.index * TILE_WIDTH
         entries = self._store.entries(start, start + tile.width)
         return join_hashes([leaf_hash(entry) for entry in entries])
@@ -67,7 +70,8 @@ class Nodes:
 
     def _read(self, tile: Tile) -> Iterator[bytes]:
         if not self._is_full(tile):
-            growth = Frontier().grow(split_hashes(self.tile(tile), tile.width))
+            hashes = self._store.tile(tile) if tile.level else self._from_entries(tile)
+            growth = Frontier().grow(split_hashes(hashes, tile.width))
             yield from (join_hashes(row) for _, row in growth.rows)
             return
         stored = self._store.full_tile(tile)

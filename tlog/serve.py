@@ -16,14 +16,13 @@ from typing import Any
 from granian.constants import Interfaces
 from granian.server import Server
 
-from tlog.config import Config
+from tlog.config import WORKER_THREADS, Config
 from tlog.errors import ConfigError
 from tlog.files import lock_data
 from tlog.logs import server_logging
 from tlog.segments import prepare_data
 from tlog.store.connection import DatabaseError, connect
 
-_THREADS = 16
 _SWITCH_SECONDS = 0.0005
 # What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
 _STOP_SECONDS = 10
@@ -41,7 +40,6 @@ class Listen:
 def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     """Run the server until it is told to stop; raise ConfigError if it cannot run like this."""
     listen = replace(listen, host=_loopback(listen.host))
-    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock_data(config.lock, shared=False)
     _check_free(listen)
     prepare_data(config, log_name)
@@ -64,7 +62,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         port=listen.port,
         interface=Interfaces.WSGI,
         workers=listen.workers,
-        blocking_threads=_THREADS,
+        blocking_threads=WORKER_THREADS,
         websockets=False,
         respawn_failed_workers=True,
         workers_kill_timeout=_STOP_SECONDS,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from tlog.errors import CorruptError, IdempotencyError
 from tlog.segments import Segment
 from tlog.sequencer import Logged, Submission, request_key
-from tlog.store.codec import Payload
+from tlog.store.codec import Payload, split_openings
 from tlog.store.segment import RequestRow
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
-from tlog_core.commitment import OPENING_BYTES, Opening, commit
+from tlog_core.commitment import OPENING_BYTES, commit
 from tlog_core.entry import parse_entry
 from tlog_core.merkle import range_hash
 from tlog_core.proof import prove_consistency, verify_consistency
@@ -22,11 +22,8 @@ def append(
 
     Raises IdempotencyError if the key came with other events before, and what `Sequencer.append` raises.
     """
-    openings = os.urandom(OPENING_BYTES * len(payloads))
-    opened = [
-        Payload(Opening(openings[place * OPENING_BYTES : (place + 1) * OPENING_BYTES]), kind, payload)
-        for place, payload in enumerate(payloads)
-    ]
+    openings = split_openings(os.urandom(OPENING_BYTES * len(payloads)))
+    opened = [Payload(opening, kind, payload) for opening, payload in zip(openings, payloads, strict=True)]
     submission = Submission(
         writer=writer,
         payloads=opened,

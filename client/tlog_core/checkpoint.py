@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tlog_core.encoding import decode_base64, encode_base64, parse_decimal
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash
-from tlog_core.note import Note, SignerKey, VerifierKey, open_note, parse_note, sign_note
+from tlog_core.note import Note, SignerKey, VerifierKey, open_parsed, parse_note, sign_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,11 @@ def open_checkpoint(raw: bytes, key: VerifierKey) -> Checkpoint:
 
     `key` is the log's own: its name is the origin expected. No key may have two signature lines.
     """
-    lines = [(line.name, line.key_id) for line in parse_note(raw).signatures]
+    note = parse_note(raw)
+    lines = [(line.name, line.key_id) for line in note.signatures]
     if len(lines) != len(set(lines)):
         raise MalformedError("a checkpoint has two signature lines of one key")
-    checkpoint = parse_checkpoint(open_note(raw, [key]).text)
+    checkpoint = parse_checkpoint(open_parsed(note, [key]).text)
     if checkpoint.origin != key.name:
         raise SignatureError(f"a checkpoint of {checkpoint.origin}, not of {key.name}")
     return checkpoint

@@ -94,6 +94,22 @@ def canonicalize(raw: bytes) -> bytes:
     return canonical_json(parse_json(raw))
 
 
+def text_member(members: dict[str, Any], name: str) -> str:
+    """Return the member of this name, which must be a string and not empty; raise MalformedError."""
+    value = members.get(name)
+    if not isinstance(value, str) or not value:
+        raise MalformedError(f"{name} is not a string, or is empty")
+    return value
+
+
+def number_member(members: dict[str, Any], name: str) -> int:
+    """Return the member of this name, which must be a whole number from 0 to 2^53-1; raise MalformedError."""
+    value = members.get(name)
+    if type(value) is not int or not 0 <= value <= MAX_JSON_INTEGER:
+        raise MalformedError(f"{name} is not a whole number from 0 to 2^53-1")
+    return value
+
+
 def _check_depth(text: str, most: int) -> None:
     depth = 0
     for token in _JSON_NESTING.finditer(text):

@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tlog_core.commitment import COMMITMENT_BYTES, Commitment
-from tlog_core.encoding import (
-    MAX_JSON_INTEGER,
-    canonical_json,
-    decode_base64,
-    encode_base64,
-    parse_json,
-)
+from tlog_core.encoding import canonical_json, decode_base64, encode_base64, number_member, parse_json, text_member
 from tlog_core.errors import MalformedError
 from tlog_core.note import KEY_ID_BYTES, SIGNATURE_BYTES
 from tlog_core.tile import MAX_ENTRY_BYTES
@@ -72,10 +66,10 @@ def parse_entry(raw: bytes) -> Entry:
     if not isinstance(members, dict) or members.get("v") != VERSION:
         raise MalformedError(f"not an entry of version {VERSION}")
     entry = Entry(
-        commitment=Commitment(decode_base64(_text(members, "commitment"), length=COMMITMENT_BYTES)),
-        origin=_text(members, "origin"),
-        time=_number(members, "time"),
-        writer=_text(members, "writer"),
+        commitment=Commitment(decode_base64(text_member(members, "commitment"), length=COMMITMENT_BYTES)),
+        origin=text_member(members, "origin"),
+        time=number_member(members, "time"),
+        writer=text_member(members, "writer"),
         signed=_signed(members),
     )
     if bytes(entry) != raw:
@@ -102,20 +96,6 @@ def _signed(members: dict[str, Any]) -> WriterSignature | None:
     if "writer_sequence" not in members and "writer_signature" not in members:
         return None
     return WriterSignature(
-        _number(members, "writer_sequence"),
-        decode_base64(_text(members, "writer_signature"), length=KEY_ID_BYTES + SIGNATURE_BYTES),
+        number_member(members, "writer_sequence"),
+        decode_base64(text_member(members, "writer_signature"), length=KEY_ID_BYTES + SIGNATURE_BYTES),
     )
-
-
-def _text(members: dict[str, Any], name: str) -> str:
-    value = members.get(name)
-    if not isinstance(value, str) or not value:
-        raise MalformedError(f"{name} is not a string, or is empty")
-    return value
-
-
-def _number(members: dict[str, Any], name: str) -> int:
-    value = members.get(name)
-    if type(value) is not int or not 0 <= value <= MAX_JSON_INTEGER:
-        raise MalformedError(f"{name} is not a whole number from 0 to 2^53-1")
-    return value

@@ -187,7 +187,11 @@ def open_note(raw: bytes, keys: Sequence[VerifierKey]) -> Note:
 
     Raises MalformedError, or SignatureError if none of `keys` signed, or if a line under one of them is wrong.
     """
-    note = parse_note(raw)
+    return open_parsed(parse_note(raw), keys)
+
+
+def open_parsed(note: Note, keys: Sequence[VerifierKey]) -> Note:
+    """Return a note that is parsed already with only the signatures of `keys`; otherwise as `open_note`."""
     known = {(key.name, key.id): key for key in keys if key.type == ED25519}
     verified = tuple(line for line in note.signatures if (line.name, line.key_id) in known)
     message = note.text.encode("utf-8")

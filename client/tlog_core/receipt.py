@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening, commit, verify_commitment
-from tlog_core.encoding import MAX_JSON_INTEGER, canonical_json, decode_base64, encode_base64, parse_json
+from tlog_core.encoding import canonical_json, decode_base64, encode_base64, number_member, parse_json, text_member
 from tlog_core.entry import encode_entries, parse_entry
 from tlog_core.errors import MalformedError, ProofError
 from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash
@@ -77,11 +77,11 @@ def parse_receipt(raw: bytes) -> Receipt:
     """Return the receipt in `raw`, with nothing checked but its form; raise MalformedError."""
     members = _object(raw, {"checkpoint", "entry", "index", "opening", "payload_type", "proof"})
     return Receipt(
-        entry=_text(members, "entry").encode(),
-        payload_type=_text(members, "payload_type"),
-        opening=Opening(decode_base64(_text(members, "opening"), length=OPENING_BYTES)),
-        index=_number(members, "index"),
-        checkpoint=_text(members, "checkpoint").encode(),
+        entry=text_member(members, "entry").encode(),
+        payload_type=text_member(members, "payload_type"),
+        opening=Opening(decode_base64(text_member(members, "opening"), length=OPENING_BYTES)),
+        index=number_member(members, "index"),
+        checkpoint=text_member(members, "checkpoint").encode(),
         proof=_hashes(members, "proof"),
     )
 
@@ -90,13 +90,13 @@ def parse_batch_receipt(raw: bytes) -> BatchReceipt:
     """Return the receipt of a batch in `raw`, with nothing checked but its form; raise MalformedError."""
     members = _object(raw, {"checkpoint", "first_index", "left", "openings", "right", "time", "writer"})
     return BatchReceipt(
-        first_index=_number(members, "first_index"),
-        time=_number(members, "time"),
-        writer=_text(members, "writer"),
+        first_index=number_member(members, "first_index"),
+        time=number_member(members, "time"),
+        writer=text_member(members, "writer"),
         openings=tuple(map(Opening, _blobs(members, "openings", OPENING_BYTES))),
         left=_hashes(members, "left"),
         right=_hashes(members, "right"),
-        checkpoint=_text(members, "checkpoint").encode(),
+        checkpoint=text_member(members, "checkpoint").encode(),
     )
 
 
@@ -156,20 +156,6 @@ def _object(raw: bytes, names: set[str]) -> dict[str, Any]:
     if not isinstance(members, dict) or set(members) != names:
         raise MalformedError(f"not an object with exactly the members {', '.join(sorted(names))}")
     return members
-
-
-def _text(members: dict[str, Any], name: str) -> str:
-    value = members[name]
-    if not isinstance(value, str) or not value:
-        raise MalformedError(f"{name} is not a string, or is empty")
-    return value
-
-
-def _number(members: dict[str, Any], name: str) -> int:
-    value = members[name]
-    if type(value) is not int or not 0 <= value <= MAX_JSON_INTEGER:
-        raise MalformedError(f"{name} is not a whole number from 0 to 2^53-1")
-    return value
 
 
 def _blobs(members: dict[str, Any], name: str, length: int) -> list[bytes]:

@@ -11,7 +11,6 @@ from tlog.api.body import idempotency_key, read_events
 from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
 from tlog.api.route import Call, Route
 from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
-from tlog.errors import NotFoundError
 from tlog.sequencer import Logged, Submission
 from tlog.store.codec import Payload
 from tlog.submit import append
@@ -39,8 +38,7 @@ def log_events(call: Call) -> Response:
 def read_entry(call: Call, index: str) -> Response:
     """Answer `GET /segments/<name>/entries/<index>`."""
     place, size = number("index", index), call.segment.store.head().size
-    if place >= size:
-        raise NotFoundError(f"index is beyond the head; the segment has {size} entries now")
+    not_beyond("index", place + 1, size)
     return json_answer(_page(call, place, place + 1)[0])
 
 

@@ -5,7 +5,7 @@ import gzip
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.api.answer import FRESH, IMMUTABLE
+from tlog.api.answer import FRESH, IMMUTABLE, not_beyond
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
 from tlog.store.codec import unpack
@@ -32,8 +32,7 @@ def tile(call: Call, path: str) -> Response:
         place = parse_path(f"tile/{path}")
     except MalformedError as error:
         raise NotFoundError(str(error)) from None
-    if place.end() > (size := call.segment.size(place.end())):
-        raise NotFoundError(f"tile is beyond the head; the segment has {size} entries now")
+    not_beyond("tile", place.end(), call.segment.size(place.end()))
     if isinstance(place, Bundle):
         return _bundle(call, place)
     return _answer(call.segment.nodes.tile(place))

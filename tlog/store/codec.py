@@ -77,9 +77,13 @@ def decode_payloads(blob: bytes, openings: bytes) -> list[Payload]:
     if len(payloads) * OPENING_BYTES != len(openings):
         raise CorruptError("a stored run of payloads has another number of openings")
     return [
-        Payload(Opening(openings[place * OPENING_BYTES : (place + 1) * OPENING_BYTES]), kind, data)
-        for place, (kind, data) in enumerate(payloads)
+        Payload(opening, kind, data) for opening, (kind, data) in zip(split_openings(openings), payloads, strict=True)
     ]
+
+
+def split_openings(openings: bytes) -> list[Opening]:
+    """Return openings, 32 bytes each, that stand side by side."""
+    return [Opening(openings[place : place + OPENING_BYTES]) for place in range(0, len(openings), OPENING_BYTES)]
 
 
 def unpack(blob: bytes) -> bytes:

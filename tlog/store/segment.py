@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import TypeVar
 
+from tlog.config import WORKER_THREADS
 from tlog.errors import CorruptError, NotFoundError, UnavailableError
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, OperationalError, connect, connect_reader
@@ -17,8 +18,6 @@ from tlog.store.schema import migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
 from tlog_core.tile import TILE_WIDTH, Tile
 
-# As many as a worker has threads: opening one costs more than most of what is read by it.
-_SPARE_READERS = 16
 _MAX_PACKED_BYTES = 16 << 20
 
 T = TypeVar("T")
@@ -265,7 +264,8 @@ class SegmentStore:
             try:
                 yield connection
             finally:
-                if self._readers.qsize() < _SPARE_READERS:
+                # Opening one costs more than most of what is read by it.
+                if self._readers.qsize() < WORKER_THREADS:
                     self._readers.put(connection)
                 else:
                     connection.close()
