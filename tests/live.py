@@ -108,6 +108,20 @@ class Server:
         """Return the lines of the log."""
         return [json.loads(line) for line in self.log.read_bytes().splitlines()]
 
+    def logged_request(self, request_id: str) -> dict[str, Any]:
+        """Return the line of an answered request, which is written soon after the answer."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = [
+                line for line in self.logged() if (line["event"], line.get("request_id")) == ("request", request_id)
+            ]
+            return bool(found)
+
+        until(look, f"the log of {request_id}")
+        assert len(found) == 1
+        return found[0]
+
     def metrics(self) -> dict[str, float]:
         """Return each sample by its name, with its labels as Prometheus writes them."""
         text = self.request("GET", "/metrics").body.decode()

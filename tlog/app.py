@@ -3,10 +3,12 @@
 import os
 import re
 import time
-from typing import Final
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
 
-from flask import Flask, Response, g, request
-from structlog.typing import FilteringBoundLogger
+from flask import Flask, Request, Response, g, request
+from werkzeug.routing import MapAdapter
 
 from tlog.api import entries, operations, proofs, segments, tiles
 from tlog.api.problems import register_problems
@@ -14,7 +16,8 @@ from tlog.api.route import Services, register
 from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES, Config, from_environment
 from tlog.files import lock_data
-from tlog.logs import make_logger
+from tlog.journal import Answered, Journal
+from tlog.logs import make_logger, write_lines
 from tlog.metrics import Metrics
 from tlog.segments import Segments, prepare_data
 
@@ -28,7 +31,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     lock. Raises ConfigError if another server runs on the folder.
     """
     config = config or from_environment()
-    app = Flask("tlog", static_folder=None)
+    app = _App("tlog", static_folder=None)
     # No redirects: a path is a route's own, or none's.
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
@@ -37,38 +40,56 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         app.config["LOCK"] = lock_data(config.lock, shared=True)
         prepare_data(config, None)
     log, metrics = make_logger(), Metrics()
+    journal = Journal(write_lines, metrics)
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *operations.ROUTES)
-    services = Services(Segments(config, metrics, _milliseconds), metrics, Canonicalizer(), routes)
+    services = Services(Segments(config, metrics, _milliseconds), metrics, journal, Canonicalizer(), routes)
     services.segments.keep_house()
+    journal.keep()
     app.config["SERVICES"] = services
     for route in routes:
         register(app, route, services)
     register_problems(app, log)
-    _observe(app, log, metrics)
+    _observe(app, journal)
     return app
 
 
-def _observe(app: Flask, log: FilteringBoundLogger, metrics: Metrics) -> None:
-    """Give each request an ID, and log and count its answer."""
+class _App(Flask):
+    """Flask, less what plain functions at fixed paths have no use for: see `spec/decisions/0008-short-requests.md`."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `func`: nothing here is asynchronous."""
+        return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Return what finds the route of a request, whatever host it names: no URL is built from it."""
+        if request is None:
+            return None
+        return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
+
+
+def _observe(app: Flask, journal: Journal) -> None:
+    """Give each request an ID, and note its answer."""
+    # A fresh ID is this process and a number: unlike random bytes, it takes no system call.
+    process, numbers = os.urandom(8).hex(), count()
 
     def begin() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        given = request.environ.get("HTTP_X_REQUEST_ID", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else f"{process}{next(numbers):016x}"
         g.began = time.perf_counter()
 
     def finish(response: Response) -> Response:
-        seconds = time.perf_counter() - g.began
-        rule = request.url_rule.rule if request.url_rule else "none"
-        response.headers["X-Request-Id"] = g.request_id
-        metrics.answered(request.method, rule, response.status_code, seconds)
-        log.info(
-            "request",
-            method=request.method,
-            route=rule,
-            segment=(request.view_args or {}).get("segment"),
-            status=response.status_code,
-            milliseconds=round(seconds * 1000, 3),
-            request_id=g.request_id,
+        asked, request_id = request, g.request_id
+        response.headers["X-Request-Id"] = request_id
+        journal.note(
+            Answered(
+                at=time.time(),
+                method=asked.method,
+                route=asked.url_rule.rule if asked.url_rule else "none",
+                segment=(asked.view_args or {}).get("segment"),
+                status=response.status_code,
+                seconds=time.perf_counter() - g.began,
+                request_id=request_id,
+            )
         )
         return response
 

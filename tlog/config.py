@@ -7,7 +7,7 @@ from typing import Final
 
 from tlog.errors import ConfigError
 
-WORKER_THREADS: Final = 16
+WORKER_THREADS: Final = 24
 """How many requests one worker process works on at once."""
 
 MAX_PAYLOAD_BYTES: Final = 1 << 20

@@ -16,11 +16,16 @@ class _StandardError:
     """Writes each line by one system call: lines of several threads and processes do not mix, and none is held back."""
 
     def msg(self, line: bytes) -> None:
-        # Whoever reads the log may have gone, or its disk be full; requests are answered all the same.
-        with suppress(OSError):
-            os.write(_STDERR, line + b"\n")
+        write_lines(line + b"\n")
 
     debug = info = warning = error = critical = msg
+
+
+def write_lines(lines: bytes) -> None:
+    """Write whole lines to standard error."""
+    # Whoever reads the log may have gone, or its disk be full; requests are answered all the same.
+    with suppress(OSError):
+        os.write(_STDERR, lines)
 
 
 def server_logging() -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Metrics:
         self._latency = Histogram(
             "tlog_request_seconds", "Time of one request.", ["route"], buckets=_SECONDS, registry=registry
         )
+        self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def committed(self, segment: str, events: int, seconds: float, size: int) -> None:
         """Count a commit: events, seconds, and the size after it."""
@@ -63,8 +64,12 @@ class Metrics:
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
         # Anyone may make up a method, and each new label costs memory for ever.
-        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self._latency.labels(route).observe(seconds)
+        key = (method if method in _METHODS else "other", route, status)
+        if key not in self._kept:
+            self._kept[key] = self._requests.labels(key[0], route, str(status)), self._latency.labels(route)
+        requests, latency = self._kept[key]
+        requests.inc()
+        latency.observe(seconds)
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format, over all worker processes."""

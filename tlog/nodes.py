@@ -1,6 +1,5 @@
-"""The nodes of a segment's tree for reading, from its stored tiles; the latest used are kept in memory."""
+"""The nodes of a segment's tree for reading, from its stored tiles; the latest read are kept in memory."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from threading import Lock
 from typing import Final
@@ -21,7 +20,7 @@ class Nodes:
     def __init__(self, store: SegmentStore) -> None:
         self._store = store
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[int, int], Rows] = OrderedDict()
+        self._kept: dict[tuple[int, int], Rows] = {}
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
@@ -51,17 +50,16 @@ class Nodes:
 
     def _rows(self, tile: Tile) -> Rows:
         key = (tile.level, tile.index)
-        with self._lock:
-            kept = self._kept.get(key)
-            # A wider tile, read for a larger tree, holds every node of the narrower one.
-            if kept is not None and len(kept[0]) >= tile.width * HASH_BYTES:
-                self._kept.move_to_end(key)
-                return kept
+        kept = self._kept.get(key)
+        # A wider tile, read for a larger tree, holds every node of the narrower one.
+        if kept is not None and len(kept[0]) >= tile.width * HASH_BYTES:
+            return kept
         rows = tuple(self._read(tile))
         with self._lock:
+            # The oldest goes, used or not: the few that every proof needs come back at once.
+            while len(self._kept) >= _KEPT_TILES:
+                del self._kept[next(iter(self._kept))]
             self._kept[key] = rows
-            while len(self._kept) > _KEPT_TILES:
-                self._kept.popitem(last=False)
         return rows
 
     def _is_full(self, tile: Tile) -> bool:

@@ -110,7 +110,6 @@ class Sequencer:
         self._clock = clock
         self._on_commit = on_commit
         self._mutex = Lock()
-        self._gate = Lock()
         self._queue: deque[_Waiting] = deque()
         self._leading = False
         self._tree = EMPTY_TREE
@@ -129,16 +128,9 @@ class Sequencer:
             leads, self._leading = not self._leading, True
         if not leads:
             waiting.woken.acquire()
-            if waiting.outcome is not None:
-                self.let_leader_pass()
         if waiting.outcome is None:
             self._lead()
         return waiting.result()
-
-    def let_leader_pass(self) -> None:
-        """Return when no commit is under way: the leader then has the interpreter to itself, and is done the sooner."""
-        with self._gate:
-            pass
 
     def _lead(self) -> None:
         group: list[_Waiting] = []
@@ -181,7 +173,7 @@ class Sequencer:
         if self.broken:
             raise UnavailableError("the segment is being opened anew after a failure; nothing was logged, retry")
         try:
-            with self._store.write() as transaction, self._gate:
+            with self._store.write() as transaction:
                 # Taken only now: while this one waited for the lock, more have come.
                 group += self._take_group()
                 began = time.perf_counter()

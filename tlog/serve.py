@@ -1,5 +1,6 @@
 """`tlog serve`: the app under granian, with several worker processes on one data folder."""
 
+import fcntl
 import ipaddress
 import os
 import shutil
@@ -53,6 +54,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
+        _settle(config, listen.workers)
         Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
         return create_app(config, locked=True)
 
@@ -85,6 +87,26 @@ def _fold(config: Config) -> None:
     for path in config.data.rglob("*.db-wal"):
         with suppress(DatabaseError):
             connect(path.with_name(path.name.removesuffix("-wal"))).close()
+
+
+def _settle(config: Config, workers: int) -> None:
+    """Keep this worker to one processor, which no other has unless there are more workers than processors.
+
+    Its threads take turns at the interpreter anyway; `spec/decisions/0005-group-commit.md` says what that saves.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    processors = sorted(os.sched_getaffinity(0))
+    for place in range(workers):
+        # Held until this worker ends, so that the one in its stead takes its place.
+        descriptor = os.open(config.metrics / f"worker-{place}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        os.sched_setaffinity(0, {processors[place % len(processors)]})
+        return
 
 
 def _end_with(parent: int) -> None:

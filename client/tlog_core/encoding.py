@@ -4,6 +4,7 @@ Each parser formats its result again and compares: whatever Python lets through 
 """
 
 import base64
+import binascii
 import json
 import re
 from typing import Any, Final, NoReturn
@@ -28,7 +29,7 @@ _JSON_NESTING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]',
 
 def encode_base64(data: bytes) -> str:
     """Return `data` in the standard alphabet with padding (RFC 4648 section 4)."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def decode_base64(text: str, *, length: int | None = None) -> bytes:

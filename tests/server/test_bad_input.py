@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -378,8 +379,7 @@ def test_bad_input_is_refused_and_changes_nothing(server: Server, log: Segment, 
     check(answer, bad)
     assert (log.note(), server.request("GET", "/segments?limit=1000").body) == before
     # The server says in its log that it refused, and nothing of what.
-    line = next(line for line in reversed(server.logged()) if line.get("request_id") == answer.json()["request_id"])
-    assert line["status"] == bad.status
+    assert server.logged_request(answer.json()["request_id"])["status"] == bad.status
 
 
 @pytest.mark.parametrize("bad", METHODS.values(), ids=METHODS.keys())
@@ -420,6 +420,19 @@ def raw(server: Server, request: bytes, *, half_close: bool = True) -> Answer:
             status = int(stream.readline().split(b" ")[1])
             headers = http.client.parse_headers(stream)
             return Answer(status, headers, stream.read(int(headers["Content-Length"])))
+
+
+def test_a_body_that_comes_in_pieces_is_taken_whole(server: Server, segment: Segment) -> None:
+    lines = b'{"n":1}\n' * 10_000
+    pieces = [lines[start : start + 17_001] for start in range(0, len(lines), 17_001)]
+    head = f"POST /segments/{segment.name}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: {NDJSON}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(f"{head}Content-Length: {len(lines)}\r\n\r\n".encode())
+        for piece in pieces:
+            time.sleep(0.05)
+            connection.sendall(piece)
+        assert connection.recv(12) == b"HTTP/1.1 201"
+    assert segment.checkpoint().size == 10_000
 
 
 def chunks(*parts: bytes) -> bytes:

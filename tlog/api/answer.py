@@ -1,7 +1,8 @@
 """Parts that views share: parameters in, bodies out."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Request, Response
 
@@ -10,16 +11,36 @@ from tlog.errors import NotFoundError
 from tlog_core.encoding import encode_base64, parse_decimal
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import Hash
+from tlog_core.receipt import JSON_TYPE
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 IMMUTABLE = "max-age=31536000, immutable"
 FRESH = "no-cache"
+TEXT = "text/plain; charset=utf-8"
+
+
+class _Whole(Response):
+    """A response whose body and headers are all there, and need no looking through."""
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer as a WSGI application. A body that is a list the server sends by one call."""
+        if environ["REQUEST_METHOD"] == "HEAD" or self.status_code == HTTPStatus.NOT_MODIFIED:
+            return super().__call__(environ, start_response)
+        start_response(self.status, self.headers.to_wsgi_list())
+        return cast("list[bytes]", self.response)
+
+
+def answer(body: bytes, kind: str, *, status: int = 200, caching: str = FRESH) -> Response:
+    """Return a response with a whole body of this media type."""
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", caching)]
+    return _Whole([body], status, headers, direct_passthrough=True)
 
 
 def json_answer(model: Any, *, status: int = 200, caching: str = FRESH) -> Response:
     """Return a model as a JSON response."""
-    response = Response(encode(model), status, content_type="application/json")
-    response.headers["Cache-Control"] = caching
-    return response
+    return answer(encode(model), JSON_TYPE, status=status, caching=caching)
 
 
 def number(name: str, text: str) -> int:

@@ -3,17 +3,19 @@
 from flask import Response
 
 from tlog.access import Action
+from tlog.api.answer import TEXT, answer
 from tlog.api.openapi import describe
 from tlog.api.route import Route, Services
 from tlog.errors import UnavailableError
 from tlog.store.connection import DatabaseError
+from tlog_core.receipt import JSON_TYPE
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def healthz(_services: Services) -> Response:
     """Answer `GET /healthz`: the process lives."""
-    return Response(b"ok\n", content_type="text/plain; charset=utf-8")
+    return answer(b"ok\n", TEXT)
 
 
 def readyz(services: Services) -> Response:
@@ -22,17 +24,18 @@ def readyz(services: Services) -> Response:
         services.segments.list(limit=1)
     except DatabaseError as error:
         raise UnavailableError(f"the control database does not answer: {error}") from error
-    return Response(b"ready\n", content_type="text/plain; charset=utf-8")
+    return answer(b"ready\n", TEXT)
 
 
 def metrics(services: Services) -> Response:
     """Answer `GET /metrics`."""
-    return Response(services.metrics.text(), content_type=_METRICS_TYPE)
+    services.journal.write_up()
+    return answer(services.metrics.text(), _METRICS_TYPE)
 
 
 def openapi(services: Services) -> Response:
     """Answer `GET /openapi.json`."""
-    return Response(describe(services.routes), content_type="application/json")
+    return answer(describe(services.routes), JSON_TYPE)
 
 
 ROUTES = (

@@ -7,6 +7,7 @@ from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException
 
 from tlog import errors
+from tlog.api.answer import answer
 from tlog.api.models import Problem, encode
 from tlog.config import MAX_BATCH_BYTES
 from tlog.store.connection import OperationalError
@@ -70,8 +71,7 @@ def _problem(slug: str, title: str, status: int, detail: str, line: int | None =
         title=title,
         type=f"urn:tlog:problem:{slug}",
     )
-    response = Response(encode(problem), status, content_type="application/problem+json")
-    response.headers["Cache-Control"] = "no-store"
+    response = answer(encode(problem), "application/problem+json", status=status, caching="no-store")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
     return response

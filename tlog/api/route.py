@@ -8,6 +8,7 @@ from flask import Flask, Response, request
 
 from tlog.access import Action, Principal, authorize
 from tlog.canonical import Canonicalizer
+from tlog.journal import Journal
 from tlog.metrics import Metrics
 from tlog.segments import Segment, Segments
 
@@ -18,6 +19,7 @@ class Services:
 
     segments: Segments
     metrics: Metrics
+    journal: Journal
     canonicalize: Canonicalizer
     routes: "tuple[Route, ...]"
 
@@ -60,7 +62,6 @@ def register(app: Flask, route: Route, services: Services) -> None:
         if not route.opens:
             return route.view(services, segment, **arguments)
         with services.segments.use(segment) as opened:
-            opened.sequencer.let_leader_pass()
             return route.view(Call(opened, principal, services), **arguments)
 
     endpoint = f"{route.method} {route.path}"

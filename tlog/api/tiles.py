@@ -5,7 +5,7 @@ import gzip
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.api.answer import FRESH, IMMUTABLE, not_beyond
+from tlog.api.answer import IMMUTABLE, TEXT, answer, not_beyond
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
 from tlog.store.codec import unpack
@@ -19,8 +19,7 @@ _GZIP_LEVEL = 1
 def checkpoint(call: Call) -> Response:
     """Answer `GET /segments/<name>/checkpoint`: the same bytes for every caller."""
     head = call.segment.store.head()
-    response = Response(head.note, content_type="text/plain; charset=utf-8")
-    response.headers["Cache-Control"] = FRESH
+    response = answer(head.note, TEXT)
     response.set_etag(encode_base64(head.root))
     response.make_conditional(request)
     return response
@@ -59,8 +58,7 @@ def _accepts(encoding: str) -> bool:
 
 
 def _answer(body: bytes, encoding: str | None = None) -> Response:
-    response = Response(body, content_type="application/octet-stream")
-    response.headers["Cache-Control"] = IMMUTABLE
+    response = answer(body, "application/octet-stream", caching=IMMUTABLE)
     if encoding is not None:
         response.headers["Content-Encoding"] = encoding
         response.headers["Vary"] = "Accept-Encoding"

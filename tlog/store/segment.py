@@ -3,11 +3,11 @@
 import fcntl
 import json
 import os
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, LifoQueue
 from typing import TypeVar
 
 from tlog.config import WORKER_THREADS
@@ -141,7 +141,7 @@ class SegmentStore:
         """Open the database; DatabaseError if there is none."""
         self._path = path
         self._writer = connect(path)
-        self._readers: LifoQueue[Connection] = LifoQueue()
+        self._readers: deque[Connection] = deque()
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
 
     @classmethod
@@ -249,24 +249,23 @@ class SegmentStore:
     def close(self) -> None:
         """Close every connection; nobody may be using the store."""
         self._writer.close()
-        with suppress(Empty):
-            while True:
-                self._readers.get_nowait().close()
+        while self._readers:
+            self._readers.pop().close()
         os.close(self._lock)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         try:
             try:
-                connection = self._readers.get_nowait()
-            except Empty:
+                connection = self._readers.pop()
+            except IndexError:
                 connection = connect_reader(self._path)
             try:
                 yield connection
             finally:
                 # Opening one costs more than most of what is read by it.
-                if self._readers.qsize() < WORKER_THREADS:
-                    self._readers.put(connection)
+                if len(self._readers) < WORKER_THREADS:
+                    self._readers.append(connection)
                 else:
                     connection.close()
         except OperationalError as error:
