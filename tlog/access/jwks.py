@@ -1,0 +1,186 @@
+"""The public keys of an issuer (RFC 7517): fetched when they are needed, kept, and fetched again when they change."""
+
+import time
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import Any, Final
+
+import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK, PyJWTError
+from urllib3.exceptions import HTTPError
+
+from tlog.access.issuer import Issuer, check_url, is_loopback
+from tlog.errors import UnauthorizedError, UnavailableError
+from tlog_core.encoding import parse_json, text_member
+from tlog_core.errors import FetchError, MalformedError
+from tlog_core.note import ED25519, VerifierKey
+
+Keys = Mapping[tuple[str, str], PyJWK]
+"""Keys by their ID and the algorithm that a token names."""
+
+FRESH: Final = 5 * 60_000
+"""For how many milliseconds keys are used before they are fetched again."""
+
+USABLE: Final = 60 * 60_000
+"""For how many milliseconds they are used if they cannot be fetched again."""
+
+PAUSE: Final = 10_000
+"""How many milliseconds are between two fetches, however many unknown keys are named meanwhile."""
+
+MAX_DOCUMENT_BYTES: Final = 1 << 20
+MIN_RSA_BITS: Final = 2048
+
+_FETCH_SECONDS: Final = 5.0
+_WAIT_SECONDS: Final = 1.0
+_NEVER: Final = -(1 << 62)
+_CHUNK_BYTES: Final = 65_536
+# RFC 7517 section 4.2; JWT-SVIDs are signed by keys of a use of their own (SPIFFE Trust Domain and Bundle, 4.2.2).
+_USES: Final = (None, "sig", "jwt-svid")
+# RFC 7518 section 3.1, RFC 8037 section 3.1: no key is for algorithms of two families.
+_ALGORITHMS: Final = {
+    ("RSA", None): ("RS256", "PS256"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
+
+
+class IssuerKeys:
+    """The keys of one issuer, for the threads of one process. Opens no connection before a token asks for a key."""
+
+    def __init__(self, issuer: Issuer, clock: Callable[[], int], fetch: Callable[[str], bytes]) -> None:
+        """Take the issuer, a clock in milliseconds, and what gets the document at a URL or raises FetchError."""
+        self.issuer = issuer
+        self._clock = clock
+        self._fetch = fetch
+        self._lock = Lock()
+        self._keys: Keys = {}
+        self._fetched = self._tried = _NEVER
+        self._failure: Exception | None = None
+
+    def find(self, key_id: str, algorithm: str) -> PyJWK:
+        """Return a key; UnauthorizedError if the issuer has none like this, UnavailableError if it cannot be asked."""
+        wanted = (key_id, algorithm)
+        known = wanted in self._usable()
+        if not known or not _within(FRESH, self._fetched, self._clock()):
+            # Whoever has a key goes on with it while another thread fetches.
+            self._renew(patience=0.0 if known else _WAIT_SECONDS)
+        found = self._usable().get(wanted)
+        if found is not None:
+            return found
+        if self._failure is not None:
+            raise UnavailableError("the keys of the token's issuer cannot be fetched now; try again") from self._failure
+        raise UnauthorizedError("the token is signed by a key that its issuer does not show; get another token")
+
+    def _usable(self) -> Keys:
+        return self._keys if _within(USABLE, self._fetched, self._clock()) else {}
+
+    def _renew(self, *, patience: float) -> None:
+        """Fetch the keys, unless that was tried just now; wait so many seconds for another thread that does."""
+        if not self._lock.acquire(timeout=patience):
+            return
+        try:
+            now = self._clock()
+            if not _within(PAUSE, self._tried, now):
+                self._tried = now
+                self._keys = _parse_keys(self._fetch(self._keys_uri()))
+                self._fetched, self._failure = now, None
+        except (FetchError, MalformedError) as error:
+            self._failure = error
+        finally:
+            self._lock.release()
+
+    def _keys_uri(self) -> str:
+        if self.issuer.jwks_uri is not None:
+            return self.issuer.jwks_uri
+        document = parse_json(self._fetch(self.issuer.discovery_uri()))
+        # OpenID Connect Discovery 1.0, section 4.3: exactly, so that no issuer speaks for another.
+        if not isinstance(document, dict) or document.get("issuer") != self.issuer.issuer:
+            raise MalformedError("the discovery document is that of another issuer")
+        uri = text_member(document, "jwks_uri")
+        # An issuer elsewhere does not send us to what listens on this machine.
+        check_url(uri, loopback=is_loopback(self.issuer.issuer))
+        return uri
+
+
+def fetch_document(url: str) -> bytes:
+    """Return what is at a URL, at most MAX_DOCUMENT_BYTES, within seconds and without redirects; raise FetchError."""
+    end = time.monotonic() + _FETCH_SECONDS
+    try:
+        with requests.get(
+            url,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            timeout=_FETCH_SECONDS,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            if response.status_code != requests.codes.ok:
+                raise FetchError(f"HTTP status {response.status_code} from {url}")
+            return _read(response, end)
+    except (OSError, HTTPError) as error:
+        raise FetchError(f"no answer from {url}: {type(error).__name__}") from error
+
+
+def _read(response: requests.Response, end: float) -> bytes:
+    body = bytearray()
+    # As much as has come, so that an answer in single bytes is given up in time.
+    while chunk := response.raw.read1(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise FetchError(f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
+        if time.monotonic() > end:
+            raise FetchError(f"the answer takes longer than {_FETCH_SECONDS} seconds")
+    return bytes(body)
+
+
+def _within(span: int, since: int, now: int) -> bool:
+    # Not so either if the clock went back: then nobody knows.
+    return 0 <= now - since < span
+
+
+def _parse_keys(raw: bytes) -> Keys:
+    document = parse_json(raw)
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list):
+        raise MalformedError("not a set of keys")
+    # RFC 7517 section 5: what is not understood is left out, and of two keys of one name here the second.
+    found: dict[tuple[str, str], PyJWK] = {}
+    for jwk in keys:
+        for algorithm in _algorithms(jwk):
+            key = _parse_key(jwk, algorithm)
+            if key is not None:
+                found.setdefault((jwk["kid"], algorithm), key)
+    return found
+
+
+def _algorithms(jwk: Any) -> tuple[str, ...]:
+    """Return the algorithms that a key may be used for, none if it is not for us."""
+    if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str) or jwk.get("use") not in _USES:
+        return ()
+    # A private key that is shown is everyone's.
+    if "d" in jwk:
+        return ()
+    kind, curve = jwk.get("kty"), jwk.get("crv")
+    if not isinstance(kind, str) or not isinstance(curve, str | None):
+        return ()
+    possible = _ALGORITHMS.get((kind, curve), ())
+    return tuple(one for one in possible if jwk.get("alg") in (None, one))
+
+
+def _parse_key(jwk: dict[str, Any], algorithm: str) -> PyJWK | None:
+    try:
+        key = PyJWK(jwk, algorithm)
+        _check_strength(key.key)
+    except (PyJWTError, MalformedError, ValueError, TypeError):
+        return None
+    return key
+
+
+def _check_strength(key: object) -> None:
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise MalformedError("a weak key: RSA with fewer than 2048 bits")
+    if isinstance(key, Ed25519PublicKey):
+        # Raises for points of small order, by which anyone's signature is right.
+        VerifierKey("issuer", ED25519, key.public_bytes_raw())
