@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Opening, commit
-from tlog_core.encoding import canonicalize, encode_base64
-from tlog_core.entry import Entry, encode_entries
+from tlog_core.encoding import canonical_json, canonicalize, decode_base64, encode_base64
+from tlog_core.entry import Entry, WriterSignature, encode_entries
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import Hash, leaf_hash, node_hash, range_hash
 from tlog_core.note import SignerKey, VerifierKey, signer_from_seed
@@ -53,6 +53,7 @@ class Logged:
     payload_type: str
     opening: Opening
     payload: bytes
+    signed: WriterSignature | None = None
 
 
 Work = Callable[[], Answer]
@@ -132,6 +133,7 @@ class Simulator:
         self.faults: deque[Fault] = deque()
         self.lies: dict[str, Lie] = {}
         self.url = ""
+        self.sequence = 0
         self._answers: dict[str, tuple[bytes, Answer]] = {}
         self._nodes: dict[tuple[int, int], Hash] = {}
         self._lock = threading.Lock()
@@ -198,12 +200,32 @@ class Simulator:
             left=proof.left,
             right=proof.right,
             checkpoint=self.note(),
+            signed=tuple(one.signed for one in self.logged[first:end] if one.signed is not None),
         )
 
     def node(self, level: int, index: int) -> Hash:
         return self._nodes[level, index]
 
+    def take(self, *events: Logged) -> int:
+        """Append entries as they are, and return the index of the first."""
+        first = self.size
+        self.logged += events
+        self._grow(first)
+        return first
+
     # What it should not do
+
+    def forge(self, signed: WriterSignature | None, *, writer: str = "alice") -> int:
+        """Append an entry of its own making in a writer's name, and return its index."""
+        opening = Opening(bytes(32))
+        commitment = commit(opening=opening, payload_type="text/plain", payload=b"x")
+        entry = bytes(Entry(commitment, ORIGIN, START + self.size, writer, signed))
+        return self.take(Logged(entry, "text/plain", opening, b"x", signed))
+
+    def drop(self, index: int) -> None:
+        """Leave out the entry at `index`, and begin a history in which it never was."""
+        del self.logged[index]
+        self._rebuild()
 
     def fork(self, index: int, *, time: int = START, writer: str = "eve") -> None:
         """Put another entry in the place of the one at `index`: a second history under the same key."""
@@ -264,7 +286,8 @@ class Simulator:
                 return answer
             return Answer(422, b'{"type":"urn:tlog:problem:idempotency-mismatch","detail":"another body"}')
         answer = self._append(request.headers["content-type"], request.body)
-        self._answers[key] = (request.body, answer)
+        if answer.status < 300:
+            self._answers[key] = (request.body, answer)
         return answer
 
     def _append(self, payload_type: str, body: bytes) -> Answer:
@@ -272,8 +295,26 @@ class Simulator:
             lines = [canonicalize(line) for line in body.split(b"\n")[:-1]]
             first = self.log(*lines)
             return Answer(201, bytes(self.batch_receipt(first, self.size)))
+        if payload_type == "application/vnd.tlog.signed":
+            return self._append_signed([json.loads(line) for line in body.splitlines()])
         payload = canonicalize(body) if payload_type == JSON_TYPE else body
         return Answer(201, bytes(self.receipt(self.log(payload, payload_type=payload_type))))
+
+    def _append_signed(self, envelopes: list[dict[str, Any]]) -> Answer:
+        found = envelopes[0]["writer_sequence"]
+        if found != self.sequence:
+            problem = {"type": "urn:tlog:problem:sequence-conflict", "detail": "not next", "status": 409}
+            return Answer(409, json.dumps({**problem, "expected_sequence": self.sequence}).encode())
+        self.sequence += len(envelopes)
+        first = self.size
+        for one in envelopes:
+            kind, opening = one["payload_type"], Opening(decode_base64(one["opening"]))
+            payload = canonical_json(one["payload"]) if kind == JSON_TYPE else decode_base64(one["payload"])
+            signed = WriterSignature(one["writer_sequence"], decode_base64(one["writer_signature"]))
+            commitment = commit(opening=opening, payload_type=kind, payload=payload)
+            entry = bytes(Entry(commitment, ORIGIN, START + first, "alice", signed))
+            self.take(Logged(entry, kind, opening, payload, signed))
+        return Answer(201, bytes(self.batch_receipt(first, self.size)))
 
     def _get(self, request: Request) -> Answer:
         route, _, rest = request.path.partition("/")

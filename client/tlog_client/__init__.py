@@ -26,9 +26,10 @@ from tlog_core.errors import (
     SignatureError,
     TlogError,
 )
-from tlog_core.note import VerifierKey, parse_verifier
+from tlog_core.note import SignerKey, VerifierKey, parse_verifier
 from tlog_core.receipt import Receipt, parse_receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof, parse_tlog_proof
+from tlog_core.writer import parse_writer_key, parse_writer_signer
 
 __all__ = [
     "Backoff",
@@ -46,6 +47,7 @@ __all__ = [
     "RefusedError",
     "SignatureError",
     "SignedCheckpoint",
+    "SignerKey",
     "StateError",
     "TlogError",
     "TransientError",
@@ -56,5 +58,7 @@ __all__ = [
     "parse_receipt",
     "parse_tlog_proof",
     "parse_verifier",
+    "parse_writer_key",
+    "parse_writer_signer",
     "verify_receipt",
 ]

@@ -6,11 +6,12 @@ standard output; everything else, on lines that begin with `tlog-client: `, to s
 
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -20,6 +21,7 @@ from typing import IO, Final, NoReturn
 import click
 
 from tlog_client.answers import OpenedEntry
+from tlog_client.credential import credential_of
 from tlog_client.errors import RefusedError, TransientError
 from tlog_client.events import MAX_BATCH_BYTES
 from tlog_client.feeder import Feeder
@@ -31,7 +33,10 @@ from tlog_client.files import (
     read_events,
     read_key,
     read_receipts,
+    read_signer,
     read_whole,
+    read_writer_key,
+    write_signer,
 )
 from tlog_client.log import Log
 from tlog_client.text import format_time, printable
@@ -40,7 +45,7 @@ from tlog_core.checkpoint import Checkpoint, parse_checkpoint
 from tlog_core.encoding import canonicalize, encode_base64
 from tlog_core.entry import parse_entry
 from tlog_core.errors import FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
-from tlog_core.note import VerifierKey, parse_note
+from tlog_core.note import SEED_BYTES, VerifierKey, parse_note, signer_from_seed
 from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof
 
@@ -61,6 +66,13 @@ Decorator = Callable[[Command], Command]
 def _convert_key(_: click.Context, param: click.Parameter, value: str) -> VerifierKey:
     try:
         return read_key(value)
+    except TlogError as error:
+        raise click.BadParameter(str(error), param=param) from None
+
+
+def _convert_writer_keys(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[VerifierKey]:
+    try:
+        return [read_writer_key(value) for value in values]
     except TlogError as error:
         raise click.BadParameter(str(error), param=param) from None
 
@@ -86,6 +98,15 @@ STATE: Final[Decorator] = click.option(
     envvar="TLOG_STATE",
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder that remembers the last verified checkpoint. [env: TLOG_STATE]",
+)
+WRITER_KEYS: Final[Decorator] = click.option(
+    "--writer-key",
+    "writer_keys",
+    callback=_convert_writer_keys,
+    multiple=True,
+    metavar="VKEY",
+    help="A writer's verifier key, or a file that holds it: refuse what is in that writer's name and not signed by it. "
+    "May be given more than once.",
 )
 OUTPUT: Final[Decorator] = click.option(
     "-o", "--output", type=click.File("wb", lazy=True), default="-", help="Write to this file."
@@ -115,7 +136,8 @@ def cli() -> None:
     """Write to a segment of a tlog transparency log, and verify what it says.
 
     Nothing is believed but the segment's verifier key. The last verified checkpoint is kept in a folder, so that
-    a log which goes back, or shows two histories, is caught.
+    a log which goes back, or shows two histories, is caught. The credential to show is in TLOG_TOKEN, or in the
+    file that TLOG_TOKEN_FILE names.
     """
 
 
@@ -131,6 +153,14 @@ Example:
 @click.option(
     "--receipts", "output", type=click.File("ab"), default="-", help="Add the receipts to this file, one a line."
 )
+@click.option(
+    "--sign",
+    "signer",
+    envvar="TLOG_SIGN",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="KEYFILE",
+    help="Sign with the key in this file, as keygen makes it. [env: TLOG_SIGN]",
+)
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=INPUT)
 def append(
     url: str,
@@ -138,6 +168,7 @@ def append(
     state: Path | None,
     payload_type: str | None,
     output: IO[bytes],
+    signer: Path | None,
     files: tuple[Path, ...],
 ) -> None:
     """Log events, and write their receipts.
@@ -149,7 +180,7 @@ def append(
     files = files or (Path(STANDARD_INPUT),)
     if payload_type is None:
         _check_suffixes(files)
-    with _open_log(url, key, state) as log, _progress(files, output) as advance:
+    with _open_log(url, key, state, signer=signer) as log, _progress(files, output) as advance:
         if payload_type is None:
             _append_events(log, chain.from_iterable(map(read_events, files)), output, advance)
         else:
@@ -209,14 +240,15 @@ Example:
     help="Also check that this is what was logged. JSON may be spaced and ordered otherwise; "
     "for many receipts, one event a line.",
 )
+@WRITER_KEYS
 @click.argument("receipt", type=INPUT, metavar="RECEIPT")
-def verify(key: VerifierKey, event: Path | None, receipt: Path) -> None:
+def verify(key: VerifierKey, event: Path | None, writer_keys: list[VerifierKey], receipt: Path) -> None:
     """Verify receipts offline, and the events.
 
     RECEIPT is a file of one receipt, of many, one a line, or a .tlog-proof; - is standard input.
     """
     for where, one, payload in _with_events(read_receipts(receipt), event):
-        _verify_one(where, one, key, payload)
+        _verify_one(where, one, key, payload, writer_keys)
         click.echo(f"verified: {_describe(one)}{'' if payload is None else ', the event too'}")
 
 
@@ -256,15 +288,51 @@ Example:
     help="How long to wait between looks.",
 )
 @click.option("--once", is_flag=True, help="Look once.")
-def watch(url: str, key: VerifierKey, state: Path | None, interval: float, once: bool) -> None:
+@WRITER_KEYS
+def watch(
+    url: str,
+    key: VerifierKey,
+    state: Path | None,
+    interval: float,
+    once: bool,
+    writer_keys: list[VerifierKey],
+) -> None:
     """Follow the segment's checkpoint.
 
     Prints origin, size and root of each new one that extends all before it. Ends with status 1, and both signed
-    notes, if the log goes back or shows two histories.
+    notes, if the log goes back or shows two histories; with the index of an entry, if it is in the name of a writer
+    whose key is given and not signed by it, or if the writer's entries before it are not all there.
     """
-    with _open_log(url, key, state) as log:
+    with _open_log(url, key, state, writer_keys=writer_keys) as log:
         for checkpoint in _looks(log, once=once, interval=interval):
             click.echo(f"{checkpoint.origin} {checkpoint.size} {encode_base64(checkpoint.root)}")
+
+
+@cli.command(
+    epilog="""\b
+Example:
+    $ tlog-client keygen till-7 -o till-7.key > till-7.vkey"""
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Write the signer key, a secret, to this file.",
+)
+@click.argument("name", metavar="NAME")
+def keygen(output: Path, name: str) -> None:
+    """Make a key by which the writer NAME signs.
+
+    Prints its verifier key, which the operator registers, and who reads the log pins. NAME is that under which the
+    log knows the writer.
+    """
+    try:
+        signer = signer_from_seed(name, secrets.token_bytes(SEED_BYTES))
+    except MalformedError as error:
+        raise click.UsageError(str(error)) from None
+    write_signer(output, signer)
+    click.echo(str(signer.verifier))
 
 
 def main() -> NoReturn:
@@ -291,9 +359,23 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _open_log(url: str, key: VerifierKey, state: Path | None) -> Log:
+def _open_log(
+    url: str,
+    key: VerifierKey,
+    state: Path | None,
+    *,
+    signer: Path | None = None,
+    writer_keys: Sequence[VerifierKey] = (),
+) -> Log:
     try:
-        return Log(url, key, state=state)
+        return Log(
+            url,
+            key,
+            state=state,
+            token=credential_of(os.environ),
+            signer=None if signer is None else read_signer(signer),
+            writer_keys=writer_keys,
+        )
     except MalformedError as error:
         raise click.UsageError(str(error)) from None
 
@@ -408,11 +490,13 @@ def _with_events(
             raise MalformedError(f"{event} has more events than there are receipts")
 
 
-def _verify_one(where: str, receipt: Receipt, key: VerifierKey, event: bytes | None) -> None:
+def _verify_one(
+    where: str, receipt: Receipt, key: VerifierKey, event: bytes | None, writer_keys: list[VerifierKey]
+) -> None:
     try:
         if event is not None and receipt.payload_type == JSON_TYPE:
             event = canonicalize(event)
-        verify_receipt(receipt, key=key, payload=event)
+        verify_receipt(receipt, key=key, payload=event, writer_keys=writer_keys)
     except TlogError as error:
         raise _at(where, error) from None
 
@@ -428,6 +512,8 @@ def _looks(log: Log, *, once: bool, interval: float) -> Iterator[Checkpoint]:
     while True:
         try:
             checkpoint = log.checkpoint()
+            if checkpoint != last:
+                log.verify_writers(checkpoint)
         except FetchError as error:
             if once or isinstance(error, RefusedError):
                 raise

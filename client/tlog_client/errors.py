@@ -19,16 +19,26 @@ class RefusedError(FetchError):
     """The log refused the request (a 4xx answer): the segment is as it was.
 
     `status` is that of HTTP, `type` and `detail` are those of the problem document (RFC 9457), `about:blank` and a
-    sentence of ours if there was none. `line` is the line of a batch at fault, counted from 1.
+    sentence of ours if there was none. `line` is the line of a batch at fault, counted from 1. `expected_sequence` is
+    there if signed events are not the writer's next: what the log says is.
     """
 
-    def __init__(self, detail: str, *, status: int, kind: str = "about:blank", line: int | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int,
+        kind: str = "about:blank",
+        line: int | None = None,
+        expected_sequence: int | None = None,
+    ) -> None:
         """Keep what the problem document said."""
         super().__init__(f"refused: {detail}")
         self.status = status
         self.type = kind
         self.detail = detail
         self.line = line
+        self.expected_sequence = expected_sequence
 
 
 class TransientError(FetchError):

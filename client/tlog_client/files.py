@@ -1,5 +1,6 @@
 """Events and receipts in files and pipes, as the command reads them; what is wrong with one names its file and line."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,9 +12,10 @@ from typing import IO, Any, Final
 from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from tlog_core.encoding import parse_json
 from tlog_core.errors import FetchError, MalformedError
-from tlog_core.note import VerifierKey, parse_verifier
+from tlog_core.note import SignerKey, VerifierKey, parse_verifier
 from tlog_core.receipt import Receipt, parse_receipt
 from tlog_core.tlog_proof import HEADER, parse_tlog_proof
+from tlog_core.writer import check_writer_key, parse_writer_signer
 
 STANDARD_INPUT: Final = "-"
 JSON_SUFFIX: Final = ".json"
@@ -39,6 +41,31 @@ def read_key(text_or_path: str) -> VerifierKey:
         return parse_verifier(read_whole(Path(text_or_path)).decode("utf-8").strip())
     except (MalformedError, UnicodeDecodeError):
         raise MalformedError(f"{text_or_path} is neither a verifier key nor a file that holds one") from None
+
+
+def read_writer_key(text_or_path: str) -> VerifierKey:
+    """Return the key of a writer, as `read_key` does; MalformedError for a witness's too."""
+    key = read_key(text_or_path)
+    check_writer_key(key)
+    return key
+
+
+def read_signer(path: Path) -> SignerKey:
+    """Return the signer key in a file; raise MalformedError, which never shows it, or FetchError."""
+    try:
+        return parse_writer_signer(read_whole(path).decode("utf-8").strip())
+    except (MalformedError, UnicodeDecodeError):
+        raise MalformedError(f"{path} holds no signer key of a writer; make one with tlog-client keygen") from None
+
+
+def write_signer(path: Path, signer: SignerKey) -> None:
+    """Make a new file with a signer key, readable by its owner only, durable when this returns; raise FetchError."""
+    with _naming(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{signer.format()}\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_whole(path: Path, *, limit: int = MAX_PAYLOAD_BYTES) -> bytes:

@@ -12,7 +12,8 @@ from typing import Any, Final
 import requests
 
 from tlog_client.answers import IndexedEntry, OpenedEntry, parse_consistency
-from tlog_client.errors import OutcomeUnknownError, TransientError
+from tlog_client.credential import Bearer
+from tlog_client.errors import OutcomeUnknownError, RefusedError, TransientError
 from tlog_client.events import (
     NDJSON_TYPE,
     canonical_event,
@@ -21,22 +22,28 @@ from tlog_client.events import (
     verify_payload_length,
 )
 from tlog_client.heads import Heads, verify_no_rollback
+from tlog_client.sequences import SequenceFile, Turn
+from tlog_client.signing import MAX_ENVELOPE_BYTES, SIGNED_TYPE, sign_batch
 from tlog_client.snapshot import MAX_PROOF_BYTES, Snapshot
 from tlog_client.state import SignedCheckpoint, StateFile, default_folder, open_signed
 from tlog_client.transport import Backoff, Transport
+from tlog_client.watching import FollowedFile, follow
 from tlog_core.checkpoint import Checkpoint
+from tlog_core.commitment import OPENING_BYTES, Opening
 from tlog_core.errors import MalformedError, ProofError
 from tlog_core.merkle import Hash, fold
-from tlog_core.note import ED25519, MAX_NOTE_BYTES, VerifierKey, parse_verifier
+from tlog_core.note import ED25519, MAX_NOTE_BYTES, SignerKey, VerifierKey, parse_verifier
 from tlog_core.proof import root_before
 from tlog_core.receipt import (
     JSON_TYPE,
+    BatchReceipt,
     Receipt,
     mint_receipts,
     parse_batch_receipt,
     parse_receipt,
     verify_receipt,
 )
+from tlog_core.writer import check_writer_key, parse_writer_signer
 
 MAX_RECEIPT_BYTES: Final = 4 << 20
 
@@ -59,25 +66,41 @@ class Log:
         key: VerifierKey | str,
         *,
         state: Path | str | None = None,
+        token: str | Path | None = None,
+        signer: SignerKey | str | None = None,
+        writer_keys: Sequence[VerifierKey] = (),
         session: requests.Session | None = None,
         timeout: float = 30.0,
         backoff: Backoff | None = None,
     ) -> None:
         """Pin a segment: `url` is its prefix, such as `https://log.example/segments/payments`, `key` its verifier key.
 
-        `state` is `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog` unless given. A `session` brings credentials,
-        proxies or certificates, and stays the caller's to close. `timeout` is the longest silence to bear, in
-        seconds. Raises MalformedError for what is no URL or no key of a log.
+        `state` is `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog` unless given. `token` is the credential to show, or
+        the file that holds it, which is read each time. A `session` brings proxies, certificates or credentials of
+        other kinds, and stays the caller's to close. `timeout` is the longest silence to bear, in seconds.
+
+        With a `signer`, or its text form, what is appended is signed in the name of that key, which the operator has
+        registered; one event or batch at a time, for all that share the folder `state`. Entries in the name of one of
+        `writer_keys` are believed only if that key signed them. Raises MalformedError for what is no URL or no key.
         """
         self.key = parse_verifier(key.strip()) if isinstance(key, str) else key
         if self.key.type != ED25519:
             raise MalformedError(f"the key of {self.key.name} is a witness's, not a log's")
         self._session = _new_session() if session is None else session
+        if token is not None and session is not None:
+            raise MalformedError("a session has its own credentials; give a token or a session")
+        if token is not None:
+            self._session.auth = Bearer(token)
         self._owns_session = session is None
         self._transport = Transport(
             url, session=self._session, timeout=timeout, backoff=Backoff() if backoff is None else backoff
         )
+        self._signer = parse_writer_signer(signer.strip()) if isinstance(signer, str) else signer
+        self._writer_keys = tuple(writer_keys)
+        for one in (*self._writer_keys, *([] if self._signer is None else [self._signer.verifier])):
+            check_writer_key(one)
         folder = default_folder(os.environ) if state is None else Path(state)
+        self._folder = folder
         self._heads = Heads(StateFile(folder, self.key), self._fetch_consistency)
 
     def __enter__(self) -> "Log":
@@ -122,14 +145,19 @@ class Log:
 
     def append_canonical(self, payloads: Sequence[bytes], *, idempotency_key: str | None = None) -> list[Receipt]:
         """As `append_many`, of events that are in RFC 8785 form already (`canonical_event`); at least one."""
+        if self._signer is not None:
+            return self._append_signed(payloads, JSON_TYPE, idempotency_key, self._signer)
         body = join_batch(payloads)
         least = self._least_index(idempotency_key)
         batch = parse_batch_receipt(self._post(body, NDJSON_TYPE, idempotency_key))
-        receipts = mint_receipts(batch, payloads=payloads, key=self.key)
-        _verify_fresh(batch.first_index, least)
-        shown = Checkpoint(self.key.name, batch.first_index, fold(batch.left))
-        self._heads.accept(open_signed(batch.checkpoint, self.key), shown=shown)
+        receipts = mint_receipts(batch, payloads=payloads, key=self.key, writer_keys=self._writer_keys)
+        self._accept_batch(batch, least)
         return receipts
+
+    @property
+    def overhead(self) -> int:
+        """How many bytes of a request an event of JSON takes at most beside itself."""
+        return 1 if self._signer is None else MAX_ENVELOPE_BYTES
 
     # Reading
 
@@ -183,12 +211,76 @@ class Log:
         """
         yield from self._snapshot(self.signed_checkpoint()).committed(start, stop)
 
+    def verify_writers(self, checkpoint: Checkpoint) -> None:
+        """Check that every entry up to a verified checkpoint in the name of one of the writers' keys is theirs.
+
+        Each must be signed, and no sequence left out or there twice, from the first entry on. How far this was done is
+        kept in the folder `state`, so that only what is new is read.
+        """
+        if not self._writer_keys:
+            return
+        file = FollowedFile(self._folder, self.key, self._writer_keys)
+        known = file.read()
+        if known.size < checkpoint.size:
+            file.keep(follow(known, self.committed(known.size, checkpoint.size), file.writers))
+
+    def _append_signed(
+        self, payloads: Sequence[bytes], payload_type: str, idempotency_key: str | None, signer: SignerKey
+    ) -> list[Receipt]:
+        key = _new_key() if idempotency_key is None else _checked_key(idempotency_key)
+        openings = tuple(Opening(secrets.token_bytes(OPENING_BYTES)) for _ in payloads)
+        with SequenceFile(self._folder, self.key, signer.name).turn() as turn:
+
+            def send() -> bytes:
+                batch = sign_batch(
+                    payloads, payload_type, openings=openings, origin=self.key.name, first=turn.next, signer=signer
+                )
+                body = batch.body()
+                turn.send(len(payloads))
+                return self._post(body, SIGNED_TYPE, key)
+
+            least = self._least_index(idempotency_key)
+            try:
+                raw = send()
+            except RefusedError as error:
+                if error.expected_sequence is None:
+                    raise
+                turn.resume(error.expected_sequence)
+                raw = send()
+            batch = parse_batch_receipt(raw)
+            if batch.writer != signer.name or not batch.signed:
+                raise ProofError(f"the log took the events from {batch.writer}, and not as signed by {signer.name}")
+            keys = (signer.verifier, *self._writer_keys)
+            receipts = mint_receipts(
+                batch, payloads=payloads, key=self.key, payload_type=payload_type, writer_keys=keys
+            )
+            self._settle(turn, batch, fresh=batch.openings == openings, key_given=idempotency_key is not None)
+        self._accept_batch(batch, least)
+        return receipts
+
+    def _settle(self, turn: Turn, batch: BatchReceipt, *, fresh: bool, key_given: bool) -> None:
+        following = batch.signed[-1].sequence + 1
+        if fresh:
+            turn.settle(following)
+        elif key_given:
+            # Logged by an earlier call under this key: signed by the writer, and for the same events.
+            turn.recall(following)
+        else:
+            raise ProofError("the receipt is for events that were signed before")
+
+    def _accept_batch(self, batch: BatchReceipt, least: int) -> None:
+        _verify_fresh(batch.first_index, least)
+        shown = Checkpoint(self.key.name, batch.first_index, fold(batch.left))
+        self._heads.accept(open_signed(batch.checkpoint, self.key), shown=shown)
+
     def _append(self, payload: bytes, payload_type: str, idempotency_key: str | None) -> Receipt:
+        if self._signer is not None:
+            return self._append_signed([payload], payload_type, idempotency_key, self._signer)[0]
         least = self._least_index(idempotency_key)
         receipt = parse_receipt(self._post(payload, payload_type, idempotency_key))
         if receipt.payload_type != payload_type:
             raise ProofError(f"the receipt is for a payload of type {receipt.payload_type}, not {payload_type}")
-        verify_receipt(receipt, key=self.key, payload=payload)
+        verify_receipt(receipt, key=self.key, payload=payload, writer_keys=self._writer_keys)
         _verify_fresh(receipt.index, least)
         seen = open_signed(receipt.checkpoint, self.key)
         root = root_before(index=receipt.index, size=seen.checkpoint.size, proof=receipt.proof)
@@ -217,7 +309,7 @@ class Log:
         return known if known is not None and index < known.checkpoint.size else self.signed_checkpoint()
 
     def _snapshot(self, signed: SignedCheckpoint) -> Snapshot:
-        return Snapshot(signed, self._transport)
+        return Snapshot(signed, self._transport, self._writer_keys)
 
     def _fetch_consistency(self, old_size: int, new_size: int) -> Sequence[Hash]:
         raw = self._transport.get(f"proof/consistency/{old_size}/{new_size}", limit=MAX_PROOF_BYTES)

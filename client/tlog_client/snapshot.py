@@ -14,12 +14,14 @@ from tlog_client.answers import (
 )
 from tlog_client.state import SignedCheckpoint
 from tlog_client.transport import Transport
-from tlog_core.entry import parse_entry
-from tlog_core.errors import FetchError, ProofError
+from tlog_core.entry import Entry, parse_entry
+from tlog_core.errors import FetchError, ProofError, SignatureError
 from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hash
+from tlog_core.note import VerifierKey
 from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import Receipt
 from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
+from tlog_core.writer import verify_writer
 
 MAX_PROOF_BYTES: Final = 16_384
 MAX_ENTRY_ANSWER_BYTES: Final = 8 << 20
@@ -30,12 +32,13 @@ MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + MAX_ENTRY_BYTES)
 class Snapshot:
     """A verified checkpoint, and the way to what it covers."""
 
-    def __init__(self, signed: SignedCheckpoint, transport: Transport) -> None:
-        """Stand on `signed`, which the caller has verified."""
+    def __init__(self, signed: SignedCheckpoint, transport: Transport, writer_keys: Sequence[VerifierKey] = ()) -> None:
+        """Stand on `signed`, which the caller has verified; entries of the writers of these keys must be signed."""
         self._signed = signed
         self._origin = signed.checkpoint.origin
         self._size = signed.checkpoint.size
         self._transport = transport
+        self._writer_keys = writer_keys
 
     def prove(self, index: int) -> tuple[OpenedEntry, Receipt]:
         """Return the entry at `index` with its payload, and its receipt; ProofError or MalformedError if one fails."""
@@ -43,6 +46,7 @@ class Snapshot:
         raw = self._transport.get(f"entries/{index}", limit=MAX_ENTRY_ANSWER_BYTES)
         opened = parse_opened(raw, index=index)
         verify_opened(opened, origin=self._origin)
+        self._verify_writer(index, opened.entry)
         receipt = Receipt(
             entry=bytes(opened.entry),
             payload_type=opened.payload_type,
@@ -77,7 +81,14 @@ class Snapshot:
             for index, raw in enumerate(bundle, first):
                 entry = parse_entry(raw)
                 verify_origin(entry, origin=self._origin)
+                self._verify_writer(index, entry)
                 yield IndexedEntry(index, entry)
+
+    def _verify_writer(self, index: int, entry: Entry) -> None:
+        try:
+            verify_writer(entry, self._writer_keys)
+        except SignatureError as error:
+            raise SignatureError(f"entry {index}: {error}") from None
 
     def _check_range(self, start: int, stop: int | None) -> int:
         stop = self._size if stop is None else stop
@@ -94,6 +105,7 @@ class Snapshot:
         while index < stop:
             for opened in self._fetch_page(index, stop - index):
                 verify_opened(opened, origin=self._origin)
+                self._verify_writer(index, opened.entry)
                 _verify_leaf(leaf_hash(bytes(opened.entry)), leaves[index - start], index)
                 yield opened
                 index += 1

@@ -4,17 +4,15 @@ A client that forgets what it saw cannot notice that the log went back. The file
 when several processes write it, and a broken one stops the client instead of being begun anew.
 """
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlog_client.durable import locked, naming_disk, read_if_there, replace_durably
 from tlog_client.errors import StateError
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
-from tlog_core.errors import FetchError, MalformedError, SignatureError
+from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import VerifierKey
 
 
@@ -51,8 +49,8 @@ class StateFile:
 
     def read(self) -> SignedCheckpoint | None:
         """Return what was last kept, None if nothing ever was; raise StateError, or FetchError for a failing disk."""
-        with _disk(self.path):
-            note = self._note()
+        with naming_disk(self.path):
+            note = read_if_there(self.path)
         last = self._last
         if note is None and last is not None:
             raise StateError(f"the state file {self.path} has gone while it was in use; put it back")
@@ -65,18 +63,12 @@ class StateFile:
         """Put `new` in the place of `old` for good; False if another process was faster, and nothing is changed."""
         if old is not None and new.checkpoint.size <= old.checkpoint.size:
             raise AssertionError("the state of a log only moves forward")
-        with _disk(self.path), self._locked():
-            if self._note() != (old and old.note):
+        with naming_disk(self.path), locked(self.path):
+            if read_if_there(self.path) != (old and old.note):
                 return False
-            self._replace(new.note)
+            replace_durably(self.path, new.note)
         self._last = new
         return True
-
-    def _note(self) -> bytes | None:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return None
 
     def _open(self, note: bytes) -> SignedCheckpoint:
         try:
@@ -86,33 +78,3 @@ class StateFile:
                 f"the state file {self.path} is damaged: {error}; restore it from a backup, or, to trust the log's "
                 "next checkpoint blindly once, remove it"
             ) from None
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        # A file of its own: the state file is replaced, and a lock on it would go with the old one.
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _replace(self, note: bytes) -> None:
-        # Under the lock, so that one name for the new file is enough. A crash leaves the old file or the new, whole.
-        fresh = self.path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FetchError(f"cannot keep the state of the log in {path.parent}: {error.strerror}") from error

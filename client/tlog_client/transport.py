@@ -156,12 +156,13 @@ def _failure(response: requests.Response, body: bytes) -> FetchError:
         return TransientError(detail, wait=_retry_after(response.headers.get("Retry-After", "")), reached=begun)
     if not 400 <= status < 500:
         return FetchError(f"HTTP status {status}: {detail}" if "detail" in problem else f"unexpected {detail}")
-    line = problem.get("line")
+    line, expected = problem.get("line"), problem.get("expected_sequence")
     return RefusedError(
         detail,
         status=status,
         kind=_one_line(problem.get("type")) or "about:blank",
         line=line if type(line) is int and line > 0 else None,
+        expected_sequence=expected if type(expected) is int and expected >= 0 else None,
     )
 
 

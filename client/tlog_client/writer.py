@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final
 
@@ -129,11 +130,11 @@ class Writer:
         batch: list[_Waiting] = []
         room = MAX_BATCH_BYTES
         while self._waiting and len(batch) < self._batch:
-            length = len(self._waiting[0].payload) + 1
-            if length > room:
+            length = len(self._waiting[0].payload)
+            if length + self._log.overhead > room:
                 break
-            room -= length
-            self._bytes -= length
+            room -= length + self._log.overhead
+            self._bytes -= length + 1
             batch.append(self._waiting.popleft())
         return batch
 
@@ -143,8 +144,10 @@ class Writer:
             try:
                 receipts = self._log.append_canonical([waiting.payload for waiting in batch])
             except RefusedError as error:
-                # Nothing of the batch was logged: without the event at fault the others may be.
-                at_fault = batch if error.line is None or error.line > len(batch) else [batch.pop(error.line - 1)]
+                # Nothing of the batch was logged: without the event at fault the others may be, unless the fault is
+                # the key, which signs all of them.
+                for_all = error.line is None or error.line > len(batch) or error.status == HTTPStatus.FORBIDDEN
+                at_fault = batch if for_all or error.line is None else [batch.pop(error.line - 1)]
                 _fail(at_fault, error)
                 if at_fault is batch:
                     return

@@ -5,7 +5,7 @@ or neither, `writer_sequence` and `writer_signature`.
 """
 
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,14 +77,29 @@ def parse_entry(raw: bytes) -> Entry:
     return entry
 
 
-def encode_entries(commitments: Iterable[Commitment], *, origin: str, time: int, writer: str) -> list[bytes]:
-    """Return the entries of unsigned events that the log took from one writer at one time."""
+def encode_entries(
+    commitments: Iterable[Commitment],
+    *,
+    origin: str,
+    time: int,
+    writer: str,
+    signed: Sequence[WriterSignature] = (),
+) -> list[bytes]:
+    """Return the entries of events that the log took from one writer at one time, all of them `signed` or none."""
     whole = bytes(Entry(Commitment(bytes(COMMITMENT_BYTES)), origin, time, writer))
     # The commitment is the first member and of fixed length: what stands around it is the same for each.
     start = len(b'{"commitment":"')
     before, after = whole[:start], whole[start + len(encode_base64(bytes(COMMITMENT_BYTES))) :]
     encode = binascii.b2a_base64
-    return [before + encode(commitment, newline=False) + after for commitment in commitments]
+    entries = [before + encode(commitment, newline=False) + after for commitment in commitments]
+    if not signed:
+        return entries
+    # The members of a signature are the last two.
+    return [
+        b'%s,"writer_sequence":%d,"writer_signature":"%s"}'
+        % (entry[:-1], one.sequence, encode(one.signature, newline=False))
+        for entry, one in zip(entries, signed, strict=True)
+    ]
 
 
 def writer_message(*, origin: str, writer: str, sequence: int, commitment: Commitment) -> bytes:

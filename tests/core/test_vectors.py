@@ -21,6 +21,7 @@ from tlog_core.proof import verify_consistency, verify_inclusion, verify_range, 
 from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
 from tlog_core.tile import Tile, join_bundle, parse_path, split_bundle
 from tlog_core.tlog_proof import parse_tlog_proof
+from tlog_core.writer import parse_writer_key, verify_writer
 
 Case = dict[str, Any]
 
@@ -151,6 +152,10 @@ def batch_receipt(case: Case) -> None:
     assert [bytes(single).decode() for single in minted] == case["receipts"]
 
 
+def writer(case: Case) -> None:
+    verify_writer(parse_entry(raw(case, "entry")), [parse_writer_key(text) for text in case["writer_vkeys"]])
+
+
 def tlog_proof(case: Case) -> None:
     parsed = parse_tlog_proof(raw(case, "tlog_proof"))
     verify_receipt(parsed, key=parse_verifier(case["vkey"]), payload=raw(case, "payload"))
@@ -186,6 +191,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "entry": entry,
     "receipt": receipt,
     "batch-receipt": batch_receipt,
+    "writer": writer,
     "tlog-proof": tlog_proof,
     "tile-path": tile_path,
     "bundle": bundle,

@@ -1,0 +1,61 @@
+"""The credential that a log is shown: an API token, or a JWT that its platform keeps fresh in a file."""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from tlog_core.errors import MalformedError
+
+TOKEN_VARIABLE = "TLOG_TOKEN"
+TOKEN_FILE_VARIABLE = "TLOG_TOKEN_FILE"
+
+
+class Bearer(AuthBase):
+    """Shows a bearer credential (RFC 6750). One in a file is read for each request, so that a fresh one is noticed."""
+
+    def __init__(self, source: str | Path) -> None:
+        """Take the credential itself, or the file that holds it."""
+        self._source = source
+
+    def __repr__(self) -> str:
+        """Return what shows nothing of it."""
+        return "Bearer(…)"
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Put it on a request; MalformedError if it cannot be read, or would be sent in the clear."""
+        if not _is_private(request.url or ""):
+            raise MalformedError("the credential would be sent in the clear; use the log's https URL")
+        request.headers["Authorization"] = f"Bearer {self._read()}"
+        return request
+
+    def _read(self) -> str:
+        try:
+            text = self._source.read_text("utf-8") if isinstance(self._source, Path) else self._source
+        except (OSError, UnicodeDecodeError) as error:
+            raise MalformedError(f"the credential cannot be read: {error}") from None
+        text = text.strip()
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            raise MalformedError("the credential is not one of visible ASCII characters")
+        return text
+
+
+def credential_of(environment: Mapping[str, str]) -> str | Path | None:
+    """Return the credential that the environment gives, or the file that holds it, or None."""
+    if TOKEN_VARIABLE in environment:
+        return environment[TOKEN_VARIABLE]
+    path = environment.get(TOKEN_FILE_VARIABLE)
+    return None if path is None else Path(path)
+
+
+def _is_private(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
