@@ -265,11 +265,39 @@ def measure_segments(bench: Bench) -> None:
         add_open(bench, server, "when idle")
 
 
+def measure_access(bench: Bench) -> None:
+    """Measure what it costs to ask who may: appends and proofs at a server that asks, beside one that asks nobody.
+
+    The policy has 200 rules, of which eleven are about the one who asks, for 1,000 segments.
+    """
+    names = [f"segment-{number}" for number in range(bench.plan.segments)]
+    for folder in ("open", "guarded"):
+        with tlog(bench, folder) as server:
+            server.create(*names)
+            fill_quickly(bench, server, names[0], bench.plan.entries // 10)
+    token = guard(bench, Config(bench.folder / "guarded"))
+    paths = random_paths(names[0], bench.plan.entries // 10)["inclusion proofs"]
+    with tlog(bench, "open") as unguarded, tlog(bench, "guarded", guarded=True) as guarded:
+        jobs = {}
+        for title, server, shown in (("open", unguarded, None), ("guarded", guarded, token)):
+            for clients in (CLIENTS[0], MANY):
+                jobs[title, "append", clients] = partial(load_appends, bench, server, clients, names[1], shown)
+                jobs[title, "proof", clients] = partial(load_reads, bench, server, title, paths, clients, shown)
+        found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
+    for what, most in (("append", 10), ("proof", 15)):
+        for clients in (CLIENTS[0], MANY):
+            asks, asks_not = found["guarded", what, clients], found["open", what, clients]
+            add_load(bench, f"{what}s of a guarded server, {clients} at once", asks, ceiling=asks_not)
+        cost = 100 * (1 - asks.rate / asks_not.rate)
+        bench.targets.append(Target(f"cost of asking who may: {what}s, {MANY} at once", cost, "%", at_most=most))
+
+
 SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "single": measure_single,
     "batch": measure_batches,
     "large": measure_large,
     "segments": measure_segments,
+    "access": measure_access,
 }
 
 
@@ -292,17 +320,19 @@ def load_trivial(bench: Bench, server: Server, clients: int) -> Load:
     return wrk(bench, "plain", f"http://{HOST}:{server.port}/readyz", clients)
 
 
-def load_appends(bench: Bench, server: Server, clients: int) -> Load:
+def load_appends(bench: Bench, server: Server, clients: int, segment: str = "single", token: str | None = None) -> Load:
     """Append single events, with keys that no run had before."""
-    url = f"http://{HOST}:{server.port}/segments/single/entries"
-    return wrk(bench, "append", url, clients, str(bench.events), secrets.token_hex(8))
+    url = f"http://{HOST}:{server.port}/segments/{segment}/entries"
+    return wrk(bench, "append", url, clients, str(bench.events), secrets.token_hex(8), token=token)
 
 
-def load_reads(bench: Bench, server: Server, name: str, paths: Sequence[str]) -> Load:
+def load_reads(
+    bench: Bench, server: Server, name: str, paths: Sequence[str], clients: int = MANY, token: str | None = None
+) -> Load:
     """Get paths in the order given."""
     listed = bench.folder / f"{name}.txt"
     listed.write_text("\n".join(paths))
-    return wrk(bench, "read", f"http://{HOST}:{server.port}", MANY, str(listed))
+    return wrk(bench, "read", f"http://{HOST}:{server.port}", clients, str(listed), token=token)
 
 
 def load_nothing(bench: Bench, size: int) -> float:
@@ -324,9 +354,10 @@ def load_batches(bench: Bench, server: Server, size: int, connections: int) -> f
     )
 
 
-def wrk(bench: Bench, script: str, url: str, clients: int, *arguments: str) -> Load:
+def wrk(bench: Bench, script: str, url: str, clients: int, *arguments: str, token: str | None = None) -> Load:
     """Run wrk for one measurement; RuntimeError if a request failed."""
-    options = ["--threads=1", f"--connections={clients}", f"--duration={bench.plan.seconds}s", "--timeout=30s"]
+    shown = [] if token is None else [f"--header=Authorization: Bearer {token}"]
+    options = [*shown, "--threads=1", f"--connections={clients}", f"--duration={bench.plan.seconds}s", "--timeout=30s"]
     command = ["wrk", *options, f"--script={bench.folder / script}.lua", url, "--", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -346,16 +377,7 @@ def fill(bench: Bench, server: Server, segment: str) -> None:
     memory: list[list[float]] = []
     size = 0
     for goal in (bench.plan.entries // 10, bench.plan.entries // 2, bench.plan.entries):
-        aside(
-            send_batches,
-            server.port,
-            segment,
-            bench.events,
-            size=FILL_BATCH,
-            connections=FILL_CONNECTIONS,
-            seconds=FILL_SECONDS,
-            batches=(goal - size) // FILL_BATCH,
-        )
+        fill_quickly(bench, server, segment, goal - size)
         size = goal
         memory.append([worker.memory_info().rss / MIB for worker in server.workers()])
         for number, used in enumerate(memory[-1], 1):
@@ -365,6 +387,41 @@ def fill(bench: Bench, server: Server, segment: str) -> None:
     bench.targets.append(
         Target("memory, growth of the largest worker from half of the entries on", growth, "%", at_most=10)
     )
+
+
+def fill_quickly(bench: Bench, server: Server, segment: str, size: int) -> None:
+    """Bring a segment to a size by batches."""
+    aside(
+        send_batches,
+        server.port,
+        segment,
+        bench.events,
+        size=FILL_BATCH,
+        connections=FILL_CONNECTIONS,
+        seconds=FILL_SECONDS,
+        batches=size // FILL_BATCH,
+    )
+
+
+def guard(bench: Bench, config: Config) -> str:
+    """Put a policy of 200 rules in force in a folder, and return the token of one whom eleven of them are about."""
+    rule = '[[rule]]\nname = "{0}"\nroles = ["writer"]\ngroups = ["{1}"]\nsegments = ["{2}"]\n'
+    rules = [rule.format(f"rule {n}", "writers" if n % 20 == 0 else f"team-{n}", f"segment-{n}*") for n in range(199)]
+    rules.append(rule.format("all", "writers", "segment-*"))
+    document = bench.folder / "policy.toml"
+    document.write_text("\n".join(rules))
+    subprocess.run([COMMANDS / "tlog", "policy", "apply", document, "--data", config.data], check=True)
+    issue: list[str | Path] = [
+        COMMANDS / "tlog",
+        "token",
+        "issue",
+        "writer",
+        "--group",
+        "writers",
+        "--data",
+        config.data,
+    ]
+    return subprocess.run(issue, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def random_paths(segment: str, size: int) -> dict[str, list[str]]:
@@ -421,11 +478,12 @@ def add_load(bench: Bench, name: str, load: Load, ceiling: Load | None = None) -
 
 
 @contextmanager
-def tlog(bench: Bench, name: str) -> Iterator[Server]:
+def tlog(bench: Bench, name: str, *, guarded: bool = False) -> Iterator[Server]:
     """Run `tlog serve` as it is on the data folder of this name."""
     config = Config(bench.folder / name)
     port = free_port()
-    with running([COMMANDS / "tlog", "serve", "--data", config.data, "--port", str(port)], config, port) as server:
+    command: list[str | Path] = [COMMANDS / "tlog", "serve", "--data", config.data, "--port", str(port)]
+    with running([*command, *([] if guarded else ["--unguarded"])], config, port) as server:
         yield server
 
 

@@ -86,7 +86,7 @@ def serving(data: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     with (data.parent / "server.log").open("wb") as log:
-        command: list[str | Path] = [COMMANDS / "tlog", "serve", "--data", data, "--port", port]
+        command: list[str | Path] = [COMMANDS / "tlog", "serve", "--unguarded", "--data", data, "--port", port]
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_until_ready(f"http://127.0.0.1:{port}/readyz")

@@ -160,6 +160,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     log_name: str | None = LOG_NAME,
     before: Callable[[], None] | None = None,
+    guarded: bool = False,
 ) -> Server:
     """Start a server and return when it is ready. `before` runs in its process before anything else."""
     port = port or free_port()
@@ -167,7 +168,7 @@ def start(
     command = [str(TLOG), "serve", "--data", str(data), "--port", str(port), "--workers", str(workers)]
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [*command, *(["--log-name", log_name] if log_name else [])],
+            [*command, *([] if guarded else ["--unguarded"]), *(["--log-name", log_name] if log_name else [])],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

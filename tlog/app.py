@@ -10,16 +10,22 @@ from typing import Any, Final
 from flask import Flask, Request, Response, g, request
 from werkzeug.routing import MapAdapter
 
-from tlog.api import entries, operations, proofs, segments, tiles
+from tlog.access.issuer import read_issuers
+from tlog.access.jwks import fetch_document
+from tlog.access.oidc import Oidc
+from tlog.api import access, entries, operations, proofs, segments, tiles
 from tlog.api.problems import register_problems
-from tlog.api.route import Services, register
+from tlog.api.route import Services, check_guarded, register
 from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES, Config, from_environment
+from tlog.control import Control
 from tlog.files import lock_data
+from tlog.guard import Guard
 from tlog.journal import Answered, Journal
 from tlog.logs import make_logger, write_lines
 from tlog.metrics import Metrics
-from tlog.segments import Segments, prepare_data
+from tlog.reads import Reads
+from tlog.segments import Segments, is_name, prepare_data
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -41,13 +47,20 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         prepare_data(config, None)
     log, metrics = make_logger(), Metrics()
     journal = Journal(write_lines, metrics)
-    routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *operations.ROUTES)
-    services = Services(Segments(config, metrics, _milliseconds), metrics, journal, Canonicalizer(), routes)
-    services.segments.keep_house()
+    routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
+    opened = Segments(config, metrics, _milliseconds)
+    control = Control(config, opened, _milliseconds)
+    oidc = Oidc(read_issuers(config.issuers), _milliseconds, fetch_document)
+    services = Services(
+        opened, control, Guard(config, control, oidc), Reads(opened), metrics, journal, Canonicalizer(), routes
+    )
+    opened.keep_house()
+    services.guard.keep()
     journal.keep()
     app.config["SERVICES"] = services
     for route in routes:
         register(app, route, services)
+    check_guarded(app, routes)
     register_problems(app, log)
     _observe(app, journal)
     return app
@@ -80,12 +93,14 @@ def _observe(app: Flask, journal: Journal) -> None:
     def finish(response: Response) -> Response:
         asked, request_id = request, g.request_id
         response.headers["X-Request-Id"] = request_id
+        segment = (asked.view_args or {}).get("segment", "")
         journal.note(
             Answered(
                 at=time.time(),
                 method=asked.method,
                 route=asked.url_rule.rule if asked.url_rule else "none",
-                segment=(asked.view_args or {}).get("segment"),
+                # Whatever else stands there may be a secret in the wrong place.
+                segment=segment if is_name(segment) else None,
                 status=response.status_code,
                 seconds=time.perf_counter() - g.began,
                 request_id=request_id,

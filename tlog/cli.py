@@ -5,33 +5,20 @@ Results go to standard output, all else to standard error as `tlog: …`, in low
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
-from tlog.config import Config, from_environment
-from tlog.errors import ConfigError, NotFoundError
-from tlog_core.errors import MalformedError, TlogError
+from tlog.access_cli import policy, token, writer
+from tlog.quickstart import OPERATOR
+from tlog.shell import REFUSED, change, config_of, data_option, log_name_option, report
+from tlog_core.errors import MalformedError
 
-REFUSED, USAGE = 1, 2
-
-_data = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("data"),
-    envvar="TLOG_DATA",
-    show_default=True,
-    help="The folder that holds everything.",
-)
-
-_log_name = click.option(
-    "--log-name",
-    help="The log's name for ever, such as example.com/audit, if the folder is new; random if it is not given.",
-)
+if TYPE_CHECKING:
+    from tlog.control import Control
 
 
 @click.group(
@@ -49,17 +36,38 @@ def main() -> None:
 
 
 @main.command()
-@_data
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@data_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="An IP address of this machine.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1, 64))
-@_log_name
-def serve(data: Path, host: str, port: int, workers: int, log_name: str | None) -> None:
-    """Run the server on a data folder, which is made if it is not there. One server a folder."""
+@click.option("--certificate", type=click.Path(path_type=Path), help="Speak TLS with this PEM file.")
+@click.option("--key", type=click.Path(path_type=Path), help="The certificate's private key, a PEM file.")
+@click.option("--plain-http", is_flag=True, help="Bind to any address without TLS, which ends at a proxy in front.")
+@click.option("--unguarded", is_flag=True, help="Let everyone do everything; on loopback only.")
+@log_name_option
+def serve(
+    data: Path,
+    host: str,
+    port: int,
+    workers: int,
+    certificate: Path | None,
+    key: Path | None,
+    plain_http: bool,
+    unguarded: bool,
+    log_name: str | None,
+) -> None:
+    """Run the server on a data folder, which is made if it is not there. One server a folder.
+
+    On an empty folder it begins with a segment, a policy, and credentials, which it prints once.
+    """
     from tlog.serve import Listen
     from tlog.serve import serve as run
 
-    _report(lambda: run(_config(data), Listen(host, port, workers), log_name))
+    def start() -> None:
+        listen = Listen(host, port, workers, certificate, key, plain_http)
+        run(replace(config_of(data), unguarded=unguarded), listen, log_name)
+
+    report(start)
 
 
 @main.group()
@@ -68,33 +76,44 @@ def segment() -> None:
 
 
 @segment.command("create")
-@_data
+@data_option
 @click.argument("name")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be given more than once.")
-@_log_name
-def create(data: Path, name: str, labels: tuple[str, ...], log_name: str | None) -> None:
+@click.option("--signed", is_flag=True, help="Take signed events only.")
+@log_name_option
+def create(data: Path, name: str, labels: tuple[str, ...], signed: bool, log_name: str | None) -> None:
     """Create a segment and print its verifier key, which clients pin."""
-    from tlog.segments import create_segment
 
-    _report(lambda: click.echo(create_segment(_config(data), name, _labels(labels), log_name).vkey))
+    def create_it(control: "Control") -> None:
+        click.echo(control.create_segment(OPERATOR, name, _labels(labels), signed=signed)[0].vkey)
+
+    change(config_of(data), create_it, log_name)
 
 
 @segment.command("list")
-@_data
+@data_option
 def list_segments(data: Path) -> None:
-    """Print each segment: name, size, labels, verifier key, separated by tabs."""
+    """Print each segment: name, size, labels, whether it takes signed events only, verifier key, separated by tabs."""
     from tlog.segments import read_segments
 
     def show() -> None:
-        for row, head in read_segments(_config(data)):
+        for row, head in read_segments(config_of(data)):
             labels = ",".join(f"{key}={value}" for key, value in row.labels)
-            click.echo(f"{row.name}\t{head.size}\t{labels}\t{row.vkey}")
+            click.echo(f"{row.name}\t{head.size}\t{labels}\t{'signed' if row.signed else '-'}\t{row.vkey}")
 
-    _report(show)
+    report(show)
+
+
+@segment.command("seal")
+@data_option
+@click.argument("name")
+def seal_segment(data: Path, name: str) -> None:
+    """Seal a segment by a last entry that says so: it takes no more, and what is there stays provable."""
+    change(config_of(data), lambda control: control.seal_segment(OPERATOR, name))
 
 
 @main.command()
-@_data
+@data_option
 @click.argument("names", nargs=-1, metavar="[SEGMENT]...")
 def fsck(data: Path, names: tuple[str, ...]) -> None:
     """Check every byte that is stored: payloads, commitments, entries, tiles, roots, signatures.
@@ -105,13 +124,13 @@ def fsck(data: Path, names: tuple[str, ...]) -> None:
 
     def run() -> None:
         findings = 0
-        for finding in check(_config(data), names, _progress):
+        for finding in check(config_of(data), names, _progress):
             findings += 1
             click.echo(finding)
         if findings:
             sys.exit(REFUSED)
 
-    _report(run)
+    report(run)
 
 
 @main.command("version")
@@ -127,10 +146,6 @@ def _progress(name: str, done: int, size: int) -> None:
         click.echo(f"{name}: {size} entries checked", err=True)
 
 
-def _config(data: Path) -> Config:
-    return replace(from_environment(), data=data.absolute())
-
-
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     labels = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if len(labels) != len(pairs):
@@ -138,15 +153,6 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     return labels
 
 
-def _report(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except (ConfigError, MalformedError, NotFoundError) as error:
-        _fail(error, USAGE)
-    except TlogError as error:
-        _fail(error, REFUSED)
-
-
-def _fail(error: TlogError, status: int) -> NoReturn:
-    click.echo(f"tlog: {error}", err=True)
-    sys.exit(status)
+main.add_command(token)
+main.add_command(policy)
+main.add_command(writer)

@@ -23,16 +23,40 @@ MAX_PAGE_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Where the data is, and how many segments a worker keeps open, and for how long in seconds."""
+    """Where the data is, and how many segments a worker keeps open, and for how long in seconds.
+
+    An `unguarded` server asks nobody who they are, and binds to loopback only.
+    """
 
     data: Path
     open_segments: int = 64
     idle_seconds: float = 10.0
+    unguarded: bool = False
 
     @property
     def control(self) -> Path:
         """The database of segments."""
         return self.data / "control.db"
+
+    @property
+    def changes(self) -> Path:
+        """The file whose lock is held while what `control.db` says of access changes."""
+        return self.data / "changes.lock"
+
+    @property
+    def generation(self) -> Path:
+        """The number that says how often access has changed."""
+        return self.data / "generation"
+
+    @property
+    def quotas(self) -> Path:
+        """What was drawn on quotas lately."""
+        return self.data / "quotas"
+
+    @property
+    def issuers(self) -> Path:
+        """The OIDC issuers whose tokens are taken, if there are any."""
+        return self.data / "issuers.toml"
 
     @property
     def lock(self) -> Path:
@@ -54,12 +78,13 @@ class Config:
 
 
 def from_environment() -> Config:
-    """Return the settings of the variables `TLOG_DATA`, `TLOG_OPEN_SEGMENTS` and `TLOG_IDLE_SECONDS`; ConfigError."""
+    """Return the settings of the variables `TLOG_DATA`, `TLOG_UNGUARDED` and so on; ConfigError."""
     try:
         return Config(
             data=Path(os.environ.get("TLOG_DATA", "data")).absolute(),
             open_segments=int(os.environ.get("TLOG_OPEN_SEGMENTS", "64")),
             idle_seconds=float(os.environ.get("TLOG_IDLE_SECONDS", "10")),
+            unguarded=os.environ.get("TLOG_UNGUARDED", "") == "1",
         )
     except ValueError as error:
         raise ConfigError(f"TLOG_OPEN_SEGMENTS or TLOG_IDLE_SECONDS is not a number: {error}") from None

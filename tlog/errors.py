@@ -2,9 +2,16 @@
 
 TlogError
 ├── MalformedError
-│   └── LineError                one line of a batch is at fault
+│   ├── LineError                one line of a batch is at fault
+│   └── PolicyError              a policy is not what its specification says, or would break the separation of duties
+├── UnauthorizedError            no credential, or none that holds
 ├── NotFoundError                no such segment, entry, tile or size
 ├── ConflictError                the segment exists, and is another
+├── SealedError                  the segment takes no more entries
+├── SequenceError                the signed events are not the writer's next in this segment
+├── WrongSignatureError          an event is not signed by a registered key of its writer
+├── SignatureRequiredError       the segment takes signed events only
+├── QuotaError                   too much for now
 ├── LengthRequiredError          a body that does not say how long it is
 ├── TooLargeError                beyond a limit
 ├── UnsupportedTypeError         a media type that cannot be logged
@@ -28,12 +35,61 @@ class LineError(MalformedError):
         self.line = line
 
 
+class PolicyError(MalformedError):
+    """A policy is refused: `line`, counted from 1, and the name of the `rule` or quota at fault, where there is one."""
+
+    def __init__(self, message: str, *, line: int | None = None, rule: str | None = None) -> None:
+        """Put the line before the message, which names the rule itself."""
+        super().__init__(message if line is None else f"line {line}: {message}")
+        self.line = line
+        self.rule = rule
+
+
+class UnauthorizedError(TlogError):
+    """A request shows no credential, or one that does not hold."""
+
+
 class NotFoundError(TlogError):
     """There is no such segment, entry, tile or size."""
 
 
 class ConflictError(TlogError):
-    """A segment of this name exists, with other labels."""
+    """What is there already is another than what was to be made."""
+
+
+class SealedError(TlogError):
+    """The last entry of the segment says that it is the last."""
+
+
+class SequenceError(TlogError):
+    """The sequence of a writer's signed events does not begin with `expected`, the writer's next in this segment."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        """Say both."""
+        super().__init__(f"writer_sequence begins with {found}, and {expected} is expected; sign again from there")
+        self.expected = expected
+
+
+class WrongSignatureError(TlogError):
+    """The event on a line, counted from 1, is not signed by a registered key of its writer."""
+
+    def __init__(self, line: int, message: str) -> None:
+        """Put the line before the message."""
+        super().__init__(f"line {line}: {message}")
+        self.line = line
+
+
+class SignatureRequiredError(TlogError):
+    """An unsigned event for a segment that takes signed ones only."""
+
+
+class QuotaError(TlogError):
+    """A quota is used up; `wait` is in how many seconds it is worth to try again."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        """Keep the wait beside the message."""
+        super().__init__(message)
+        self.wait = wait
 
 
 class LengthRequiredError(TlogError):

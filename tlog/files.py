@@ -1,12 +1,16 @@
 """Small files that are complete and durable, or not there; and the lock that says whose a data folder is."""
 
 import fcntl
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tlog.errors import ConfigError
+
+_NUMBER_BYTES: Final = 8
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -55,3 +59,24 @@ def lock_data(path: Path, *, shared: bool) -> int:
             f"another server runs on {path.parent}; stop it, or choose another folder with --data"
         ) from None
     return descriptor
+
+
+class SharedNumber:
+    """A number in a file, which the processes of a server share and read without a system call."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, made with the number 0 if it is not there."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(descriptor, _NUMBER_BYTES)
+            self._map = mmap.mmap(descriptor, _NUMBER_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> int:
+        """Return the number."""
+        return int.from_bytes(self._map[:_NUMBER_BYTES], "little")
+
+    def write(self, number: int) -> None:
+        """Replace the number. Only one process at a time may."""
+        self._map[:_NUMBER_BYTES] = number.to_bytes(_NUMBER_BYTES, "little")

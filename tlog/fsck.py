@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from tlog.access.token import OWN_NAMES
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError
 from tlog.segments import open_store
+from tlog.store.changes import SegmentRow
 from tlog.store.codec import Payload
 from tlog.store.connection import DatabaseError
-from tlog.store.control import ControlStore, SegmentRow
+from tlog.store.control import ControlStore
 from tlog.store.segment import Head, SegmentStore
+from tlog.submit import SEAL_WRITER
 from tlog.tree import EMPTY_TREE, Grown, grow_tree
 from tlog_core.commitment import verify_commitment
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import TlogError
 from tlog_core.merkle import leaf_hash
-from tlog_core.note import parse_signer, parse_verifier
+from tlog_core.note import VerifierKey, parse_signer, parse_verifier
 from tlog_core.tile import TILE_WIDTH
+from tlog_core.writer import verify_sequence, verify_signature
 
 Progress = Callable[[str, int, int], None]
 """Is told a segment, how many of its entries are done, and how many there are."""
@@ -30,11 +34,13 @@ def check(config: Config, names: Sequence[str], progress: Progress) -> Iterator[
         raise ConfigError(f"{config.data} holds no log; see --data")
     control = _open_control(config)
     try:
-        log_name = control.log_name()
+        log_name, keys = control.log_name(), control.writer_keys()
         rows = [control.find(name) for name in names] or control.list()
         for row in rows:
             try:
-                yield from (f"{row.name}: {finding}" for finding in _check_segment(config, row, log_name, progress))
+                yield from (
+                    f"{row.name}: {finding}" for finding in _check_segment(config, row, log_name, keys, progress)
+                )
             except (TlogError, DatabaseError) as error:
                 yield f"{row.name}: {error}"
         if not names:
@@ -52,12 +58,17 @@ def _open_control(config: Config) -> ControlStore:
         raise CorruptError(f"control.db cannot be read: {error}") from None
 
 
-def _check_segment(config: Config, row: SegmentRow, log_name: str, progress: Progress) -> Iterator[str]:
+def _check_segment(
+    config: Config, row: SegmentRow, log_name: str, keys: Sequence[VerifierKey], progress: Progress
+) -> Iterator[str]:
     yield from _check_row(config, row, log_name)
     store = open_store(config, row)
     try:
         yield from store.damage()
-        yield from _check_tree(row, store, store.head(), progress)
+        head = store.head()
+        if (row.sealed is not None) != head.sealed:
+            yield "whether it is sealed, control.db and its head do not say alike; seal it again"
+        yield from _check_tree(row, store, head, keys, progress)
     finally:
         store.close()
 
@@ -78,8 +89,10 @@ def _check_key(config: Config, row: SegmentRow) -> Iterator[str]:
         yield f"the key file {config.key(row.id).name} cannot be read"
 
 
-def _check_tree(row: SegmentRow, store: SegmentStore, head: Head, progress: Progress) -> Iterator[str]:
-    tree, time = EMPTY_TREE, 0
+def _check_tree(
+    row: SegmentRow, store: SegmentStore, head: Head, keys: Sequence[VerifierKey], progress: Progress
+) -> Iterator[str]:
+    tree, time, following = EMPTY_TREE, 0, dict[str, int]()
     for start in range(0, head.size, TILE_WIDTH):
         end = min(start + TILE_WIDTH, head.size)
         place = f"entries {start} to {end - 1}"
@@ -95,7 +108,9 @@ def _check_tree(row: SegmentRow, store: SegmentStore, head: Head, progress: Prog
             payloads = []
         for index, (raw, payload) in enumerate(zip(entries, payloads, strict=False), start):
             try:
-                time = _check_entry(row, raw, payload, time)
+                entry = _check_entry(row, raw, payload, time)
+                time = entry.time
+                _check_writer(row, entry, keys, following)
             except TlogError as error:
                 yield f"entry {index}: {error}"
         grown = grow_tree(tree, [leaf_hash(raw) for raw in entries])
@@ -104,18 +119,35 @@ def _check_tree(row: SegmentRow, store: SegmentStore, head: Head, progress: Prog
         progress(row.name, end, head.size)
     if tree.frontier.root() != head.root:
         yield f"the entries do not make the signed root of size {head.size}"
+    if head.sealed and parse_entry(store.entries(head.size - 1, head.size)[0]).writer != SEAL_WRITER:
+        yield "it is sealed, and its last entry does not say so"
     if head.size and time != head.time:
         yield "the head does not have the time of its last entry"
+    # What a server has appended meanwhile may have moved these on.
+    stored = store.sequences()
+    if any(number > stored.get(writer, 0) for writer, number in following.items()):
+        yield "the stored sequences of writers are behind their entries"
 
 
-def _check_entry(row: SegmentRow, raw: bytes, payload: Payload, time: int) -> int:
+def _check_entry(row: SegmentRow, raw: bytes, payload: Payload, time: int) -> Entry:
     entry: Entry = parse_entry(raw)
     if entry.origin != row.origin:
         raise CorruptError(f"belongs to {entry.origin}")
     if entry.time < time:
         raise CorruptError("is older than the entry before it")
     verify_commitment(entry.commitment, opening=payload.opening, payload_type=payload.type, payload=payload.data)
-    return entry.time
+    return entry
+
+
+def _check_writer(row: SegmentRow, entry: Entry, keys: Sequence[VerifierKey], following: dict[str, int]) -> None:
+    """Check signature and sequence of an entry, as far as it has them or must, and move its writer's on."""
+    if entry.signed is None:
+        if row.signed and not entry.writer.startswith(OWN_NAMES):
+            raise CorruptError("is not signed by its writer, as the segment demands")
+        return
+    expected, following[entry.writer] = following.get(entry.writer, 0), entry.signed.sequence + 1
+    verify_signature(entry.signed, origin=entry.origin, writer=entry.writer, commitment=entry.commitment, keys=keys)
+    verify_sequence(entry, expected)
 
 
 def _check_tiles(store: SegmentStore, grown: Grown) -> Iterator[str]:

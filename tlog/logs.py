@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line on standard error, never with anything of a payload."""
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,13 @@ class _StandardError:
         write_lines(line + b"\n")
 
     debug = info = warning = error = critical = msg
+
+
+class _Known:
+    """Leaves out what the HTTP server says at each start of the number of threads, which was chosen by measurement."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Configuration allows spawning up to")
 
 
 def write_lines(lines: bytes) -> None:
@@ -41,7 +49,15 @@ def server_logging() -> dict[str, Any]:
     }
     return {
         "formatters": {"json": formatter},
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "filters": {"known": {"()": _Known}},
+        "handlers": {
+            "console": {
+                "class": "logging.StreamHandler",
+                "formatter": "json",
+                "filters": ["known"],
+                "stream": "ext://sys.stderr",
+            }
+        },
         "loggers": {"_granian": {"handlers": ["console"], "propagate": False}},
     }
 

@@ -15,13 +15,15 @@ from functools import partial
 from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
+from tlog.access.action import RESERVED
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError, NotFoundError, UnavailableError
 from tlog.files import exclusive, sync_folder, write_durably
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, sign_head
+from tlog.store.changes import SegmentRow
 from tlog.store.connection import DatabaseError, OperationalError
-from tlog.store.control import ControlStore, SegmentRow
+from tlog.store.control import ControlStore
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog_core.checkpoint import open_checkpoint
@@ -45,7 +47,7 @@ class Observer(Protocol):
         """Hear how many segments are open now."""
 
 
-class _Nobody:
+class Nobody:
     """An observer where nobody counts."""
 
     def committed(self, segment: str, events: int, seconds: float, size: int) -> None:
@@ -78,7 +80,7 @@ class Segment:
 def prepare_data(config: Config, log_name: str | None) -> str:
     """Make the data folder if it is not there, bring its control database up to date, and return the log's name.
 
-    Raises ConfigError if the folder belongs to a log of another name.
+    The reserved segments come with it. Raises ConfigError if the folder belongs to a log of another name.
     """
     if log_name is not None and _LOG_NAME.fullmatch(log_name) is None:
         raise ConfigError("a log's name is 1 to 128 characters of a URL without scheme, such as example.com/audit")
@@ -88,6 +90,11 @@ def prepare_data(config: Config, log_name: str | None) -> str:
     with exclusive(config.control.with_suffix(".lock")):
         control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
         name = control.log_name()
+        for reserved in sorted(RESERVED - {row.name for row in control.list()}):
+            draft = _draft(config, f"{name}/segments/{reserved}", {}, time.time_ns() // 1_000_000, signed=False)
+            draft.make_files()
+            with control.changing() as changing:
+                changing.add_segment(draft.row)
         control.close()
         sync_folder(config.data)
     return name
@@ -101,31 +108,21 @@ class Segments:
         self._config = config
         self._observer = observer
         self._clock = clock
-        self._control = ControlStore.open(config.control)
-        self._log_name = self._control.log_name()
+        self.control = ControlStore.open(config.control)
+        self._log_name = self.control.log_name()
         self._lock = Lock()
         self._open: OrderedDict[str, Segment] = OrderedDict()
         self._closed = Event()
 
-    def create(self, name: str, labels: Mapping[str, str]) -> tuple[SegmentRow, bool]:
-        """Return the segment of this name, and whether it was made now; MalformedError or ConflictError."""
+    def draft(self, name: str, labels: Mapping[str, str], *, signed: bool) -> "Draft":
+        """Return a new segment of this name, of which nothing exists yet; MalformedError if it cannot be."""
         _check_name(name)
         _check_labels(labels)
-        origin = f"{self._log_name}/segments/{name}"
-        signer = signer_from_seed(origin, secrets.token_bytes(SEED_BYTES))
-        row = SegmentRow(
-            name=name,
-            id=secrets.token_hex(16),
-            origin=origin,
-            vkey=str(signer.verifier),
-            labels=tuple(sorted(labels.items())),
-            created=self._clock(),
-        )
-        return self._control.add(row, lambda: self._make_files(row, signer))
+        return _draft(self._config, f"{self._log_name}/segments/{name}", labels, self._clock(), signed=signed)
 
     def list(self, *, after: str = "", limit: int = -1) -> list[SegmentRow]:
         """Return segments in the order of their names; see `ControlStore.list`."""
-        return self._control.list(after=after, limit=limit)
+        return self.control.list(after=after, limit=limit)
 
     @contextmanager
     def use(self, name: str) -> Iterator[Segment]:
@@ -169,7 +166,7 @@ class Segments:
         with self._lock:
             while self._open:
                 self._open.popitem()[1].store.close()
-            self._control.close()
+            self.control.close()
 
     def _enter(self, name: str) -> Segment:
         with self._lock:
@@ -208,9 +205,9 @@ class Segments:
             segment.store.close()
 
     def _load(self, name: str) -> Segment:
-        if _NAME.fullmatch(name) is None:
+        if not is_name(name):
             raise NotFoundError("no such segment")
-        row = self._control.find(name)
+        row = self.control.find(name)
         signer = self._signer(row)
         store = open_store(self._config, row)
         return Segment(
@@ -235,11 +232,34 @@ class Segments:
             raise CorruptError(f"the key file of {row.name} holds another key; nothing is signed")
         return signer
 
-    def _make_files(self, row: SegmentRow, signer: SignerKey) -> None:
-        # Files come first and the row last: what a crash leaves behind is never seen.
-        write_durably(self._config.key(row.id), signer.format().encode())
-        SegmentStore.create(self._config.segment(row.id), sign_head(EMPTY_TREE, row.created, signer))
-        sync_folder(self._config.segment(row.id).parent)
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A segment to be. Its files come first and its row last: what a crash leaves behind is never seen."""
+
+    row: SegmentRow
+    signer: SignerKey
+    config: Config
+
+    def make_files(self) -> None:
+        """Make key and database, durable when this returns."""
+        write_durably(self.config.key(self.row.id), self.signer.format().encode())
+        SegmentStore.create(self.config.segment(self.row.id), sign_head(EMPTY_TREE, self.row.created, self.signer))
+        sync_folder(self.config.segment(self.row.id).parent)
+
+
+def _draft(config: Config, origin: str, labels: Mapping[str, str], now: int, *, signed: bool) -> Draft:
+    signer = signer_from_seed(origin, secrets.token_bytes(SEED_BYTES))
+    row = SegmentRow(
+        name=origin.rpartition("/")[2],
+        id=secrets.token_hex(16),
+        origin=origin,
+        vkey=str(signer.verifier),
+        labels=tuple(sorted(labels.items())),
+        created=now,
+        signed=signed,
+    )
+    return Draft(row, signer, config)
 
 
 def open_store(config: Config, row: SegmentRow) -> SegmentStore:
@@ -267,8 +287,13 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
     return store
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a segment may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _check_name(name: str) -> None:
-    if _NAME.fullmatch(name) is None:
+    if not is_name(name):
         raise MalformedError("a segment's name has 1 to 63 characters from a-z, 0-9 and -, and does not start with -")
 
 
@@ -280,16 +305,6 @@ def _check_labels(labels: Mapping[str, str]) -> None:
             raise MalformedError(
                 "a label's key has 1 to 63 characters from a-z, 0-9, -, _ and ., its value at most 255 bytes"
             )
-
-
-def create_segment(config: Config, name: str, labels: Mapping[str, str], log_name: str | None) -> SegmentRow:
-    """Create a segment from outside a server; errors are those of `prepare_data` and `Segments.create`."""
-    prepare_data(config, log_name)
-    segments = Segments(config, _Nobody(), lambda: time.time_ns() // 1_000_000)
-    try:
-        return segments.create(name, labels)[0]
-    finally:
-        segments.close()
 
 
 def read_segments(config: Config) -> Iterator[tuple[SegmentRow, Head]]:

@@ -11,19 +11,19 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from threading import Lock
 
 from tlog.config import MAX_COMMIT_EVENTS
-from tlog.errors import CorruptError, OutcomeUnknownError, UnavailableError
+from tlog.errors import CorruptError, OutcomeUnknownError, SealedError, SequenceError, UnavailableError
 from tlog.store.codec import Payload
 from tlog.store.connection import DatabaseError
 from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Commitment
-from tlog_core.entry import encode_entries
+from tlog_core.entry import WriterSignature, encode_entries
 from tlog_core.errors import TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hash
 from tlog_core.note import SignerKey
@@ -32,12 +32,18 @@ from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Events of one request, committed to but not yet logged. `key` is that of `request_key`, or None."""
+    """Events of one request, committed to but not yet logged. `key` is that of `request_key`, or None.
+
+    `signed`, if there are any, are the signatures of its writer, whose sequences follow one another. One that `seals`
+    the segment is the last that it takes.
+    """
 
     writer: str
     payloads: Sequence[Payload]
     commitments: Sequence[Commitment]
     key: bytes | None
+    signed: Sequence[WriterSignature] = ()
+    seals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,9 @@ class Logged:
 
 Outcome = Logged | RequestRow
 """A submission was logged now, or its key was used before by the request that went there."""
+
+Answer = Outcome | SealedError | SequenceError
+"""An outcome, or why this submission, and it alone, was refused."""
 
 
 @dataclass(slots=True)
@@ -119,8 +128,9 @@ class Sequencer:
     def append(self, submission: Submission) -> Outcome:
         """Log a submission, and return where it went once that is durable and signed for.
 
-        Raises OutcomeUnknownError if the commit failed, UnavailableError if one before it did, and CorruptError if the
-        stored tree is not the signed one.
+        Raises SealedError if the segment takes no more, SequenceError if signed events are not the writer's next,
+        OutcomeUnknownError if the commit failed, UnavailableError if
+        one before it did, and CorruptError if the stored tree is not the signed one.
         """
         waiting = _Waiting(submission)
         with self._mutex:
@@ -193,11 +203,10 @@ class Sequencer:
         for waiting, outcome in zip(group, outcomes, strict=True):
             waiting.outcome = outcome
 
-    def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Outcome]]:
+    def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Answer]]:
         old = transaction.head()
         tree = self._tree_at(transaction, old)
-        rows = transaction.requests([submission.key for submission in submissions if submission.key is not None])
-        answers: list[Outcome | None] = [rows.get(submission.key or b"") for submission in submissions]
+        answers = _answers_before(transaction, submissions, old)
         fresh = [submission for submission, answer in zip(submissions, answers, strict=True) if answer is None]
         if not fresh:
             return tree, [answer for answer in answers if answer is not None]
@@ -205,7 +214,7 @@ class Sequencer:
         now = max(self._clock(), old.time)
         entries = self._entries(fresh, now)
         grown = grow_tree(tree, [leaf_hash(entry) for entry in entries])
-        new = sign_head(grown.tree, now, self._signer)
+        new = replace(sign_head(grown.tree, now, self._signer), sealed=any(one.seals for one in fresh))
         logged = _share_out(fresh, entries, old.size, new, grown)
         transaction.append(old.size, entries, [payload for one in fresh for payload in one.payloads])
         transaction.put_tiles(grown.tiles)
@@ -236,10 +245,40 @@ class Sequencer:
 
     def _entries(self, submissions: Sequence[Submission], now: int) -> list[bytes]:
         entries: list[bytes] = []
-        for writer, group in groupby(submissions, key=lambda submission: submission.writer):
+        for (writer, _), run in groupby(
+            submissions, key=lambda submission: (submission.writer, bool(submission.signed))
+        ):
+            group = list(run)
             commitments = chain.from_iterable(submission.commitments for submission in group)
-            entries += encode_entries(commitments, origin=self._signer.name, time=now, writer=writer)
+            signed = [one for submission in group for one in submission.signed]
+            entries += encode_entries(commitments, origin=self._signer.name, time=now, writer=writer, signed=signed)
         return entries
+
+
+def _answers_before(transaction: Transaction, submissions: Sequence[Submission], head: Head) -> Sequence[Answer | None]:
+    """Return what needs no entry: where a key went before, or why it is refused; None for the others.
+
+    Of the others that are signed, the sequences are taken.
+    """
+    rows = transaction.requests([submission.key for submission in submissions if submission.key is not None])
+    answers: list[Answer | None] = []
+    sealed = head.sealed
+    for submission in submissions:
+        row = rows.get(submission.key or b"")
+        answers.append(row or _refusal(transaction, submission, sealed=sealed))
+        sealed = sealed or (row is None and submission.seals)
+    return answers
+
+
+def _refusal(transaction: Transaction, submission: Submission, *, sealed: bool) -> SealedError | SequenceError | None:
+    if sealed:
+        return SealedError("the segment is sealed; it takes no more entries")
+    if not submission.signed:
+        return None
+    first = submission.signed[0].sequence
+    if transaction.take_sequences(submission.writer, first, len(submission.signed)):
+        return None
+    return SequenceError(first, transaction.next_sequence(submission.writer))
 
 
 def _share_out(

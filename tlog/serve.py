@@ -17,11 +17,15 @@ from typing import Any
 from granian.constants import Interfaces
 from granian.server import Server
 
+from tlog.access.issuer import read_issuers
 from tlog.config import WORKER_THREADS, Config
+from tlog.control import Control
 from tlog.errors import ConfigError
 from tlog.files import lock_data
 from tlog.logs import server_logging
-from tlog.segments import prepare_data
+from tlog.quickstart import begin, describe
+from tlog.segments import Nobody, Segments, prepare_data
+from tlog.shell import now
 from tlog.store.connection import DatabaseError, connect
 
 _SWITCH_SECONDS = 0.0005
@@ -31,19 +35,31 @@ _STOP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen, and with how many worker processes."""
+    """Where to listen, and with how many worker processes.
+
+    With a `certificate` and its key, both PEM files, by TLS. Without, others can listen in, so that an address that
+    they reach needs `plain_http`: TLS then ends at a proxy in front.
+    """
 
     host: str
     port: int
     workers: int
+    certificate: Path | None = None
+    key: Path | None = None
+    plain_http: bool = False
 
 
 def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     """Run the server until it is told to stop; raise ConfigError if it cannot run like this."""
-    listen = replace(listen, host=_loopback(listen.host))
+    listen = replace(listen, host=_address(listen.host))
+    _check_private(config, listen)
     lock_data(config.lock, shared=False)
     _check_free(listen)
+    # Each worker reads them for itself; what is wrong with them is said once, and before anything is made.
+    read_issuers(config.issuers)
+    empty = not config.control.exists()
     prepare_data(config, log_name)
+    _prepare_access(config, listen, begins=empty and not config.unguarded)
     # Read by the metrics library when it is imported, which is why the app is imported only now; and here, so that the
     # workers need not each do it. They make the app themselves: what opens files or starts threads must not be forked.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh_folder(config.metrics))
@@ -66,6 +82,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         workers=listen.workers,
         blocking_threads=WORKER_THREADS,
         websockets=False,
+        ssl_cert=listen.certificate,
+        ssl_key=listen.key,
         respawn_failed_workers=True,
         workers_kill_timeout=_STOP_SECONDS,
         log_dictconfig=server_logging(),
@@ -74,6 +92,19 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         server.serve(target_loader=load, wrap_loader=False)
     finally:
         _fold(config)
+
+
+def _prepare_access(config: Config, listen: Listen, *, begins: bool) -> None:
+    """Put in force what a crash left undone, and on an empty folder begin with credentials, shown this once."""
+    segments = Segments(config, Nobody(), now)
+    try:
+        control = Control(config, segments, now)
+        control.catch_up()
+        if begins:
+            host = f"[{listen.host}]" if ":" in listen.host else listen.host
+            print("\n".join(describe(begin(control, config.data), f"http://{host}:{listen.port}")), flush=True)  # noqa: T201
+    finally:
+        segments.close()
 
 
 def _fresh_folder(path: Path) -> Path:
@@ -128,14 +159,25 @@ def _check_free(listen: Listen) -> None:
         raise ConfigError(f"cannot listen at port {listen.port}: {reason}; choose another with --port") from None
 
 
-def _loopback(host: str) -> str:
-    address = "127.0.0.1" if host == "localhost" else host
-    try:
-        loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+def _check_private(config: Config, listen: Listen) -> None:
+    if (listen.certificate is None) != (listen.key is None):
+        raise ConfigError("a certificate goes with its key; give both --certificate and --key")
+    for path in (listen.certificate, listen.key):
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigError(f"{path} cannot be read")
+    if ipaddress.ip_address(listen.host).is_loopback:
+        return
+    if config.unguarded:
+        raise ConfigError(f"{listen.host} is not a loopback address; unguarded, a server binds to no other")
+    if listen.certificate is None and not listen.plain_http:
         raise ConfigError(
-            f"{host} is not a loopback address; there is no access control yet, so put a proxy that has one in front"
+            f"{listen.host} is not a loopback address, and credentials would be sent in the clear; "
+            "give --certificate and --key, or --plain-http if TLS ends at a proxy in front"
         )
-    return address
+
+
+def _address(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        raise ConfigError(f"{host} is no IP address; give one of this machine, such as 127.0.0.1") from None

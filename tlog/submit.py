@@ -2,38 +2,97 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
 
-from tlog.errors import CorruptError, IdempotencyError
+from tlog.errors import (
+    CorruptError,
+    IdempotencyError,
+    SealedError,
+    SignatureRequiredError,
+    WrongSignatureError,
+)
 from tlog.segments import Segment
 from tlog.sequencer import Logged, Submission, request_key
 from tlog.store.codec import Payload, split_openings
 from tlog.store.segment import RequestRow
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
-from tlog_core.commitment import OPENING_BYTES, commit
-from tlog_core.entry import parse_entry
+from tlog_core.commitment import OPENING_BYTES, Opening, commit
+from tlog_core.entry import WriterSignature, parse_entry
+from tlog_core.errors import SignatureError
 from tlog_core.merkle import range_hash
+from tlog_core.note import VerifierKey
 from tlog_core.proof import prove_consistency, verify_consistency
+from tlog_core.receipt import JSON_TYPE
+from tlog_core.writer import verify_signature
+
+SEAL_WRITER: Final = "tlog/seal"
+"""The writer of the entry that seals a segment: by it, who sees no payload knows that nothing may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What a writer that signs has chosen for each payload: its opening, and its signature."""
+
+    openings: Sequence[Opening]
+    signatures: Sequence[WriterSignature]
+
+    def verify(
+        self, segment: Segment, writer: str, kind: str, payloads: Sequence[bytes], keys: Sequence[VerifierKey]
+    ) -> None:
+        """Check each signature, by one of the registered keys of a writer; raise WrongSignatureError."""
+        for line, (opening, one, payload) in enumerate(zip(self.openings, self.signatures, payloads, strict=True), 1):
+            commitment = commit(opening=opening, payload_type=kind, payload=payload)
+            try:
+                verify_signature(one, origin=segment.row.origin, writer=writer, commitment=commitment, keys=keys)
+            except SignatureError as error:
+                raise WrongSignatureError(line, str(error)) from None
 
 
 def append(
-    segment: Segment, *, writer: str, kind: str, payloads: Sequence[bytes], idempotency_key: str | None
+    segment: Segment,
+    *,
+    writer: str,
+    kind: str,
+    payloads: Sequence[bytes],
+    idempotency_key: str | None,
+    signed: Signed | None = None,
 ) -> tuple[Submission, Logged]:
     """Log payloads of one media type, all or none, and return them with where they are.
 
-    Raises IdempotencyError if the key came with other events before, and what `Sequencer.append` raises.
+    Those that are `signed` were verified. Raises SignatureRequiredError if the segment takes no others,
+    IdempotencyError if the key came with other events before, and what `Sequencer.append` raises.
     """
-    openings = split_openings(os.urandom(OPENING_BYTES * len(payloads)))
+    if segment.row.signed and signed is None:
+        raise SignatureRequiredError("the segment takes signed events only; append with a key of the writer")
+    openings = split_openings(os.urandom(OPENING_BYTES * len(payloads))) if signed is None else signed.openings
     opened = [Payload(opening, kind, payload) for opening, payload in zip(openings, payloads, strict=True)]
     submission = Submission(
         writer=writer,
         payloads=opened,
         commitments=[commit(opening=one.opening, payload_type=one.type, payload=one.data) for one in opened],
         key=None if idempotency_key is None else request_key(writer, idempotency_key),
+        signed=() if signed is None else signed.signatures,
     )
     outcome = segment.sequencer.append(submission)
     if isinstance(outcome, RequestRow):
         return _recall(segment, submission, outcome)
     return submission, outcome
+
+
+def seal(segment: Segment, payload: bytes) -> None:
+    """Log a last entry, whose payload says that it is the last; do nothing if there is one."""
+    opening = Opening(os.urandom(OPENING_BYTES))
+    submission = Submission(
+        writer=SEAL_WRITER,
+        payloads=[Payload(opening, JSON_TYPE, payload)],
+        commitments=[commit(opening=opening, payload_type=JSON_TYPE, payload=payload)],
+        key=None,
+        seals=True,
+    )
+    with suppress(SealedError):
+        segment.sequencer.append(submission)
 
 
 def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[Submission, Logged]:
@@ -44,7 +103,10 @@ def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[
         raise IdempotencyError("this Idempotency-Key was used for other events; send a fresh key for fresh events")
     entries = segment.store.entries(row.start, end)
     first = parse_entry(entries[0])
-    earlier = Submission(first.writer, stored, submission.commitments, submission.key)
+    if (first.signed is None) != (not submission.signed):
+        raise IdempotencyError("this Idempotency-Key was used for the same events, but signed otherwise; send another")
+    signed = [one for one in (parse_entry(entry).signed for entry in entries if submission.signed) if one is not None]
+    earlier = Submission(first.writer, stored, submission.commitments, submission.key, signed)
     node = segment.nodes.at(row.size)
     return earlier, Logged(
         start=row.start,

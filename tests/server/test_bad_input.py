@@ -301,7 +301,7 @@ TILES = {
 LABELS = {
     "labels that are no JSON": labels(SECRET, "line 1"),
     "labels beside others": labels(b'{"labels":{},"owner":"%b"}' % SECRET, "labels"),
-    "no labels": labels(b"{}", "labels"),
+    "signed that is no boolean": labels(b'{"signed":"%b"}' % SECRET, "signed"),
     "labels in a list": labels(b'{"labels":["%b"]}' % SECRET, "labels"),
     "an array": labels(b"[]", "labels"),
     "null": labels(b"null", "labels"),

@@ -20,7 +20,7 @@ def test_a_segment_is_created_with_a_key_of_its_own_and_an_empty_tree(server: Se
     assert answer.headers["Location"] == "/segments/created"
     assert answer.headers["Cache-Control"] == "no-cache"
     described = answer.json()
-    assert set(described) == {"created", "labels", "name", "origin", "size", "vkey"}
+    assert set(described) == {"created", "labels", "name", "origin", "sealed", "signed", "size", "vkey"}
     assert (described["name"], described["labels"], described["size"]) == ("created", labels, 0)
     assert described["origin"] == f"{LOG_NAME}/segments/created"
     assert parse_verifier(described["vkey"]).name == described["origin"]
@@ -67,7 +67,7 @@ def test_pages_of_segments_neither_skip_nor_repeat_any(start_server: Callable[..
         assert [segment["name"] for segment in found] == names
         assert pages == -(-23 // limit)
     assert all(segment["labels"] == {"of": segment["name"]} for segment in found)
-    assert set(found[0]) == {"created", "labels", "name", "origin", "vkey"}
+    assert set(found[0]) == {"created", "labels", "name", "origin", "sealed", "signed", "vkey"}
     assert server.request("GET", "/segments?after=zone-9").json() == {"next": None, "segments": []}
     # Any text has a place in the order of names, whether or not it is one.
     assert len(server.request("GET", "/segments?after=zone-2%00'").json()["segments"]) == 10
@@ -88,8 +88,8 @@ def test_keys_and_data_are_the_owners_alone(start_server: Callable[..., Server])
     server.create("payments").append(b"1")
     for folder in (server.data, server.data / "keys", server.data / "segments"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    [key] = (server.data / "keys").iterdir()
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    keys = list((server.data / "keys").iterdir())
+    assert [stat.S_IMODE(key.stat().st_mode) for key in keys] == [0o600] * 3
     # The name of a segment is in no name of a file.
     assert not [path for path in server.data.rglob("*") if "payments" in path.name]
 

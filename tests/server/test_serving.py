@@ -12,23 +12,29 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from flask import Flask
 from history import History, load, wait_for
 from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, until
 
 from tlog.access import Action
 from tlog.api import models
-from tlog.api import route as route_module
 from tlog.api.route import Route, Services
 from tlog.app import create_app
 from tlog.config import Config
 from tlog.errors import NotFoundError
+from tlog.guard import Guard
 from tlog_core.note import parse_verifier
 from tlog_core.receipt import parse_receipt, verify_receipt
 
@@ -58,7 +64,7 @@ def foreign_server(data: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """Run the app under werkzeug's own WSGI server."""
     process = subprocess.Popen(
         [sys.executable, "-c", FOREIGN, str(port)],
-        env={**os.environ, "TLOG_DATA": str(data)},
+        env={**os.environ, "TLOG_DATA": str(data), "TLOG_UNGUARDED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -159,12 +165,63 @@ def test_commands_that_make_one_folder_at_once_all_succeed(tmp_path: Path) -> No
     assert len(origins) == 1
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "127.0.0.1.example.com", ""])  # noqa: S104
-def test_a_host_that_others_reach_is_refused(tmp_path: Path, host: str) -> None:
-    refused = serve(tmp_path / "data", "--host", host)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104
+@pytest.mark.parametrize("option", [None, "--unguarded"])
+def test_a_host_that_others_reach_needs_tls_and_a_guard(tmp_path: Path, host: str, option: str | None) -> None:
+    refused = serve(tmp_path / "data", "--host", host, *([option] if option else []))
     assert refused.returncode == 2
     assert "not a loopback address" in refused.stderr
+    assert ("--plain-http" in refused.stderr) == (option is None)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("host", ["example.com", "127.0.0.1.example.com", ""])
+def test_a_host_is_an_address(tmp_path: Path, host: str) -> None:
+    refused = serve(tmp_path / "data", "--host", host)
+    assert refused.returncode == 2
+    assert "is no IP address" in refused.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_server_with_a_certificate_speaks_tls(tmp_path: Path) -> None:
+    certificate, key, port = tmp_path / "certificate.pem", tmp_path / "key.pem", free_port()
+    make_certificate(certificate, key)
+    command = [str(TLOG), "serve", "--data", str(tmp_path / "data"), "--port", str(port), "--workers", "1"]
+    assert "give both" in serve(tmp_path / "data", "--certificate", str(certificate)).stderr
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [*command, "--certificate", str(certificate), "--key", str(key)], stdout=log, stderr=log
+        ) as process,
+    ):
+        try:
+            until(lambda: b"Started worker-" in (tmp_path / "log").read_bytes(), "the worker to start")
+            answer = requests.get(f"https://localhost:{port}/healthz", verify=str(certificate), timeout=PATIENCE)
+            assert answer.status_code == 200
+            with pytest.raises(requests.ConnectionError):
+                requests.get(f"http://localhost:{port}/healthz", timeout=PATIENCE)
+        finally:
+            process.terminate()
+
+
+def make_certificate(certificate: Path, key: Path) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
 
 
 def test_localhost_is_a_loopback_address(tmp_path: Path) -> None:
@@ -206,7 +263,9 @@ def test_segments_made_by_the_command_are_there_at_once(start_server: Callable[.
     assert segment.append(b"1")
     assert segment.get("").json()["labels"] == {"a": "b=c", "env": "prod"}
     listed = tlog("segment", "list", "--data", server.data)
-    assert listed.stdout == f"payments\t1\ta=b=c,env=prod\t{segment.key}\n"
+    lines = listed.stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["access", "control", "payments"]
+    assert lines[-1] == f"payments\t1\ta=b=c,env=prod\t{segment.key}"
     for label in ("env", "env=dev"):
         refused = tlog("segment", "create", "payments", "--data", server.data, "--label", label)
         assert refused.returncode == (2 if label == "env" else 1)
@@ -274,7 +333,7 @@ def test_a_worker_that_dies_is_replaced(start_server: Callable[..., Server]) -> 
     segment = server.create("payments")
     first, second = server.workers()
     until(lambda: segment.append(b"1") and open_databases(first) and open_databases(second), "both to have appended")
-    until(lambda: server.metrics()["tlog_open_segments"] == 2, "both to say so")
+    until(lambda: server.metrics()["tlog_open_segments"] == databases_open(server), "both to say so")
     processors = sorted(worker.cpu_affinity() for worker in server.workers())
     ours = psutil.Process().cpu_affinity()
     assert processors == sorted([ours[place % len(ours)]] for place in range(2))
@@ -284,7 +343,7 @@ def test_a_worker_that_dies_is_replaced(start_server: Callable[..., Server]) -> 
     # It has the processor of the dead one.
     assert sorted(worker.cpu_affinity() for worker in server.workers()) == processors
     # What the dead one had open is not counted any more.
-    assert server.metrics()["tlog_open_segments"] == 1
+    assert server.metrics()["tlog_open_segments"] == databases_open(server)
     size = segment.checkpoint().size
     assert [parse_receipt(segment.append(b"1")).index for _ in range(20)] == list(range(size, size + 20))
     assert server.stop() == 0
@@ -295,6 +354,10 @@ def test_a_worker_that_dies_is_replaced(start_server: Callable[..., Server]) -> 
 
 def open_databases(worker: psutil.Process) -> set[str]:
     return {file.path for file in worker.open_files() if re.search(r"/segments/\w+\.(db|lock)", file.path)}
+
+
+def databases_open(server: Server) -> int:
+    return sum(path.endswith(".db") for worker in server.workers() for path in open_databases(worker))
 
 
 def test_an_idle_segment_holds_no_file_and_no_thread(start_server: Callable[..., Server]) -> None:
@@ -356,16 +419,18 @@ def test_metrics_count_over_all_workers(start_server: Callable[..., Server]) -> 
         assert samples["tlog_appends_total"] == 32
         assert samples['tlog_entries_total{segment="payments"}'] == 630
         assert samples['tlog_entries_total{segment="refunds"}'] == 1
-        assert samples["tlog_commit_entries_sum"] == 631
-        assert samples["tlog_commit_entries_count"] == 32
-        assert samples['tlog_commit_entries_bucket{le="1.0"}'] == 31
-        assert samples["tlog_commit_seconds_count"] == 32
+        # Each segment that was made is an entry of control.
+        assert samples['tlog_entries_total{segment="control"}'] == 2
+        assert samples["tlog_commit_entries_sum"] == 631 + 2
+        assert samples["tlog_commit_entries_count"] == 32 + 2
+        assert samples['tlog_commit_entries_bucket{le="1.0"}'] == 31 + 2
+        assert samples["tlog_commit_seconds_count"] == 32 + 2
         assert 0 < samples["tlog_commit_seconds_sum"] < PATIENCE
         assert samples["tlog_proof_seconds_count"] == 24
         assert 0 < samples["tlog_proof_seconds_sum"] < PATIENCE
         assert samples['tlog_segment_size{segment="payments"}'] == 630
         assert samples['tlog_segment_size{segment="refunds"}'] == 1
-        assert 2 <= samples["tlog_open_segments"] <= 4
+        assert 3 <= samples["tlog_open_segments"] <= 6
         assert samples[f'tlog_requests_total{{method="POST",route="{route}",status="201"}}'] == 32
         assert samples['tlog_requests_total{method="GET",route="none",status="404"}'] == 1
         assert samples[f'tlog_request_seconds_count{{route="{route}"}}'] == 32
@@ -424,10 +489,13 @@ def test_the_log_is_one_json_object_a_line_for_each_request_and_holds_no_payload
     # A fault of the storage is logged with its traceback.
     assert server.stop() == 0
     assert not list(server.data.rglob("*-wal"))
-    for path in (server.data / "segments").glob("*.db"):
-        damaged = bytearray(path.read_bytes())
-        damaged[4096:] = bytes(len(damaged) - 4096)
-        path.write_bytes(damaged)
+    control = sqlite3.connect(server.data / "control.db")
+    [(name,)] = control.execute("select id from segment where name = 'payments'")
+    control.close()
+    path = server.data / "segments" / f"{name}.db"
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:] = bytes(len(damaged) - 4096)
+    path.write_bytes(damaged)
     again = start_server(port=server.port)
     post("payments", JSON, body, 500)
     # What was answered last is in the log of a server that was stopped.
@@ -546,11 +614,11 @@ def test_an_answer_has_the_members_of_its_model_and_no_others(
 def test_every_route_passes_the_choke_point_before_anything_else(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Action, str | None]] = []
 
-    def refuse(_request: object, action: Action, segment: str | None) -> None:
+    def refuse(_guard: object, _request: object, action: Action, segment: str | None, _labels: object) -> None:
         asked.append((action, segment))
         raise NotFoundError("nobody may do anything")
 
-    monkeypatch.setattr(route_module, "authorize", refuse)
+    monkeypatch.setattr(Guard, "authorize", refuse)
     services: Services = app.config["SERVICES"]
     routes = {(route.method, route.path): route for route in services.routes}
     client = app.test_client()
@@ -565,12 +633,12 @@ def test_every_route_passes_the_choke_point_before_anything_else(app: Flask, mon
             assert asked == []
             seen.add(rule.rule)
     assert seen == {route.path for route in services.routes}
-    assert services.segments.list() == []
+    assert [row.name for row in services.segments.list()] == ["access", "control"]
 
 
 def test_only_get_routes_answer_head_and_none_answers_options(app: Flask) -> None:
     for rule in app.url_map.iter_rules():
-        assert rule.methods in ({"GET", "HEAD"}, {"PUT"}, {"POST"})
+        assert rule.methods in ({"GET", "HEAD"}, {"PUT"}, {"POST"}, {"DELETE"})
 
 
 def test_the_server_stops_on_an_interrupt_from_the_keyboard(start_server: Callable[..., Server]) -> None:

@@ -1,14 +1,17 @@
 """From the body of a request to payloads: the media type, the limits, and the canonical form of each event."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 from flask import Request
 from werkzeug.http import parse_options_header
 
 from tlog.api.answer import number
+from tlog.api.signed import SIGNED_TYPE, read_envelopes
+from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_PAYLOAD_BYTES
 from tlog.errors import (
     LengthRequiredError,
@@ -17,11 +20,13 @@ from tlog.errors import (
     UnsupportedEncodingError,
     UnsupportedTypeError,
 )
+from tlog.submit import Signed
 from tlog_core.commitment import MAX_TYPE_BYTES
+from tlog_core.encoding import parse_json
 from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 
-Canonicalize = Callable[[bytes], bytes]
+Model = TypeVar("Model")
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE: Final = re.compile(
@@ -34,14 +39,15 @@ _FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data"
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """The payloads of a request, all of one media type, and whether they came as a batch."""
+    """The payloads of a request, all of one media type, whether they came as a batch, and whether signed."""
 
     kind: str
     payloads: Sequence[bytes]
     batch: bool
+    signed: Signed | None = None
 
 
-def read_events(request: Request, canonicalize: Canonicalize) -> Events:
+def read_events(request: Request, canonicalize: Canonicalizer) -> Events:
     """Return the payloads of a request; raise the error that says what is wrong with it, and where."""
     if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise UnsupportedEncodingError("send the body without Content-Encoding")
@@ -50,6 +56,11 @@ def read_events(request: Request, canonicalize: Canonicalize) -> Events:
     body = read_body(request)
     if essence in _BATCH_TYPES:
         return Events(JSON_TYPE, _batch(body, canonicalize), batch=True)
+    if essence == SIGNED_TYPE:
+        kind, payloads, signed = read_envelopes(_lines(body), canonicalize)
+        if kind != JSON_TYPE and _essence(kind) in (JSON_TYPE, *_BATCH_TYPES, SIGNED_TYPE):
+            raise MalformedError(f"events of type {kind} are signed one by one, as {JSON_TYPE}")
+        return Events(kind, payloads, batch=True, signed=signed)
     _check_size(body)
     if essence == JSON_TYPE:
         payload = canonicalize(body)
@@ -77,6 +88,14 @@ def read_body(request: Request) -> bytes:
     return body
 
 
+def read_model(request: Request, model: type[Model]) -> Model:
+    """Return the JSON body of a request as one of `api.models`; raise MalformedError that says what is wrong."""
+    try:
+        return msgspec.convert(parse_json(read_body(request)), model, strict=True)
+    except msgspec.ValidationError as error:
+        raise MalformedError(f"the body is not as /openapi.json says: {error}") from None
+
+
 def idempotency_key(request: Request) -> str | None:
     """Return the Idempotency-Key of a request, or None if it has none; raise MalformedError."""
     key: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")
@@ -101,7 +120,11 @@ def _essence(given: str) -> str:
     return essence
 
 
-def _batch(body: bytes, canonicalize: Canonicalize) -> list[bytes]:
+def _batch(body: bytes, canonicalize: Canonicalizer) -> list[bytes]:
+    return [_line(number, line, canonicalize) for number, line in enumerate(_lines(body), 1)]
+
+
+def _lines(body: bytes) -> list[bytes]:
     lines = body.split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -109,10 +132,10 @@ def _batch(body: bytes, canonicalize: Canonicalize) -> list[bytes]:
         raise MalformedError("the batch is empty; send one event a line")
     if len(lines) > MAX_BATCH_EVENTS:
         raise TooLargeError(f"a batch has at most {MAX_BATCH_EVENTS} events, not {len(lines)}; split it")
-    return [_line(number, line, canonicalize) for number, line in enumerate(lines, 1)]
+    return lines
 
 
-def _line(number: int, line: bytes, canonicalize: Canonicalize) -> bytes:
+def _line(number: int, line: bytes, canonicalize: Canonicalizer) -> bytes:
     try:
         payload = canonicalize(line)
         if len(line) > MAX_PAYLOAD_BYTES or len(payload) > MAX_PAYLOAD_BYTES:

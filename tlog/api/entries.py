@@ -10,7 +10,9 @@ from tlog.api.answer import hashes, json_answer, not_beyond, number, page, query
 from tlog.api.body import idempotency_key, read_events
 from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
 from tlog.api.route import Call, Route
+from tlog.api.signed import SIGNED_TYPE
 from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
+from tlog.reads import Read
 from tlog.sequencer import Logged, Submission
 from tlog.store.codec import Payload
 from tlog.submit import append
@@ -23,12 +25,18 @@ def log_events(call: Call) -> Response:
     """Answer `POST /segments/<name>/entries`."""
     key = idempotency_key(request)
     events = read_events(request, call.services.canonicalize)
+    writer = call.caller.principal.name
+    if events.signed is not None:
+        events.signed.verify(
+            call.segment, writer, events.kind, events.payloads, call.services.guard.writer_keys(writer)
+        )
     submission, logged = append(
         call.segment,
-        writer=call.principal.name,
+        writer=writer,
         kind=events.kind,
         payloads=events.payloads,
         idempotency_key=key,
+        signed=events.signed,
     )
     call.services.metrics.appended()
     receipt = _batch_receipt(submission, logged) if events.batch else _receipt(submission, logged)
@@ -52,7 +60,10 @@ def read_entries(call: Call) -> Response:
 
 
 def _page(call: Call, start: int, end: int) -> list[Entry]:
-    payloads = call.segment.store.payload_page(start, end, MAX_PAGE_BYTES) if start < end else []
+    if start >= end:
+        return []
+    call.services.reads.record(_read(call, start, end))
+    payloads = call.segment.store.payload_page(start, end, MAX_PAGE_BYTES)
     entries = call.segment.store.entries(start, start + len(payloads))
     return [
         Entry(
@@ -64,6 +75,17 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
         )
         for index, (entry, payload) in enumerate(zip(entries, payloads, strict=True), start)
     ]
+
+
+def _read(call: Call, start: int, end: int) -> Read:
+    return Read(
+        by=call.caller.principal.name,
+        segment=call.segment.row.name,
+        start=start,
+        end=end,
+        at=call.services.control.now(),
+        policy=call.caller.policy_version,
+    )
 
 
 def _payload_json(payload: Payload) -> bytes:
@@ -85,7 +107,7 @@ def _receipt(submission: Submission, logged: Logged) -> Receipt:
 
 
 def _batch_receipt(submission: Submission, logged: Logged) -> BatchReceipt:
-    end = logged.start + len(logged.entries)
+    end, signed = logged.start + len(logged.entries), submission.signed
     proof = prove_range(start=logged.start, end=end, size=logged.size, node=logged.node)
     return BatchReceipt(
         checkpoint=logged.note.decode(),
@@ -95,6 +117,8 @@ def _batch_receipt(submission: Submission, logged: Logged) -> BatchReceipt:
         right=hashes(proof.right),
         time=logged.time,
         writer=logged.writer,
+        writer_sequence=signed[0].sequence if signed else msgspec.UNSET,
+        writer_signatures=[encode_base64(one.signature) for one in signed] if signed else msgspec.UNSET,
     )
 
 
@@ -106,7 +130,7 @@ ROUTES = (
         log_events,
         "Log one event, or a batch",
         gives={201: (Receipt, BatchReceipt)},
-        takes={"application/json": Any, "application/x-ndjson": str, "*/*": bytes},
+        takes={"application/json": Any, "application/x-ndjson": str, SIGNED_TYPE: str, "*/*": bytes},
     ),
     Route(
         "GET",

@@ -23,7 +23,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class BatchReceipt:
-    """Proof that a batch of events was logged; spec/receipt.md."""
+    """Proof that a batch of events was logged; spec/receipt.md. The last two members are there if it is signed."""
 
     checkpoint: str
     first_index: int
@@ -32,6 +32,8 @@ class BatchReceipt:
     right: list[str]
     time: int
     writer: str
+    writer_sequence: int | msgspec.UnsetType = msgspec.UNSET
+    writer_signatures: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +73,22 @@ class ConsistencyProof:
 
 
 class NewSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a segment is created with."""
+    """What a segment is created with. One that is `signed` takes signed events only."""
 
-    labels: dict[str, str]
+    labels: dict[str, str] = {}
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ListedSegment:
-    """A segment as lists show it; `created` is in milliseconds since the epoch."""
+    """A segment as lists show it; `created` and `sealed`, null if it is not, are in milliseconds since the epoch."""
 
     created: int
     labels: dict[str, str]
     name: str
     origin: str
+    sealed: int | None
+    signed: bool
     vkey: str
 
 
@@ -95,6 +100,8 @@ class Segment:
     labels: dict[str, str]
     name: str
     origin: str
+    sealed: int | None
+    signed: bool
     size: int
     vkey: str
 
@@ -107,8 +114,94 @@ class SegmentList:
     segments: list[ListedSegment]
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """The version of the policy in force."""
+
+    version: int
+
+
+class WriterKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A verifier key by which a writer, whose name it has, signs."""
+
+    vkey: str
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose token is to be issued, and for how many days."""
+
+    principal: str
+    days: float
+    groups: list[str] = []
+
+
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how many days the token that is replaced goes on."""
+
+    overlap_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token, which is shown this once."""
+
+    id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedToken:
+    """A token without its secret. Times are in milliseconds since the epoch."""
+
+    created: int
+    expires: int
+    groups: list[str]
+    id: str
+    last_used: int | None
+    principal: str
+    revoked: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    """All tokens."""
+
+    tokens: list[ListedToken]
+
+
+class NewAccessRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the payloads of a segment are to be read, and for how many minutes."""
+
+    reason: str
+    minutes: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """A request of access; it is granted `until` then, in milliseconds since the epoch, or not yet."""
+
+    approver: str | None
+    id: str
+    milliseconds: int
+    principal: str
+    reason: str
+    requested: int
+    segment: str
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequestList:
+    """The latest requests of access."""
+
+    requests: list[AccessRequest]
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error (RFC 9457); `line`, counted from 1, is there if one line of a batch is at fault."""
+    """An error (RFC 9457); `line`, counted from 1, is there if one line of a batch is at fault.
+
+    `expected_sequence` is there if signed events do not go on from the writer's last.
+    """
 
     detail: str
     request_id: str
@@ -116,6 +209,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str
     type: str
     line: int | None = None
+    expected_sequence: int | None = None
 
 
 def encode(model: Any) -> bytes:

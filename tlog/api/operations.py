@@ -5,7 +5,7 @@ from flask import Response
 from tlog.access import Action
 from tlog.api.answer import TEXT, answer
 from tlog.api.openapi import describe
-from tlog.api.route import Route, Services
+from tlog.api.route import Call, Route
 from tlog.errors import UnavailableError
 from tlog.store.connection import DatabaseError
 from tlog_core.receipt import JSON_TYPE
@@ -13,29 +13,29 @@ from tlog_core.receipt import JSON_TYPE
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def healthz(_services: Services) -> Response:
+def healthz(_call: Call) -> Response:
     """Answer `GET /healthz`: the process lives."""
     return answer(b"ok\n", TEXT)
 
 
-def readyz(services: Services) -> Response:
+def readyz(call: Call) -> Response:
     """Answer `GET /readyz`: the control database answers."""
     try:
-        services.segments.list(limit=1)
+        call.services.segments.list(limit=1)
     except DatabaseError as error:
         raise UnavailableError(f"the control database does not answer: {error}") from error
     return answer(b"ready\n", TEXT)
 
 
-def metrics(services: Services) -> Response:
+def metrics(call: Call) -> Response:
     """Answer `GET /metrics`."""
-    services.journal.write_up()
-    return answer(services.metrics.text(), _METRICS_TYPE)
+    call.services.journal.write_up()
+    return answer(call.services.metrics.text(), _METRICS_TYPE)
 
 
-def openapi(services: Services) -> Response:
+def openapi(call: Call) -> Response:
     """Answer `GET /openapi.json`."""
-    return answer(describe(services.routes), JSON_TYPE)
+    return answer(describe(call.services.routes), JSON_TYPE)
 
 
 ROUTES = (
@@ -48,6 +48,6 @@ ROUTES = (
         "Say whether requests can be served",
         gives={200: "text/plain"},
     ),
-    Route("GET", "/metrics", Action.OPERATE, metrics, "Metrics for Prometheus", gives={200: "text/plain"}),
+    Route("GET", "/metrics", Action.READ_METRICS, metrics, "Metrics for Prometheus", gives={200: "text/plain"}),
     Route("GET", "/openapi.json", Action.OPERATE, openapi, "Describe this API", gives={200: "application/json"}),
 )

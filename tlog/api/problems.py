@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents, and the one table of their statuses."""
 
+import math
 from http import HTTPStatus
 
 from flask import Flask, Response, g
@@ -16,13 +17,19 @@ from tlog_core.errors import MalformedError
 # The first class that an error belongs to decides: type, title, status.
 _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (MalformedError, "malformed", "Malformed request", 400),
+    (errors.UnauthorizedError, "unauthorized", "Unauthorized", 401),
+    (errors.WrongSignatureError, "wrong-signature", "Wrong signature", 403),
+    (errors.SignatureRequiredError, "signature-required", "Signature required", 403),
     (errors.NotFoundError, "not-found", "Not found", 404),
     (errors.ConflictError, "conflict", "Conflict", 409),
+    (errors.SequenceError, "sequence-conflict", "Sequence conflict", 409),
+    (errors.SealedError, "sealed", "Segment sealed", 409),
     (errors.LengthRequiredError, "length-required", "Length required", 411),
     (errors.TooLargeError, "too-large", "Too large", 413),
     (errors.UnsupportedTypeError, "unsupported-type", "Unsupported media type", 415),
     (errors.UnsupportedEncodingError, "unsupported-encoding", "Unsupported content encoding", 415),
     (errors.IdempotencyError, "idempotency-mismatch", "Idempotency key used before", 422),
+    (errors.QuotaError, "quota", "Too many requests", 429),
     (errors.OutcomeUnknownError, "outcome-unknown", "Outcome unknown", 503),
     (errors.UnavailableError, "unavailable", "Unavailable", 503),
     (errors.CorruptError, "corrupt", "Stored data is damaged", 500),
@@ -52,7 +59,11 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
             if isinstance(error, kind):
                 if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     log.error("failed", request_id=g.request_id, exc_info=error)
-                return _problem(slug, title, status, str(error), getattr(error, "line", None))
+                expected = error.expected if isinstance(error, errors.SequenceError) else None
+                response = _problem(slug, title, status, str(error), getattr(error, "line", None), expected)
+                if isinstance(error, errors.QuotaError):
+                    response.headers["Retry-After"] = str(math.ceil(error.wait))
+                return response
         log.error("failed", request_id=g.request_id, exc_info=error)
         if isinstance(error, OSError | OperationalError):
             return _problem("unavailable", "Unavailable", 503, "the server's storage fails; its log has the request ID")
@@ -62,9 +73,12 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
     app.register_error_handler(Exception, of_any)
 
 
-def _problem(slug: str, title: str, status: int, detail: str, line: int | None = None) -> Response:
+def _problem(
+    slug: str, title: str, status: int, detail: str, line: int | None = None, expected_sequence: int | None = None
+) -> Response:
     problem = Problem(
         detail=detail,
+        expected_sequence=expected_sequence,
         line=line,
         request_id=g.request_id,
         status=status,
@@ -72,6 +86,8 @@ def _problem(slug: str, title: str, status: int, detail: str, line: int | None =
         type=f"urn:tlog:problem:{slug}",
     )
     response = answer(encode(problem), "application/problem+json", status=status, caching="no-store")
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="tlog"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
     return response

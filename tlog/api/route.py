@@ -1,15 +1,20 @@
 """What a route is: its path, what it lets one do, and what it takes and gives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Flask, Response, request
 
-from tlog.access import Action, Principal, authorize
+from tlog.access import Action
+from tlog.access.rule import Target
 from tlog.canonical import Canonicalizer
+from tlog.control import Control
+from tlog.errors import ConfigError
+from tlog.guard import Caller, Guard
 from tlog.journal import Journal
 from tlog.metrics import Metrics
+from tlog.reads import Reads
 from tlog.segments import Segment, Segments
 
 
@@ -18,6 +23,9 @@ class Services:
     """What views call upon."""
 
     segments: Segments
+    control: Control
+    guard: Guard
+    reads: Reads
     metrics: Metrics
     journal: Journal
     canonicalize: Canonicalizer
@@ -26,10 +34,10 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route. If its path has a `<segment>`, the view gets that segment open, and else the services only.
+    """One route. If its path has a `<segment>`, that segment is open while the view runs, unless it `opens` none.
 
-    With `opens` false it gets the services and the segment's name. `takes` are models by media type; `gives`, by
-    status, the models of which one comes as JSON, or another media type.
+    `takes` are models by media type; `gives`, by status, the models of which one comes as JSON, or another media type.
+    For a route that makes a segment, `labels` reads from the request which it is to have.
     """
 
     method: str
@@ -41,30 +49,51 @@ class Route:
     takes: Mapping[str, Any] = field(default_factory=dict)
     query: tuple[str, ...] = ()
     opens: bool = True
+    labels: Callable[[], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request to a segment: the segment, open while the view runs, and who asks."""
+    """A request that may be answered: who asks, and the segment of the path, open while the view runs."""
 
-    segment: Segment
-    principal: Principal
+    caller: Caller
     services: Services
+    opened: Segment | None
+
+    @property
+    def target(self) -> Target:
+        """The segment of the path, of a route that has one."""
+        if self.caller.target is None:
+            raise AssertionError("the route names no segment")
+        return self.caller.target
+
+    @property
+    def segment(self) -> Segment:
+        """The open segment, of a route that opens one."""
+        if self.opened is None:
+            raise AssertionError("the route opens no segment")
+        return self.opened
 
 
 def register(app: Flask, route: Route, services: Services) -> None:
     """Put a route behind the choke point: nothing of it runs before `authorize` has returned."""
 
     def handle(segment: str | None = None, **arguments: str) -> Response:
-        principal = authorize(request, route.action, segment)
-        if segment is None:
-            return route.view(services, **arguments)
-        if not route.opens:
-            return route.view(services, segment, **arguments)
+        caller = services.guard.authorize(request, route.action, segment, route.labels)
+        if segment is None or not route.opens:
+            return route.view(Call(caller, services, None), **arguments)
         with services.segments.use(segment) as opened:
-            return route.view(Call(opened, principal, services), **arguments)
+            return route.view(Call(caller, services, opened), **arguments)
 
     endpoint = f"{route.method} {route.path}"
     app.add_url_rule(
         route.path, endpoint.replace(".", "-"), handle, methods=[route.method], provide_automatic_options=False
     )
+
+
+def check_guarded(app: Flask, routes: Sequence[Route]) -> None:
+    """Raise ConfigError if the app serves anything that did not pass `register`, or a route has no action."""
+    without = [route.path for route in routes if not isinstance(route.action, Action)]
+    strangers = {rule.rule for rule in app.url_map.iter_rules()} - {route.path for route in routes}
+    if without or strangers:
+        raise ConfigError(f"nobody decides who may use {', '.join([*without, *strangers])}; give each route its action")

@@ -1,53 +1,90 @@
 """Creating segments, and saying which there are."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import msgspec
-from flask import Response, request
+from flask import Response, g, request
 
 from tlog.access import Action
 from tlog.api.answer import json_answer, page, query
 from tlog.api.body import read_body
 from tlog.api.models import ListedSegment, NewSegment, Segment, SegmentList
-from tlog.api.route import Call, Route, Services
+from tlog.api.route import Call, Route
 from tlog.config import DEFAULT_PAGE, MAX_PAGE
-from tlog.store.control import SegmentRow
+from tlog.store.changes import SegmentRow
 from tlog_core.encoding import parse_json
 from tlog_core.errors import MalformedError
 
 
-def create(services: Services, name: str) -> Response:
+def create(call: Call) -> Response:
     """Answer `PUT /segments/<name>`."""
-    row, fresh = services.segments.create(name, _labels(read_body(request)))
-    with services.segments.use(name) as segment:
+    target, wanted = call.target, _wanted()
+    row, fresh = call.services.control.create_segment(
+        call.caller.principal.name, target.segment, dict(target.labels), signed=wanted.signed
+    )
+    with call.services.segments.use(row.name) as segment:
         response = json_answer(_segment(row, segment.store.head().size), status=201 if fresh else 200)
-    response.headers["Location"] = f"/segments/{name}"
+    response.headers["Location"] = f"/segments/{row.name}"
     return response
 
 
-def listing(services: Services) -> Response:
-    """Answer `GET /segments`."""
+def listing(call: Call) -> Response:
+    """Answer `GET /segments`: those that who asks may see."""
     given = query(request, "after", "limit")
     limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
-    rows = services.segments.list(after=given.get("after", ""), limit=limit + 1)
-    segments = [ListedSegment(row.created, dict(row.labels), row.name, row.origin, row.vkey) for row in rows[:limit]]
+    rows = list(islice(_visible(call, given.get("after", "")), limit + 1))
+    segments = [
+        ListedSegment(row.created, dict(row.labels), row.name, row.origin, row.sealed, row.signed, row.vkey)
+        for row in rows[:limit]
+    ]
     return json_answer(SegmentList(segments[-1].name if len(rows) > limit else None, segments))
 
 
 def describe(call: Call) -> Response:
     """Answer `GET /segments/<name>`."""
-    return json_answer(_segment(call.segment.row, call.segment.store.head().size))
+    return json_answer(
+        _segment(call.services.control.store.find(call.segment.row.name), call.segment.store.head().size)
+    )
 
 
-def _labels(body: bytes) -> dict[str, str]:
+def seal(call: Call) -> Response:
+    """Answer `PUT /segments/<name>/seal`."""
+    row = call.services.control.seal_segment(call.caller.principal.name, call.segment.row.name)
+    return json_answer(_segment(row, call.segment.store.head().size))
+
+
+def requested_labels() -> dict[str, str]:
+    """Return the labels that a segment is to have; raise MalformedError."""
+    return _wanted().labels
+
+
+def _wanted() -> NewSegment:
+    # Access is decided by the labels, before the view runs, and the body can be read once.
+    if "new_segment" not in g:
+        g.new_segment = _read_new()
+    wanted: NewSegment = g.new_segment
+    return wanted
+
+
+def _read_new() -> NewSegment:
+    body = read_body(request)
     if not body:
-        return {}
+        return NewSegment()
     try:
-        return msgspec.convert(parse_json(body), NewSegment, strict=True).labels
+        return msgspec.convert(parse_json(body), NewSegment, strict=True)
     except msgspec.ValidationError as error:
-        raise MalformedError(f'the body is empty or {{"labels": {{…}}}}: {error}') from None
+        raise MalformedError(f'the body is empty or {{"labels": {{…}}, "signed": …}}: {error}') from None
+
+
+def _visible(call: Call, after: str) -> Iterator[SegmentRow]:
+    while rows := call.services.segments.list(after=after, limit=MAX_PAGE):
+        yield from (row for row in rows if call.services.guard.may_see(call.caller, row))
+        after = rows[-1].name
 
 
 def _segment(row: SegmentRow, size: int) -> Segment:
-    return Segment(row.created, dict(row.labels), row.name, row.origin, size, row.vkey)
+    return Segment(row.created, dict(row.labels), row.name, row.origin, row.sealed, row.signed, size, row.vkey)
 
 
 ROUTES = (
@@ -60,6 +97,7 @@ ROUTES = (
         gives={200: (Segment,), 201: (Segment,)},
         takes={"application/json": NewSegment},
         opens=False,
+        labels=requested_labels,
     ),
     Route(
         "GET",
@@ -76,6 +114,14 @@ ROUTES = (
         Action.READ_SEGMENT,
         describe,
         "Describe a segment",
+        gives={200: (Segment,)},
+    ),
+    Route(
+        "PUT",
+        "/segments/<segment>/seal",
+        Action.SEAL_SEGMENT,
+        seal,
+        "Seal a segment: it takes no more entries",
         gives={200: (Segment,)},
     ),
 )

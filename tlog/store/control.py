@@ -1,32 +1,32 @@
-"""`control.db`: the name of the log, and its segments."""
+"""`control.db`: the name of the log, its segments, and who may do what in them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
-from tlog.errors import ConfigError, ConflictError, NotFoundError
-from tlog.store.connection import Connection, connect
+from tlog.access.rule import Grant
+from tlog.access.token import Token, TokenHash
+from tlog.errors import ConfigError, CorruptError, NotFoundError
+from tlog.store.changes import AccessRequest, Changing, SegmentRow
+from tlog.store.connection import Connection, DatabaseError, connect
 from tlog.store.schema import migrate_control
+from tlog_core.errors import MalformedError
+from tlog_core.note import VerifierKey
+from tlog_core.writer import parse_writer_key
 
-_FIND = "select name, id, origin, vkey, labels, created from segment where name = ?"
-_LIST = "select name, id, origin, vkey, labels, created from segment where name > ? order by name limit ?"
-_ADD = "insert into segment (name, id, origin, vkey, labels, created) values (?, ?, ?, ?, ?, ?)"
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRow:
-    """One segment: its name, the random ID that names its files, its origin, key, labels, and birth in milliseconds."""
-
-    name: str
-    id: str
-    origin: str
-    vkey: str
-    labels: tuple[tuple[str, str], ...]
-    created: int
+_FIND = "select name, id, origin, vkey, labels, created, sealed, signed from segment where name = ?"
+_LIST = """
+select name, id, origin, vkey, labels, created, sealed, signed from segment where name > ? order by name limit ?
+"""
+_TOKENS = "select id, hash, principal, groups, created, expires, last_used, revoked from token"
+_WRITER_KEYS = "select vkey from writer_key where ? is null or name = ? order by name, added, vkey"
+_REQUESTS = """
+select id, principal, segment, reason, milliseconds, requested, approver, until from access_request
+where segment = ? order by requested desc, id limit ?
+"""
 
 
 class ControlStore:
@@ -57,9 +57,7 @@ class ControlStore:
 
     def log_name(self) -> str:
         """Return the name of the log, the first part of each origin."""
-        with self._lock:
-            row = self._connection.execute("select name from log").fetchone()
-        return str(row[0])
+        return str(self._row("select name from log")[0])
 
     def find(self, name: str) -> SegmentRow:
         """Return the segment of this name, or raise NotFoundError."""
@@ -85,45 +83,79 @@ class ControlStore:
             finally:
                 self._connection.execute("rollback")
 
-    def add(self, segment: SegmentRow, prepare: Callable[[], None]) -> tuple[SegmentRow, bool]:
-        """Return the segment of this name, and whether it was added now: `prepare` makes its files before it shows.
-
-        Raises ConflictError if it exists with other labels.
-        """
+    @contextmanager
+    def changing(self) -> Iterator[Changing]:
+        """Give a write transaction, which is durable when this returns, or rolled back if the block raised."""
         with self._lock:
             self._connection.execute("begin immediate")
             try:
-                row = self._connection.execute(_FIND, [segment.name]).fetchone()
-                if row is None:
-                    prepare()
-                    self._insert(segment)
+                yield Changing(self._connection)
                 self._connection.execute("commit")
             except BaseException:
-                self._connection.execute("rollback")
+                with suppress(DatabaseError):
+                    self._connection.execute("rollback")
                 raise
-        if row is not None and _segment(row).labels != segment.labels:
-            raise ConflictError("a segment of this name exists with other labels; choose another name")
-        return (segment, True) if row is None else (_segment(row), False)
+
+    def recorded(self) -> int:
+        """Return how many entries of the segment `control` are in the tables."""
+        return int(self._row("select entries from recorded")[0])
+
+    def policy(self) -> tuple[int, str]:
+        """Return version and document of the policy in force; version 0, the empty one, before there was any."""
+        with self._lock:
+            row = self._connection.execute("select version, document from policy").fetchone()
+        return (0, "") if row is None else (int(row[0]), str(row[1]))
+
+    def token(self, token_id: str) -> Token | None:
+        """Return the token of this ID, or None."""
+        with self._lock:
+            row = self._connection.execute(f"{_TOKENS} where id = ?", [token_id]).fetchone()
+        return None if row is None else _token(row)
+
+    def tokens(self) -> Sequence[Token]:
+        """Return all tokens, those of a principal side by side, the oldest first."""
+        with self._lock:
+            return [_token(row) for row in self._connection.execute(f"{_TOKENS} order by principal, created, id")]
+
+    def writer_keys(self, name: str | None = None) -> Sequence[VerifierKey]:
+        """Return the keys by which a writer signs, or all keys, the oldest of each writer first; CorruptError."""
+        with self._lock:
+            rows = self._connection.execute(_WRITER_KEYS, [name, name]).fetchall()
+        try:
+            return [parse_writer_key(vkey) for (vkey,) in rows]
+        except MalformedError as error:
+            raise CorruptError(f"a stored key of a writer: {error}") from None
+
+    def access_requests(self, segment: str, limit: int) -> Sequence[AccessRequest]:
+        """Return requests of access to a segment, the latest first, at most so many."""
+        with self._lock:
+            return [AccessRequest(*row) for row in self._connection.execute(_REQUESTS, [segment, limit])]
+
+    def grants(self, now: int) -> Sequence[Grant]:
+        """Return what is granted by break-glass at this time, in milliseconds."""
+        with self._lock:
+            rows = self._connection.execute(
+                "select principal, segment, until from access_request where until > ?", [now]
+            ).fetchall()
+        return [Grant(*row) for row in rows]
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._connection.close()
 
-    def _insert(self, segment: SegmentRow) -> None:
-        self._connection.execute(
-            _ADD,
-            [
-                segment.name,
-                segment.id,
-                segment.origin,
-                segment.vkey,
-                json.dumps(dict(segment.labels)),
-                segment.created,
-            ],
-        )
+    def _row(self, query: str) -> tuple[Any, ...]:
+        with self._lock:
+            row: tuple[Any, ...] = self._connection.execute(query).fetchone()
+        return row
 
 
-def _segment(row: tuple[str, str, str, str, str, int]) -> SegmentRow:
-    name, segment_id, origin, vkey, labels, created = row
-    return SegmentRow(name, segment_id, origin, vkey, tuple(sorted(json.loads(labels).items())), created)
+def _segment(row: tuple[str, str, str, str, str, int, int | None, int]) -> SegmentRow:
+    name, segment_id, origin, vkey, labels, created, sealed, signed = row
+    pairs = tuple(sorted(json.loads(labels).items()))
+    return SegmentRow(name, segment_id, origin, vkey, pairs, created, sealed, bool(signed))
+
+
+def _token(row: tuple[Any, ...]) -> Token:
+    token_id, digest, principal, groups, *times = row
+    return Token(token_id, TokenHash(digest), principal, tuple(json.loads(groups)), *times)

@@ -4,6 +4,9 @@ from sqlite_utils import Database, Migrations
 
 from tlog.store.connection import Connection
 
+SEGMENT_VERSION = 3
+"""How many migrations the database of a segment has seen."""
+
 _SEGMENT = """
 create table head (
     one integer primary key check (one = 1),
@@ -64,15 +67,96 @@ create table segment (
 """
 
 
+_ACCESS = """
+-- How many entries of the segment `control` are in these tables, which are what its entries come to.
+create table recorded (
+    one integer primary key check (one = 1),
+    entries integer not null
+) strict;
+
+insert into recorded (one, entries) values (1, 0);
+
+-- The policy in force; version 0, the empty one, is in no row.
+create table policy (
+    one integer primary key check (one = 1),
+    version integer not null,
+    document text not null
+) strict;
+
+-- When a segment was sealed, in milliseconds.
+alter table segment add column sealed integer;
+
+-- Tokens, without their secrets: `hash` is SHA-256 of one.
+create table token (
+    id text primary key,
+    hash blob not null check (length(hash) = 32),
+    principal text not null,
+    groups text not null,
+    created integer not null,
+    expires integer not null,
+    last_used integer,
+    revoked integer
+) strict;
+
+-- Break-glass: who asks to read which segment for how long, and who has approved; `until` is there once two have.
+create table access_request (
+    id text primary key,
+    principal text not null,
+    segment text not null,
+    reason text not null,
+    milliseconds integer not null,
+    requested integer not null,
+    approver text,
+    until integer
+) strict;
+"""
+
+_SEAL = """
+-- Whether the last entry says that it is the last.
+alter table head add column sealed integer not null default 0 check (sealed in (0, 1));
+"""
+
+_WRITER = """
+-- The sequence that the next entry is to have which a writer signs.
+create table writer (
+    name text primary key,
+    next integer not null check (next > 0)
+) strict, without rowid;
+"""
+
+_KEYS = """
+-- The verifier keys by which writers sign; `name` is that in the key.
+create table writer_key (
+    vkey text primary key,
+    name text not null,
+    added integer not null
+) strict;
+
+create index writer_key_by_name on writer_key (name, added);
+
+-- Whether a segment takes signed events only.
+alter table segment add column signed integer not null default 0 check (signed in (0, 1));
+"""
+
+
 def migrate_segment(connection: Connection) -> None:
-    """Bring the database of a segment to the present schema."""
+    """Bring the database of a segment to the present schema. One process at a time."""
     migrations = Migrations("segment")
 
     @migrations()
     def m001_foundation(database: Database) -> None:
         _run(database, _SEGMENT)
 
+    @migrations()
+    def m002_seal(database: Database) -> None:
+        _run(database, _SEAL)
+
+    @migrations()
+    def m003_writer(database: Database) -> None:
+        _run(database, _WRITER)
+
     migrations.apply(Database(connection, execute_plugins=False))
+    connection.execute(f"pragma user_version = {SEGMENT_VERSION}")
 
 
 def migrate_control(connection: Connection) -> None:
@@ -82,6 +166,14 @@ def migrate_control(connection: Connection) -> None:
     @migrations()
     def m001_foundation(database: Database) -> None:
         _run(database, _CONTROL)
+
+    @migrations()
+    def m002_access(database: Database) -> None:
+        _run(database, _ACCESS)
+
+    @migrations()
+    def m003_keys(database: Database) -> None:
+        _run(database, _KEYS)
 
     migrations.apply(Database(connection, execute_plugins=False))
 

@@ -14,7 +14,7 @@ from tlog.config import WORKER_THREADS
 from tlog.errors import CorruptError, NotFoundError, UnavailableError
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, OperationalError, connect, connect_reader
-from tlog.store.schema import migrate_segment
+from tlog.store.schema import SEGMENT_VERSION, migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
 from tlog_core.tile import TILE_WIDTH, Tile
 
@@ -27,6 +27,9 @@ insert into tile (level, place, hashes, nodes) values (?, ?, ?, ?)
 on conflict do update set hashes = excluded.hashes, nodes = excluded.nodes
 where length(hashes) < length(excluded.hashes)
 """
+_MOVE_HEAD = """
+update head set size = ?, time = ?, root = ?, note = ?, sealed = ? where size = ? and root = ? and not sealed
+"""
 _FIND_REQUESTS = """
 select key, start, count, size from request where key in (select unhex(value) from json_each(?))
 """
@@ -34,16 +37,27 @@ _ADD_REQUESTS = """
 insert into request (key, start, count, size)
 select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from json_each(?)
 """
+# A writer's first sequence is 0, and each further one goes on from its last.
+_TAKE_SEQUENCES = """
+insert into writer (name, next)
+select taken.name, taken.next from (select ? as name, ? as first, ? as next) as taken
+where taken.first = coalesce((select next from writer where name = taken.name), 0)
+on conflict do update set next = excluded.next
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The latest state: size, the time of the last entry in milliseconds, root, and the signed checkpoint."""
+    """The latest state: size, the time of the last entry in milliseconds, root, and the signed checkpoint.
+
+    `sealed` says that the last entry seals the segment: no other comes after it.
+    """
 
     size: int
     time: int
     root: Hash
     note: bytes
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,16 @@ class Transaction:
         values = [[key.hex(), row.start, row.count, row.size] for key, row in rows.items()]
         self._connection.execute(_ADD_REQUESTS, [json.dumps(values)])
 
+    def take_sequences(self, writer: str, first: int, count: int) -> bool:
+        """Give a writer so many sequences from `first` on; False, and nothing is given, if that is not its next."""
+        taken = self._connection.execute(_TAKE_SEQUENCES, [writer, first, first + count])
+        return taken.rowcount == 1
+
+    def next_sequence(self, writer: str) -> int:
+        """Return the sequence that a writer's next signed entry is to have."""
+        row = self._connection.execute("select next from writer where name = ?", [writer]).fetchone()
+        return 0 if row is None else int(row[0])
+
     def append(self, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:
         """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""
         packed, from_entry, from_payload = start - start % TILE_WIDTH, start, start
@@ -125,10 +149,10 @@ class Transaction:
         )
 
     def move_head(self, old: Head, new: Head) -> None:
-        """Replace the head; raise CorruptError if it is no longer `old`, which the write lock rules out."""
+        """Replace the head; raise CorruptError if it is another or sealed, which the write lock rules out."""
         moved = self._connection.execute(
-            "update head set size = ?, time = ?, root = ?, note = ? where size = ? and root = ?",
-            [new.size, new.time, new.root, new.note, old.size, old.root],
+            _MOVE_HEAD,
+            [new.size, new.time, new.root, new.note, new.sealed, old.size, old.root],
         )
         if moved.rowcount != 1:
             raise CorruptError("the head moved under the write lock")
@@ -138,11 +162,13 @@ class SegmentStore:
     """One segment's database: one connection that writes, and as many that read as there are readers at once."""
 
     def __init__(self, path: Path) -> None:
-        """Open the database; DatabaseError if there is none."""
+        """Open the database, brought to the present schema; DatabaseError if there is none."""
         self._path = path
         self._writer = connect(path)
         self._readers: deque[Connection] = deque()
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        if not self._is_current():
+            self._migrate()
 
     @classmethod
     def create(cls, path: Path, head: Head) -> None:
@@ -156,6 +182,17 @@ class SegmentStore:
             )
         finally:
             connection.close()
+
+    def _is_current(self) -> bool:
+        return bool(self._writer.execute("pragma user_version").fetchone()[0] == SEGMENT_VERSION)
+
+    def _migrate(self) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            if not self._is_current():
+                migrate_segment(self._writer)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -186,6 +223,11 @@ class SegmentStore:
         """Return the entries of [start, end), which must be below the head; CorruptError if one is missing."""
         with self._reading() as connection:
             return _entries(connection, start, end)
+
+    def sequences(self) -> dict[str, int]:
+        """Return, for each writer that has signed, the sequence that its next signed entry is to have."""
+        with self._reading() as connection:
+            return dict(connection.execute("select name, next from writer").fetchall())
 
     def packed_bundle(self, index: int) -> bytes:
         """Return the full entry bundle at `index` as its zstd frame; NotFoundError if it is not full."""
@@ -275,11 +317,11 @@ class SegmentStore:
 
 
 def _head(connection: Connection) -> Head:
-    row = connection.execute("select size, time, root, note from head").fetchone()
+    row = connection.execute("select size, time, root, note, sealed from head").fetchone()
     if row is None:
         raise CorruptError("the segment has no head")
-    size, time, root, note = row
-    return Head(size, time, Hash(root), note)
+    size, time, root, note, sealed = row
+    return Head(size, time, Hash(root), note, bool(sealed))
 
 
 def _runs(start: int, end: int) -> list[int]:

@@ -1,0 +1,790 @@
+"""Who may do what, at a real server: every role at every route, tokens, the record, and changes under load."""
+
+import itertools
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, start, until
+
+from tlog.access.change import PolicyApplied, encode_change
+from tlog.api.route import Services, check_guarded
+from tlog.app import create_app
+from tlog.config import Config
+from tlog.errors import ConfigError
+from tlog.files import exclusive
+from tlog.segments import Nobody, Segments
+from tlog.submit import append
+
+TOML = "application/toml"
+
+POLICY = """
+[[rule]]
+name = "root"
+roles = ["admin"]
+principals = ["root"]
+segments = ["*", "control", "access"]
+
+[[rule]]
+name = "examiner"
+roles = ["auditor"]
+principals = ["examiner"]
+segments = ["*", "control", "access"]
+
+[[rule]]
+name = "writer"
+roles = ["writer"]
+principals = ["writer", "till"]
+segments = ["payments"]
+
+[[rule]]
+name = "monitor"
+roles = ["monitor"]
+principals = ["monitor"]
+segments = ["payments"]
+
+[[rule]]
+name = "auditor"
+roles = ["auditor"]
+principals = ["auditor"]
+segments = ["payments"]
+
+[[rule]]
+name = "admin"
+roles = ["admin"]
+principals = ["admin"]
+segments = ["payments"]
+
+[[rule]]
+name = "creator"
+roles = ["creator"]
+principals = ["creator"]
+segments = ["payments", "fresh-*"]
+labels = { env = "prod" }
+
+[[rule]]
+name = "approvers"
+roles = ["approver"]
+principals = ["creator", "first", "second"]
+segments = ["payments"]
+
+[[rule]]
+name = "both, by groups"
+roles = ["writer"]
+groups = ["tills"]
+segments = ["payments"]
+
+[[rule]]
+name = "and more, by another"
+roles = ["admin"]
+groups = ["managers"]
+segments = ["payments"]
+"""
+
+PEOPLE = ("root", "examiner", "writer", "till", "monitor", "auditor", "admin", "creator", "first", "second", "nobody")
+
+
+def tlog(*arguments: str | Path) -> str:
+    done = subprocess.run([TLOG, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@dataclass
+class House:
+    """A guarded server, and what each of its people shows."""
+
+    server: Server
+    tokens: dict[str, str]
+
+    def ask(self, who: str | None, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        shown = {} if who is None else {"Authorization": f"Bearer {self.tokens.get(who, who)}"}
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.server.request(method, path, body, {**shown, **given})
+
+    def append(self, who: str, body: bytes = b"1", segment: str = "payments") -> Answer:
+        return self.ask(who, "POST", f"/segments/{segment}/entries", body, Content_Type=JSON)
+
+    def apply(self, document: str, version: int, who: str = "root") -> Answer:
+        return self.ask(who, "PUT", "/policy", document.encode(), Content_Type=TOML, If_Match=f'"{version}"')
+
+    def recorded(self, segment: str) -> list[Any]:
+        """Return the payloads of a reserved segment as they are, from its database."""
+        config = Config(self.server.data)
+        opened = Segments(config, Nobody(), lambda: 0)
+        try:
+            with opened.use(segment) as found:
+                payloads = found.store.payloads(0, found.store.head().size)
+        finally:
+            opened.close()
+        return [json.loads(one.data) for one in payloads]
+
+
+def build(data: Path, policy: str = POLICY, **options: Any) -> House:
+    tlog("segment", "create", "payments", "--data", data, "--label", "env=prod", "--log-name", LOG_NAME)
+    tlog("segment", "create", "secrets", "--data", data, "--label", "env=prod")
+    document = data.parent / "policy.toml"
+    document.write_text(policy)
+    tlog("policy", "apply", document, "--data", data)
+    tokens = {name: tlog("token", "issue", name, "--data", data) for name in PEOPLE}
+    return House(start(data, guarded=True, log_name=None, **options), tokens)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A house that tests leave as it is, but for entries."""
+    built = build(tmp_path_factory.mktemp("house") / "data")
+    for _ in range(3):
+        assert built.append("writer").status == 201
+    yield built
+    assert built.server.stop() == 0
+
+
+@pytest.fixture
+def own_house(tmp_path: Path) -> Iterator[House]:
+    built = build(tmp_path / "data")
+    yield built
+    built.server.kill()
+
+
+# Every role at every route
+
+SEGMENT = "/segments/{}"
+ROUTES: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
+    "segment:create": ("PUT", SEGMENT, b'{"labels":{"env":"prod"}}', {}),
+    "segment:read": ("GET", SEGMENT, None, {}),
+    "access:request": ("POST", SEGMENT + "/access-requests", b'{"reason":"drill","minutes":1}', {}),
+    "grant:approve": ("GET", SEGMENT + "/access-requests", None, {}),
+    "approve one": ("PUT", SEGMENT + "/access-requests/0/approval", b"", {}),
+    "entry:append": ("POST", SEGMENT + "/entries", b"1", {"Content-Type": JSON}),
+    "payload:read": ("GET", SEGMENT + "/entries/0", None, {}),
+    "payload:read, many": ("GET", SEGMENT + "/entries", None, {}),
+    "checkpoint:read": ("GET", SEGMENT + "/checkpoint", None, {}),
+    "tile:read": ("GET", SEGMENT + "/tile/0/000.p/1", None, {}),
+    "tile:read, entries": ("GET", SEGMENT + "/tile/entries/000.p/1", None, {}),
+    "proof:read": ("GET", SEGMENT + "/proof/inclusion/1/0", None, {}),
+    "proof:read, two": ("GET", SEGMENT + "/proof/consistency/1/2", None, {}),
+}
+GLOBAL: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
+    "metrics:read": ("GET", "/metrics", None, {}),
+    "policy:read": ("GET", "/policy", None, {}),
+    "policy:apply": ("PUT", "/policy", b"", {"If-Match": '"0"'}),
+    "token:list": ("GET", "/tokens", None, {}),
+    "token:issue": ("POST", "/tokens", b'{"principal":"x y","days":1}', {}),
+    "token:rotate": ("POST", "/tokens/0/rotation", b'{"overlap_days":99}', {}),
+    "key:add": ("POST", "/keys", b'{"vkey":"x"}', {}),
+    "token:revoke": ("DELETE", "/tokens/0", None, {}),
+}
+SEEN = {"segment:read", "access:request"}
+FOLLOWED = {"checkpoint:read", "proof:read", "proof:read, two"}
+TILES = {"tile:read", "tile:read, entries"}
+# Written by hand: what each may do in the segment that the policy gives them. Nobody may do anything in another.
+MAY: dict[str, set[str]] = {
+    "writer": {*SEEN, *FOLLOWED, "entry:append"},
+    "monitor": {*SEEN, *FOLLOWED, *TILES},
+    "auditor": {*SEEN, *FOLLOWED, *TILES, "payload:read", "payload:read, many"},
+    "admin": SEEN,
+    "creator": {"segment:create", "grant:approve", "approve one"},
+    "nobody": set(),
+}
+
+
+def open_to(house: House, who: str | None, routes: dict[str, Any], segment: str) -> set[str]:
+    """Return the routes that did not answer as if there were nothing, or nobody."""
+    found = set()
+    for name, (method, path, body, headers) in routes.items():
+        answer = house.ask(who, method, path.format(segment), body, **headers)
+        # Past the choke point there may be another 404, which says another thing.
+        hidden = answer.status == 404 and answer.json()["detail"] in (
+            "no such segment",
+            "there is nothing for you here",
+        )
+        assert answer.status < 500
+        if not hidden and answer.status != 401:
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("who", MAY)
+def test_each_role_may_do_at_each_route_what_the_table_says(house: House, who: str) -> None:
+    assert open_to(house, who, ROUTES, "payments") == MAY[who]
+    assert open_to(house, who, ROUTES, "secrets") == set()
+    assert open_to(house, who, ROUTES, "control") == set()
+    assert open_to(house, who, ROUTES, "access") == set()
+    assert open_to(house, who, GLOBAL, "") == set()
+
+
+def test_the_administrator_of_control_administers_and_reads_no_entry(house: House) -> None:
+    assert open_to(house, "root", GLOBAL, "") == set(GLOBAL)
+    for segment in ("payments", "secrets", "control", "access"):
+        assert open_to(house, "root", ROUTES, segment) == SEEN
+
+
+def test_the_auditor_of_all_reads_all_and_changes_nothing(house: House) -> None:
+    assert open_to(house, "examiner", GLOBAL, "") == {"metrics:read", "policy:read"}
+    for segment in ("payments", "control"):
+        assert open_to(house, "examiner", ROUTES, segment) == MAY["auditor"]
+
+
+def test_who_shows_no_credential_is_asked_for_one_everywhere(house: House) -> None:
+    for segment in ("payments", "no-such", "control"):
+        assert open_to(house, None, ROUTES, segment) == set()
+    assert open_to(house, None, GLOBAL, "") == set()
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert house.ask(None, "GET", path).status == 200
+    assert house.ask(None, "GET", "/segments").json() == {"next": None, "segments": []}
+
+
+def test_every_route_is_in_the_tables_of_this_file(tmp_path: Path) -> None:
+    app = create_app(Config(tmp_path / "data"))
+    routes = {(route.method, route.path) for route in app.config["SERVICES"].routes}
+    app.config["SERVICES"].segments.close()
+    open_to_all = {("GET", path) for path in ("/healthz", "/readyz", "/openapi.json", "/segments")}
+    sealing = {("PUT", "/segments/<segment>/seal")}
+    shapes = {
+        (method, re.sub(r"/0/approval", "/<wanted>/approval", path))
+        for method, path, _, _ in (*ROUTES.values(), *GLOBAL.values())
+    }
+    asked = {
+        (method, path.replace("{}", "<segment>").replace("/0/rotation", "/<token>/rotation"))
+        for method, path in shapes
+        if not re.search(r"/(entries/0|tile|proof)", path)
+    }
+    asked = {(method, re.sub(r"^/tokens/0$", "/tokens/<token>", path)) for method, path in asked}
+    below = {
+        ("GET", f"/segments/<segment>/{rest}")
+        for rest in (
+            "entries/<index>",
+            "tile/<path:path>",
+            "proof/inclusion/<size>/<index>",
+            "proof/consistency/<old>/<new>",
+        )
+    }
+    assert routes == open_to_all | sealing | asked | below
+
+
+def test_an_app_that_serves_what_nobody_decides_on_does_not_start(tmp_path: Path) -> None:
+    app = create_app(Config(tmp_path / "data"))
+    services: Services = app.config["SERVICES"]
+    services.segments.close()
+    check_guarded(app, services.routes)
+    without = replace(services.routes[0], action=None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="/segments"):
+        check_guarded(app, (without, *services.routes[1:]))
+    app.add_url_rule("/back-door", "back-door", lambda: "open")
+    with pytest.raises(ConfigError, match="/back-door"):
+        check_guarded(app, services.routes)
+
+
+def test_a_list_shows_each_what_they_may_see(house: House) -> None:
+    def names(who: str) -> list[str]:
+        return [one["name"] for one in house.ask(who, "GET", "/segments").json()["segments"]]
+
+    assert names("root") == names("examiner") == ["access", "control", "payments", "secrets"]
+    assert names("writer") == names("monitor") == names("admin") == ["payments"]
+    assert names("creator") == names("nobody") == []
+
+
+# What one learns of what is not theirs
+
+
+@pytest.mark.parametrize("who", ["auditor", "writer", "nobody", None])
+def test_missing_and_forbidden_are_the_same_to_the_byte(house: House, who: str | None) -> None:
+    for method, path, body, headers in ROUTES.values():
+        answers = [
+            house.ask(who, method, path.format(name), body, X_Request_Id="same", **headers)
+            for name in ("secrets", "missing", "control", "a" * 63)
+        ]
+        [first, *others] = [(one.status, one.body, _steady(one)) for one in answers]
+        assert [one for one in others if one != first] == [], (method, path, first)
+
+
+def _steady(answer: Answer) -> list[tuple[str, str]]:
+    # Whether the connection goes on depends on whether the body had come by then, and on nothing else.
+    return sorted((name, value) for name, value in answer.headers.items() if name.lower() not in ("date", "connection"))
+
+
+def test_nothing_of_another_segment_shows_in_any_answer(own_house: House) -> None:
+    """The auditor of A gets the same answers whether B is there, is full, or was never made."""
+    house = own_house
+
+    def answers() -> list[tuple[int, bytes]]:
+        paths = [path.format("payments") for method, path, _, _ in ROUTES.values() if method == "GET"]
+        paths += [path.format("fresh-b") for method, path, _, _ in ROUTES.values() if method == "GET"]
+        paths += ["/segments", "/segments?after=a", "/segments?limit=1", "/healthz", "/readyz", "/metrics", "/policy"]
+        asked = [house.ask("auditor", "GET", path, X_Request_Id="same") for path in paths]
+        return [(one.status, one.body) for one in asked]
+
+    assert house.append("writer").status == house.append("writer").status == 201
+    before = answers()
+    tlog("segment", "create", "fresh-b", "--data", house.server.data)
+    assert answers() == before
+    opened = house.apply(POLICY.replace('segments = ["payments"]', 'segments = ["payments", "fresh-b"]', 1), 1)
+    assert opened.status == 200
+    assert house.append("writer", segment="fresh-b").status == 201
+    assert answers() == before
+
+
+def test_of_a_segment_and_another_only_names_differ_in_the_time_to_refuse(house: House) -> None:
+    def times(name: str) -> list[float]:
+        found = []
+        for _ in range(150):
+            began = time.perf_counter()
+            house.ask("auditor", "GET", f"/segments/{name}/checkpoint")
+            found.append(time.perf_counter() - began)
+        return sorted(found)
+
+    forbidden, missing = times("secrets"), times("missing")
+    # Noise is far larger than any look-up; a scan or a read from disk would be larger still.
+    assert forbidden[75] < 2 * missing[75]
+    assert missing[75] < 2 * forbidden[75]
+
+
+# Tokens
+
+
+def test_a_token_that_does_not_hold_is_refused_and_says_why_only_to_who_has_the_secret(own_house: House) -> None:
+    house, token = own_house, own_house.tokens["writer"]
+    _, token_id, secret = token.split("_", 2)
+    other = f"tlog_{token_id}_{house.tokens['admin'].split('_', 2)[2]}"
+    unknown = f"tlog_{'0' * 16}_{secret}"
+    said = {house.ask(shown, "GET", "/segments/payments", X_Request_Id="same").body for shown in (other, unknown)}
+    assert len(said) == 1
+    for shown in ("", "x", token + "A", token[:-1], token.upper(), "tlog__", "\xff", token[:-1] + "-"):
+        answer = house.ask(shown, "GET", "/segments/payments")
+        assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="tlog"')
+    assert house.server.request("GET", "/segments/payments", headers={"Authorization": f"Basic {token}"}).status == 401
+
+
+def test_a_revoked_token_is_refused_by_every_worker_at_once(own_house: House) -> None:
+    house, token = own_house, own_house.tokens["writer"]
+    assert all(house.append("writer").status == 201 for _ in range(20))
+    assert house.ask("root", "DELETE", f"/tokens/{token.split('_')[1]}").status == 204
+    assert [house.append("writer").status for _ in range(40)] == [401] * 40
+    assert house.ask("root", "DELETE", f"/tokens/{token.split('_')[1]}").status == 404
+
+
+def test_a_rotated_token_goes_on_for_the_overlap_and_no_longer(own_house: House) -> None:
+    house, old = own_house, own_house.tokens["writer"].split("_")[1]
+    overlap = json.dumps({"overlap_days": 2 / 86_400}).encode()
+    answer = house.ask("root", "POST", f"/tokens/{old}/rotation", overlap)
+    assert (answer.status, answer.headers["Cache-Control"]) == (201, "no-store")
+    house.tokens["rotated"] = answer.json()["token"]
+    assert house.append("writer").status == house.append("rotated").status == 201
+    until(lambda: house.append("writer").status == 401, "the old token to end")
+    assert house.append("rotated").status == 201
+
+
+def test_a_token_expires_and_has_an_end_that_is_near(own_house: House) -> None:
+    house = own_house
+    for days in (0, -1, 91, 1e9):
+        body = json.dumps({"principal": "writer", "days": days}).encode()
+        assert house.ask("root", "POST", "/tokens", body).status == 400
+    for principal in ("", "anonymous", "tlog/operator", "a b", "a\n", "\u202ex", "x" * 256):
+        body = json.dumps({"principal": principal, "days": 1}).encode()
+        assert house.ask("root", "POST", "/tokens", body).status == 400, principal
+    answer = house.ask("root", "POST", "/tokens", json.dumps({"principal": "writer", "days": 1 / 86_400}).encode())
+    house.tokens["short"] = answer.json()["token"]
+    assert house.append("short").status == 201
+    until(lambda: house.append("short").status == 401, "the token to expire")
+
+
+def test_when_a_token_was_used_last_is_known_soon(own_house: House) -> None:
+    house = own_house
+    assert house.append("till").status == 201
+
+    def last() -> int | None:
+        tokens = house.ask("root", "GET", "/tokens").json()["tokens"]
+        used: list[int | None] = [one["last_used"] for one in tokens if one["principal"] == "till"]
+        return used[0]
+
+    until(lambda: last() is not None, "it to be noted")
+    assert abs((last() or 0) / 1000 - time.time()) < PATIENCE
+
+
+def test_no_secret_is_in_any_file_or_log(own_house: House) -> None:
+    house = own_house
+    for who in PEOPLE:
+        house.ask(who, "GET", "/segments/payments")
+        house.ask(who, "GET", f"/segments/{house.tokens[who]}")
+        house.ask(who, "GET", f"/no-such?token={house.tokens[who]}")
+    assert house.server.stop() == 0
+    secrets = [token.split("_", 2)[2] for token in house.tokens.values()]
+    for path in (house.server.log, *house.server.data.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(secret.encode() in content for secret in secrets), path
+
+
+# Policy
+
+
+def test_a_policy_is_read_and_replaced_by_version_and_a_bad_one_changes_nothing(own_house: House) -> None:
+    house = own_house
+    read = house.ask("examiner", "GET", "/policy")
+    assert (read.body.decode(), read.headers["ETag"], read.headers["Content-Type"]) == (POLICY, '"1"', TOML)
+    bad = house.apply(POLICY.replace('roles = ["monitor"]', 'roles = ["spy"]'), 1)
+    assert bad.status == 400
+    assert "monitor" in bad.json()["detail"]
+    assert "line " in bad.json()["detail"]
+    both = POLICY.replace('roles = ["admin"]\nprincipals = ["admin"]', 'roles = ["admin"]\nprincipals = ["auditor"]')
+    assert house.apply(both, 1).status == 400
+    assert house.apply(POLICY, 0).status == house.apply(POLICY, 2).status == 409
+    assert house.ask("root", "PUT", "/policy", POLICY.encode()).status == 400
+    assert house.append("writer").status == 201
+    assert house.apply(POLICY.replace('"writer", "till"', '"till"'), 1).json() == {"version": 2}
+    assert house.append("writer").status == 404
+    assert house.append("till").status == 201
+
+
+def test_two_who_replace_a_policy_at_once_do_not_undo_each_other(own_house: House) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda n: own_house.apply(f"{POLICY}# {n}\n", 1).status, range(8)))
+    assert sorted(answers) == [200] + [409] * 7
+
+
+def test_no_request_that_begins_after_a_change_is_decided_by_the_old_policy(own_house: House) -> None:
+    """Under load, at both workers: what begins after a change was acknowledged is decided by it."""
+    house, seen, ends = own_house, list[tuple[float, int]](), threading.Event()
+    refused = POLICY.replace('"writer", "till"', '"till"')
+
+    def hammer() -> None:
+        while not ends.is_set():
+            began = time.monotonic()
+            seen.append((began, house.append("writer").status))
+
+    threads = [threading.Thread(target=hammer) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    changed: list[tuple[float, float, bool]] = []
+    for version in range(1, 21):
+        allows = version % 2 == 0
+        asked = time.monotonic()
+        assert house.apply(POLICY if allows else refused, version).status == 200
+        changed.append((asked, time.monotonic(), allows))
+        time.sleep(0.1)
+    ends.set()
+    for thread in threads:
+        thread.join()
+    changed.append((time.monotonic(), time.monotonic(), False))
+    checked = 0
+    for (_, acknowledged, allows), (asked, _, _) in itertools.pairwise(changed):
+        # Answers to what began before the next change was asked for may come after it, and go by it.
+        between = [status for began, status in seen if acknowledged < began < asked - 0.05]
+        wanted = 201 if allows else 404
+        assert set(between) <= {wanted}
+        checked += len(between)
+    assert checked > 100
+
+
+def test_explain_names_the_deciding_rule_and_diff_says_who_gains_and_loses(own_house: House, tmp_path: Path) -> None:
+    data = own_house.server.data
+    explained = tlog("policy", "explain", "writer", "entry:append", "payments", "--data", data)
+    assert explained.startswith('allowed: rule "writer"')
+    assert (
+        tlog("policy", "explain", "nobody", "payload:read", "payments", "--data", data) == "refused: no rule allows it"
+    )
+    conflict = tlog(
+        *("policy", "explain", "joan", "entry:append", "payments", "--group", "tills", "--group", "managers"),
+        *("--data", data),
+    )
+    assert conflict.startswith("refused: one principal may not be admin")
+    new = tmp_path / "new.toml"
+    new.write_text(POLICY.replace('principals = ["monitor"]', 'principals = ["watcher"]'))
+    lines = tlog("policy", "diff", new, "--data", data).splitlines()
+    assert [line for line in lines if "tile:read" in line] == [
+        '- monitor  tile:read  payments  (rule "monitor")',
+        '+ watcher  tile:read  payments  (rule "monitor")',
+    ]
+    assert tlog("policy", "show", "--data", data) == POLICY.strip()
+
+
+def test_a_workload_makes_its_segment_with_the_labels_of_the_rule_and_no_others(own_house: House) -> None:
+    house = own_house
+    assert house.ask("creator", "PUT", "/segments/fresh-1", b'{"labels":{"env":"prod"}}').status == 201
+    assert house.ask("creator", "PUT", "/segments/fresh-1", b'{"labels":{"env":"prod"}}').status == 200
+    for body in (b"", b'{"labels":{"env":"dev"}}', b'{"labels":{"env":"prod","team":"x"}}'):
+        assert house.ask("creator", "PUT", "/segments/fresh-2", body).status == 404
+    assert house.ask("creator", "PUT", "/segments/other", b'{"labels":{"env":"prod"}}').status == 404
+    assert house.ask("root", "PUT", "/segments/control", b"").status == 404
+
+
+# On the record
+
+
+def test_every_change_is_an_entry_of_control_in_its_order(own_house: House) -> None:
+    house = own_house
+    issued = house.ask("root", "POST", "/tokens", b'{"principal":"new","days":1,"groups":["b","a"]}').json()
+    house.ask("root", "POST", f"/tokens/{issued['id']}/rotation", b'{"overlap_days":0}')
+    house.ask("creator", "PUT", "/segments/fresh-9", b'{"labels":{"env":"prod"}}')
+    house.ask("admin", "PUT", "/segments/payments/seal", b"")
+    changes = house.recorded("control")
+    begun = ["segment.created"] * 2 + ["policy.applied"] + ["token.issued"] * len(PEOPLE)
+    assert [one["event"] for one in changes] == [
+        *begun,
+        "token.issued",
+        "token.rotated",
+        "segment.created",
+        "segment.sealed",
+    ]
+    assert [one["by"] for one in changes[len(begun) :]] == ["root", "root", "creator", "admin"]
+    assert changes[2]["document"] == POLICY
+    assert changes[-4]["groups"] == ["a", "b"]
+    assert issued["token"] not in json.dumps(changes)
+    fsck = subprocess.run([TLOG, "fsck", "--data", house.server.data], capture_output=True, text=True, check=False)
+    assert fsck.returncode == 0, fsck.stdout
+
+
+def test_every_read_of_a_payload_is_on_record_before_it_is_answered(own_house: House) -> None:
+    house = own_house
+    for _ in range(5):
+        house.append("writer")
+    assert house.ask("auditor", "GET", "/segments/payments/entries/3").status == 200
+    assert len(house.ask("auditor", "GET", "/segments/payments/entries?start=1&limit=3").json()["entries"]) == 3
+    assert house.ask("auditor", "GET", "/segments/payments/entries/99").status == 404
+    assert house.ask("nobody", "GET", "/segments/payments/entries/0").status == 404
+    reads = [read for entry in house.recorded("access") for read in entry["reads"]]
+    assert [(one["by"], one["segment"], one["start"], one["end"], one["policy"]) for one in reads] == [
+        ("auditor", "payments", 3, 4, 1),
+        ("auditor", "payments", 1, 4, 1),
+    ]
+
+
+def test_many_reads_at_once_share_entries_of_the_record_and_none_is_missing(own_house: House) -> None:
+    house = own_house
+    house.ask("writer", "POST", "/segments/payments/entries", b"1\n" * 200, Content_Type=NDJSON)
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(
+            threads.map(lambda n: house.ask("auditor", "GET", f"/segments/payments/entries/{n}").status, range(200))
+        )
+    assert answers == [200] * 200
+    entries = house.recorded("access")
+    assert sorted(read["start"] for entry in entries for read in entry["reads"]) == list(range(200))
+    assert len(entries) < 200
+
+
+def test_a_payload_is_not_served_when_its_read_cannot_be_recorded(own_house: House) -> None:
+    house = own_house
+    house.append("writer")
+    assert house.server.stop() == 0
+    [(name,)] = _rows(Config(house.server.data), "select id from segment where name = 'access'")
+    (house.server.data / "keys" / f"{name}.key").unlink()
+    again = House(start(house.server.data, guarded=True, log_name=None, port=house.server.port), house.tokens)
+    try:
+        assert again.ask("auditor", "GET", "/segments/payments/entries/0").status == 500
+        assert again.append("writer").status == 201
+    finally:
+        again.server.kill()
+
+
+def test_a_change_that_a_crash_left_on_record_only_is_in_force_after_the_next_start(own_house: House) -> None:
+    house = own_house
+    assert house.server.stop() == 0
+    config = Config(house.server.data)
+    segments = Segments(config, Nobody(), lambda: 1)
+    change = PolicyApplied(by="root", at=1, version=2, document=POLICY.replace('"writer", "till"', '"till"'))
+    with exclusive(config.changes), segments.use("control") as control:
+        append(control, writer="root", kind=JSON, payloads=[encode_change(change)], idempotency_key=None)
+    segments.close()
+    again = House(start(house.server.data, guarded=True, log_name=None), house.tokens)
+    try:
+        assert again.ask("examiner", "GET", "/policy").headers["ETag"] == '"2"'
+        assert (again.append("writer").status, again.append("till").status) == (404, 201)
+    finally:
+        again.server.kill()
+
+
+def test_changes_that_are_not_on_record_any_more_stop_all_further_ones(own_house: House, tmp_path: Path) -> None:
+    """Whoever puts back an older `control` to hide a change does not get to make others."""
+    house = own_house
+    assert house.server.stop() == 0
+    config = Config(house.server.data)
+    [(name,)] = _rows(config, "select id from segment where name = 'control'")
+    path = config.segment(name)
+    shutil.copy(path, tmp_path / "older")
+    tlog("token", "issue", "accomplice", "--data", config.data)
+    for stale in path.parent.glob(f"{name}.db-*"):
+        stale.unlink()
+    shutil.copy(tmp_path / "older", path)
+    refused = subprocess.run(
+        [TLOG, "token", "issue", "x", "--data", config.data], capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "control.db holds" in refused.stderr
+
+
+def _rows(config: Config, query: str) -> list[Any]:
+    connection = sqlite3.connect(config.control)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+# Break-glass
+
+
+def test_two_others_open_a_segment_for_a_while_and_it_closes_by_itself(own_house: House) -> None:
+    house, path = own_house, "/segments/payments/access-requests"
+    house.append("writer")
+    body = json.dumps({"reason": "incident 4711", "minutes": 4 / 60}).encode()
+
+    def reads() -> int:
+        return house.ask("monitor", "GET", "/segments/payments/entries/0").status
+
+    request = house.ask("monitor", "POST", path, body)
+    assert (request.status, request.json()["until"]) == (201, None)
+    approval = f"{path}/{request.json()['id']}/approval"
+    assert reads() == 404
+    assert house.ask("monitor", "PUT", approval, b"").status == 404
+    assert house.ask("first", "PUT", approval, b"").json()["approver"] == "first"
+    assert house.ask("first", "PUT", approval, b"").status == 409
+    assert reads() == 404
+    until_then = house.ask("second", "PUT", approval, b"").json()["until"]
+    assert 0 < until_then / 1000 - time.time() < 5
+    assert [reads() for _ in range(10)] == [200] * 10
+    assert house.ask("creator", "PUT", approval, b"").status == 409
+    until(lambda: reads() == 404, "the access to end")
+    assert time.time() >= until_then / 1000
+    recorded = [(one["event"], one["by"]) for one in house.recorded("control")][-3:]
+    assert recorded == [("access.requested", "monitor"), ("access.approved", "first"), ("access.approved", "second")]
+    # It was asked for in this segment, and is to be approved in no other.
+    elsewhere = approval.replace("payments", "secrets")
+    assert house.ask("first", "PUT", elsewhere, b"").status == 404
+
+
+def test_who_asks_for_access_cannot_be_one_of_the_two_and_cannot_ask_for_long(own_house: House) -> None:
+    house, path = own_house, "/segments/payments/access-requests"
+    both = POLICY.replace('principals = ["creator", "first", "second"]', 'principals = ["monitor", "first", "second"]')
+    assert house.apply(both, 1).status == 200
+    for minutes, reason in ((0, "x"), (61, "x"), (1, ""), (1, "a\nb"), (1, "x" * 501)):
+        body = json.dumps({"reason": reason, "minutes": minutes}).encode()
+        assert house.ask("monitor", "POST", path, body).status == 400
+    made = house.ask("monitor", "POST", path, b'{"reason":"x","minutes":1}').json()["id"]
+    assert house.ask("monitor", "PUT", f"{path}/{made}/approval", b"").status == 409
+    assert house.ask("first", "PUT", f"{path}/{made}/approval", b"").status == 200
+    assert house.ask("monitor", "PUT", f"{path}/{made}/approval", b"").status == 409
+    assert house.ask("monitor", "GET", "/segments/payments/entries/0").status == 404
+
+
+# Sealing
+
+
+def test_a_sealed_segment_takes_no_more_and_stays_provable(own_house: House) -> None:
+    house = own_house
+    first = house.ask("writer", "POST", "/segments/payments/entries", b"1", Content_Type=JSON, Idempotency_Key="k")
+    sealed = house.ask("admin", "PUT", "/segments/payments/seal", b"")
+    assert (sealed.status, sealed.json()["size"]) == (200, 2)
+    assert sealed.json()["sealed"] is not None
+    refused = house.append("writer")
+    assert (refused.status, refused.json()["type"]) == (409, "urn:tlog:problem:sealed")
+    again = house.ask("admin", "PUT", "/segments/payments/seal", b"")
+    assert (again.status, again.body) == (200, sealed.body)
+    retried = house.ask("writer", "POST", "/segments/payments/entries", b"1", Content_Type=JSON, Idempotency_Key="k")
+    assert (retried.status, retried.body) == (201, first.body)
+    last = json.loads(house.ask("auditor", "GET", "/segments/payments/entries/1").json()["entry"])
+    assert last["writer"] == "tlog/seal"
+    assert house.ask("auditor", "GET", "/segments/payments/proof/inclusion/2/1").status == 200
+
+
+def test_of_many_who_append_while_a_segment_is_sealed_each_is_before_it_or_refused(own_house: House) -> None:
+    house = own_house
+    with ThreadPoolExecutor(16) as threads:
+        statuses = [threads.submit(lambda: house.append("writer").status) for _ in range(200)]
+        time.sleep(0.05)
+        size = house.ask("admin", "PUT", "/segments/payments/seal", b"").json()["size"]
+        answers = [status.result() for status in statuses]
+    assert set(answers) <= {201, 409}
+    assert answers.count(201) + 1 == size
+    assert house.ask("auditor", "GET", "/segments/payments").json()["size"] == size
+
+
+# Quotas
+
+
+def test_a_noisy_tenant_is_slowed_and_the_quiet_one_is_not(tmp_path: Path) -> None:
+    quota = """
+[[quota]]
+name = "tills"
+each = "principal"
+requests_per_second = 2
+"""
+    house = build(tmp_path / "data", POLICY + quota)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: house.append("writer"), range(120)))
+        refused = [answer for answer in answers if answer.status == 429]
+        assert {answer.status for answer in answers} == {201, 429}
+        assert len(refused) > 40
+        assert {answer.json()["type"] for answer in refused} == {"urn:tlog:problem:quota"}
+        assert all(1 <= int(answer.headers["Retry-After"]) <= 2 for answer in refused)
+        assert house.append("till").status == 201
+        time.sleep(1.1)
+        assert house.append("writer").status == 201
+    finally:
+        house.server.kill()
+
+
+def test_a_quota_of_bytes_counts_bodies(tmp_path: Path) -> None:
+    quota = """
+[[quota]]
+name = "bytes"
+principals = ["writer"]
+bytes_per_second = 1000
+"""
+    house = build(tmp_path / "data", POLICY + quota)
+    try:
+        large = json.dumps("x" * 3_000).encode()
+        statuses = [house.append("writer", large).status for _ in range(3)]
+        assert statuses == [201, 429, 429]
+        assert house.append("till", large).status == 201
+        until(lambda: house.append("writer", b"1").status == 201, "what was sent to be paid for", 10)
+    finally:
+        house.server.kill()
+
+
+# How a server begins
+
+
+def test_a_server_on_an_empty_folder_gives_credentials_once_and_lines_that_work(tmp_path: Path) -> None:
+    server = start(tmp_path / "data", guarded=True)
+    try:
+        text = server.log.read_text()
+        lines = [line.strip() for line in text.splitlines() if "tlog-client" in line]
+        assert len(lines) == 3
+        for line in lines:
+            # The lines are ours, and are to be pasted.
+            done = subprocess.run(  # noqa: S602
+                line.replace("tlog-client", str(TLOG.with_name("tlog-client"))),
+                shell=True,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            )
+            assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("verified: ")
+    finally:
+        server.stop()
+    again = start(tmp_path / "data", guarded=True)
+    again.stop()
+    assert again.log.read_text().count("tlog-client append") == 1
+
+
+def test_an_unguarded_server_binds_to_loopback_only(tmp_path: Path) -> None:
+    command = [str(TLOG), "serve", "--data", str(tmp_path / "data"), "--unguarded", "--host", "0.0.0.0"]  # noqa: S104
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert refused.returncode == 2
+    assert refused.stderr == "tlog: 0.0.0.0 is not a loopback address; unguarded, a server binds to no other\n"
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,200 @@
+"""Who may do what: the policy, tokens, and access that two others approve (spec/access.md)."""
+
+import re
+from dataclasses import asdict
+from typing import Final
+
+from flask import Response, request
+
+from tlog.access import Action
+from tlog.access.token import Presented
+from tlog.api.answer import answer, json_answer
+from tlog.api.body import read_body, read_model
+from tlog.api.models import (
+    AccessRequest,
+    AccessRequestList,
+    IssuedToken,
+    ListedToken,
+    NewAccessRequest,
+    NewToken,
+    PolicyVersion,
+    Rotation,
+    TokenList,
+    WriterKey,
+)
+from tlog.api.route import Call, Route
+from tlog.errors import NotFoundError
+from tlog_core.encoding import parse_decimal
+from tlog_core.errors import MalformedError
+
+_TOML: Final = "application/toml"
+_VERSION: Final = re.compile(r'"([0-9]+)"')
+_LATEST: Final = 1_000
+
+
+def read_policy(call: Call) -> Response:
+    """Answer `GET /policy`: the document in force, its version as the `ETag`."""
+    version, document = call.services.control.store.policy()
+    response = answer(document.encode(), _TOML)
+    response.set_etag(str(version))
+    return response
+
+
+def apply_policy(call: Call) -> Response:
+    """Answer `PUT /policy`."""
+    match = _VERSION.fullmatch(request.environ.get("HTTP_IF_MATCH", ""))
+    if match is None:
+        raise MalformedError(
+            'say which policy yours takes the place of: If-Match: "<version>", the ETag of GET /policy'
+        )
+    try:
+        document = read_body(request).decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedError("a policy is UTF-8") from None
+    version = call.services.control.apply_policy(call.caller.principal.name, parse_decimal(match[1]), document)
+    return json_answer(PolicyVersion(version))
+
+
+def list_tokens(call: Call) -> Response:
+    """Answer `GET /tokens`."""
+    tokens = [
+        ListedToken(one.created, one.expires, list(one.groups), one.id, one.last_used, one.principal, one.revoked)
+        for one in call.services.control.store.tokens()
+    ]
+    return json_answer(TokenList(tokens))
+
+
+def issue_token(call: Call) -> Response:
+    """Answer `POST /tokens`."""
+    wanted = read_model(request, NewToken)
+    return _issued(
+        call.services.control.issue_token(call.caller.principal.name, wanted.principal, wanted.groups, wanted.days)
+    )
+
+
+def rotate_token(call: Call, token: str) -> Response:
+    """Answer `POST /tokens/<id>/rotation`."""
+    overlap = read_model(request, Rotation).overlap_days
+    return _issued(call.services.control.rotate_token(call.caller.principal.name, token, overlap))
+
+
+def revoke_token(call: Call, token: str) -> Response:
+    """Answer `DELETE /tokens/<id>`."""
+    call.services.control.revoke_token(call.caller.principal.name, token)
+    return answer(b"", "text/plain", status=204)
+
+
+def add_key(call: Call) -> Response:
+    """Answer `POST /keys`."""
+    wanted = read_model(request, WriterKey)
+    fresh = call.services.control.add_key(call.caller.principal.name, wanted.vkey)
+    return json_answer(wanted, status=201 if fresh else 200)
+
+
+def request_access(call: Call) -> Response:
+    """Answer `POST /segments/<name>/access-requests`."""
+    wanted = read_model(request, NewAccessRequest)
+    made = call.services.control.request_access(
+        call.caller.principal.name, call.target.segment, wanted.reason, wanted.minutes
+    )
+    return json_answer(_request(call, made), status=201)
+
+
+def list_requests(call: Call) -> Response:
+    """Answer `GET /segments/<name>/access-requests`."""
+    return json_answer(AccessRequestList(_requests(call)))
+
+
+def approve_access(call: Call, wanted: str) -> Response:
+    """Answer `PUT /segments/<name>/access-requests/<id>/approval`."""
+    # It must be a request of this segment: for this one the caller may approve.
+    _request(call, wanted)
+    call.services.control.approve_access(call.caller.principal.name, wanted)
+    return json_answer(_request(call, wanted))
+
+
+def _issued(token: Presented) -> Response:
+    return json_answer(IssuedToken(token.id, token.text()), status=201, caching="no-store")
+
+
+def _requests(call: Call) -> list[AccessRequest]:
+    requests = call.services.control.store.access_requests(call.target.segment, _LATEST)
+    return [AccessRequest(**asdict(one)) for one in requests]
+
+
+def _request(call: Call, wanted: str) -> AccessRequest:
+    found = next((one for one in _requests(call) if one.id == wanted), None)
+    if found is None:
+        raise NotFoundError("no such access request")
+    return found
+
+
+ROUTES = (
+    Route("GET", "/policy", Action.READ_POLICY, read_policy, "Read the policy in force", gives={200: _TOML}),
+    Route(
+        "PUT",
+        "/policy",
+        Action.APPLY_POLICY,
+        apply_policy,
+        "Put a policy in force",
+        gives={200: (PolicyVersion,)},
+        takes={_TOML: str},
+    ),
+    Route("GET", "/tokens", Action.ISSUE_TOKEN, list_tokens, "List tokens", gives={200: (TokenList,)}),
+    Route(
+        "POST",
+        "/tokens",
+        Action.ISSUE_TOKEN,
+        issue_token,
+        "Issue a token",
+        gives={201: (IssuedToken,)},
+        takes={"application/json": NewToken},
+    ),
+    Route(
+        "POST",
+        "/tokens/<token>/rotation",
+        Action.ISSUE_TOKEN,
+        rotate_token,
+        "Issue a token in the place of another",
+        gives={201: (IssuedToken,)},
+        takes={"application/json": Rotation},
+    ),
+    Route("DELETE", "/tokens/<token>", Action.ISSUE_TOKEN, revoke_token, "Revoke a token", gives={204: "text/plain"}),
+    Route(
+        "POST",
+        "/keys",
+        Action.ADD_KEY,
+        add_key,
+        "Register a key of a writer",
+        gives={200: (WriterKey,), 201: (WriterKey,)},
+        takes={"application/json": WriterKey},
+    ),
+    Route(
+        "POST",
+        "/segments/<segment>/access-requests",
+        Action.READ_SEGMENT,
+        request_access,
+        "Ask to read the payloads of a segment for a while",
+        gives={201: (AccessRequest,)},
+        takes={"application/json": NewAccessRequest},
+        opens=False,
+    ),
+    Route(
+        "GET",
+        "/segments/<segment>/access-requests",
+        Action.APPROVE,
+        list_requests,
+        "List who asked to read the payloads of a segment",
+        gives={200: (AccessRequestList,)},
+        opens=False,
+    ),
+    Route(
+        "PUT",
+        "/segments/<segment>/access-requests/<wanted>/approval",
+        Action.APPROVE,
+        approve_access,
+        "Approve that somebody reads the payloads of a segment for a while",
+        gives={200: (AccessRequest,)},
+        opens=False,
+    ),
+)

@@ -1,0 +1,292 @@
+"""Changes of who may do what: each is an entry of the segment `control` before it takes effect (spec/access.md).
+
+`control.db` holds what the entries come to. A change is made in one transaction on it: its rows, then the entry, which
+is durable in `control`, then the commit. What a crash leaves between those two is done by whoever comes next.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from tlog.access import ANONYMOUS
+from tlog.access.action import CONTROL, RESERVED
+from tlog.access.change import (
+    AccessApproved,
+    AccessRequested,
+    Change,
+    KeyAdded,
+    PolicyApplied,
+    SegmentCreated,
+    SegmentSealed,
+    TokenIssued,
+    TokenRevoked,
+    TokenRotated,
+    decode_change,
+    encode_change,
+)
+from tlog.access.document import parse_policy
+from tlog.access.token import (
+    ID_BYTES,
+    MAX_DAYS,
+    MAX_OVERLAP_DAYS,
+    SECRET_BYTES,
+    Presented,
+    Token,
+    TokenHash,
+    check_principal,
+    token_from_random,
+)
+from tlog.config import MAX_PAGE, Config
+from tlog.errors import ConflictError, CorruptError, NotFoundError
+from tlog.files import SharedNumber, exclusive
+from tlog.segments import Segment, Segments
+from tlog.store.changes import AccessRequest, Changing, SegmentRow
+from tlog.store.control import ControlStore
+from tlog.submit import append, seal
+from tlog_core.errors import MalformedError
+from tlog_core.receipt import JSON_TYPE
+from tlog_core.writer import parse_writer_key
+
+MAX_ACCESS_MINUTES: Final = 60
+"""How long break-glass lasts at most."""
+
+MAX_REASON: Final = 500
+"""How many characters the reason for it has at most."""
+
+_DAY: Final = 86_400_000
+
+
+class Control:
+    """What changes who may do what, for the threads of one process."""
+
+    def __init__(self, config: Config, segments: Segments, clock: Callable[[], int]) -> None:
+        """Take the open segments, and a clock in milliseconds."""
+        self._config = config
+        self._segments = segments
+        self._clock = clock
+        self.store: ControlStore = segments.control
+        self.generation = SharedNumber(config.generation)
+        """Odd while a change takes effect, and after it a number that never was before."""
+
+    def now(self) -> int:
+        """Return the time in milliseconds since the epoch."""
+        return self._clock()
+
+    def enact(self, change: Change, prepare: Callable[[], None] = lambda: None) -> None:
+        """Put a change on record and in force; raise ConflictError or NotFoundError if it cannot be.
+
+        Who asks after this has returned, in whatever process, is answered by the new state. `prepare` is called once
+        the change is known to be possible, and before it is on record.
+        """
+        with exclusive(self._config.changes), self._segments.use(CONTROL) as control:
+            self._catch_up(control)
+            with self._taking_effect() as changing:
+                _project(changing, change)
+                prepare()
+                payloads = [encode_change(change)]
+                _, logged = append(control, writer=change.by, kind=JSON_TYPE, payloads=payloads, idempotency_key=None)
+                changing.count_entry(logged.start)
+
+    def catch_up(self) -> None:
+        """Put in force what is on record and not in the tables, as after a crash in between."""
+        with exclusive(self._config.changes), self._segments.use(CONTROL) as control:
+            self._catch_up(control)
+
+    def create_segment(
+        self, by: str, name: str, labels: Mapping[str, str], *, signed: bool = False
+    ) -> tuple[SegmentRow, bool]:
+        """Return the segment of this name, and whether it was made now; MalformedError or ConflictError.
+
+        One that is `signed` takes signed events only.
+        """
+        if name in RESERVED:
+            raise ConflictError(f"{name} is a segment of tlog's own; choose another name")
+        draft = self._segments.draft(name, labels, signed=signed)
+        row = draft.row
+        try:
+            self.enact(
+                SegmentCreated(
+                    by=by,
+                    at=row.created,
+                    name=name,
+                    id=row.id,
+                    origin=row.origin,
+                    vkey=row.vkey,
+                    labels=dict(labels),
+                    signed=signed,
+                ),
+                draft.make_files,
+            )
+        except ConflictError:
+            there = self.store.find(name)
+            if (there.labels, there.signed) != (row.labels, signed):
+                raise ConflictError(
+                    "a segment of this name exists with other labels, or another signed; choose another name"
+                ) from None
+            return there, False
+        return row, True
+
+    def seal_segment(self, by: str, name: str) -> SegmentRow:
+        """Seal a segment by a last entry that says so, and return it; a sealed one stays as it is. NotFoundError."""
+        if name in RESERVED:
+            raise ConflictError(f"{name} is a segment of tlog's own, and stays open")
+        change = SegmentSealed(by=by, at=self._clock(), segment=name)
+        if self.store.find(name).sealed is None:
+            self.enact(change)
+        # Again if it has to be: a crash may have come between the record and the entry.
+        with self._segments.use(name) as segment:
+            seal(segment, encode_change(change))
+        return self.store.find(name)
+
+    def apply_policy(self, by: str, version: int, document: str) -> int:
+        """Put a policy in force in the place of the one of this version, and return its own version.
+
+        Raises PolicyError, or ConflictError if another is in force.
+        """
+        parse_policy(document.encode())
+        self.enact(PolicyApplied(by=by, at=self._clock(), version=version + 1, document=document))
+        return version + 1
+
+    def issue_token(self, by: str, principal: str, groups: Sequence[str], days: float) -> Presented:
+        """Return a new token, which nobody can show again; MalformedError."""
+        check_principal(principal)
+        for group in groups:
+            check_principal(group)
+        if not 0 < days <= MAX_DAYS:
+            raise MalformedError(f"a token is good for more than 0 and at most {MAX_DAYS} days")
+        presented, now = self._new_token(), self._clock()
+        self.enact(
+            TokenIssued(
+                by=by,
+                at=now,
+                id=presented.id,
+                hash=presented.hash().hex(),
+                principal=principal,
+                groups=tuple(sorted(set(groups))),
+                expires=now + int(days * _DAY),
+            )
+        )
+        return presented
+
+    def rotate_token(self, by: str, token_id: str, overlap_days: float) -> Presented:
+        """Return a token that takes the place of another of as long a life, which goes on for a while beside it.
+
+        Raises NotFoundError if that one is not in use.
+        """
+        if not 0 <= overlap_days <= MAX_OVERLAP_DAYS:
+            raise MalformedError(f"two tokens go on side by side for at most {MAX_OVERLAP_DAYS} days")
+        old, now = self.store.token(token_id), self._clock()
+        if old is None or now >= old.expires:
+            raise NotFoundError("no such token is in use")
+        presented = self._new_token()
+        self.enact(
+            TokenRotated(
+                by=by,
+                at=now,
+                old=token_id,
+                ends=min(old.expires, now + int(overlap_days * _DAY)),
+                id=presented.id,
+                hash=presented.hash().hex(),
+                principal=old.principal,
+                groups=old.groups,
+                expires=now + old.expires - old.created,
+            )
+        )
+        return presented
+
+    def revoke_token(self, by: str, token_id: str) -> None:
+        """Revoke a token, with effect for every request that begins after this has returned; NotFoundError."""
+        self.enact(TokenRevoked(by=by, at=self._clock(), id=token_id))
+
+    def add_key(self, by: str, vkey: str) -> bool:
+        """Register a key of the writer whose name it has, and return whether it was new; MalformedError."""
+        key = parse_writer_key(vkey)
+        # Under this name write all the clients of an unguarded server.
+        if key.name != ANONYMOUS.name:
+            check_principal(key.name)
+        try:
+            self.enact(KeyAdded(by=by, at=self._clock(), vkey=str(key)))
+        except ConflictError:
+            return False
+        return True
+
+    def request_access(self, by: str, segment: str, reason: str, minutes: float) -> str:
+        """Ask to read the payloads of a segment, and return the ID of the request; MalformedError."""
+        if not 0 < minutes <= MAX_ACCESS_MINUTES:
+            raise MalformedError(f"access is given for more than 0 and at most {MAX_ACCESS_MINUTES} minutes")
+        if not 1 <= len(reason) <= MAX_REASON or not reason.isprintable():
+            raise MalformedError(f"a reason has 1 to {MAX_REASON} printable characters")
+        change = AccessRequested(
+            by=by,
+            at=self._clock(),
+            id=secrets.token_hex(8),
+            segment=segment,
+            reason=reason,
+            milliseconds=int(minutes * 60_000),
+        )
+        self.enact(change)
+        return change.id
+
+    def approve_access(self, by: str, request_id: str) -> None:
+        """Approve a request; the second approval, by another, opens the segment. NotFoundError, ConflictError."""
+        self.enact(AccessApproved(by=by, at=self._clock(), id=request_id))
+
+    def _new_token(self) -> Presented:
+        return token_from_random(secrets.token_bytes(ID_BYTES + SECRET_BYTES))
+
+    def _catch_up(self, control: Segment) -> None:
+        done, size = self.store.recorded(), control.store.head().size
+        if done > size:
+            raise CorruptError(f"control.db holds {done} changes, and {CONTROL} has {size}; restore both, of one time")
+        while done < size:
+            for payload in control.store.payloads(done, min(done + MAX_PAGE, size)):
+                with self._taking_effect() as changing:
+                    _project(changing, decode_change(payload.data))
+                    changing.count_entry(done)
+                done += 1
+
+    @contextmanager
+    def _taking_effect(self) -> Iterator[Changing]:
+        with self.store.changing() as changing:
+            yield changing
+            # From here until it is even, nobody relies on what was read before.
+            self.generation.write(self.generation.read() | 1)
+        self.generation.write(self.generation.read() + 1)
+
+
+def _project(changing: Changing, change: Change) -> None:
+    """Bring the tables to what they are after a change."""
+    match change:
+        case SegmentCreated():
+            labels = tuple(sorted(change.labels.items()))
+            row = SegmentRow(
+                change.name, change.id, change.origin, change.vkey, labels, change.at, signed=change.signed
+            )
+            changing.add_segment(row)
+        case SegmentSealed():
+            changing.seal_segment(change.segment, change.at)
+        case PolicyApplied():
+            changing.apply_policy(change.version, change.document)
+        case TokenIssued():
+            changing.add_token(_token(change))
+        case TokenRotated():
+            changing.shorten_token(change.old, change.ends)
+            changing.add_token(_token(change))
+        case TokenRevoked():
+            changing.revoke_token(change.id, change.at)
+        case KeyAdded():
+            changing.add_writer_key(parse_writer_key(change.vkey), change.at)
+        case AccessRequested():
+            changing.add_access_request(
+                AccessRequest(change.id, change.by, change.segment, change.reason, change.milliseconds, change.at)
+            )
+        case AccessApproved():
+            changing.approve_access(change.id, change.by, change.at)
+        case _:
+            raise MalformedError(f"nothing is known of {change}")
+
+
+def _token(change: TokenIssued | TokenRotated) -> Token:
+    digest = TokenHash(bytes.fromhex(change.hash))
+    return Token(change.id, digest, change.principal, change.groups, change.at, change.expires)

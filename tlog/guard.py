@@ -1,0 +1,215 @@
+"""The choke point: every request to every route passes `Guard.authorize` before anything else is done for it.
+
+Who asks is shown by a bearer credential; what they may do is decided by the policy in force. What was read of either
+is relied upon until the generation changes: a change is in force everywhere before whoever made it hears so.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from threading import Thread
+from typing import Final
+
+from flask import Request
+
+from tlog.access import ANONYMOUS, Action, Principal
+from tlog.access.action import CONTROL, RESERVED
+from tlog.access.document import parse_policy
+from tlog.access.oidc import Oidc
+from tlog.access.policy import Decider
+from tlog.access.rule import Address, Grant, Policy, Target
+from tlog.access.token import PREFIX, Token, parse_token, verify_token
+from tlog.config import Config
+from tlog.control import Control
+from tlog.errors import NotFoundError, UnauthorizedError
+from tlog.quotas import Quotas
+from tlog.store.changes import SegmentRow
+from tlog.store.connection import DatabaseError
+from tlog_core.errors import MalformedError
+from tlog_core.note import VerifierKey
+
+_MAX_KEPT: Final = 65_536
+_NOTE_SECONDS: Final = 5
+_CREDENTIAL_NEEDED: Final = "send a credential that may do this: Authorization: Bearer …"
+_NEEDS_GUARD: Final = frozenset(
+    {Action.READ_POLICY, Action.APPLY_POLICY, Action.ISSUE_TOKEN, Action.ADD_KEY, Action.APPROVE}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who may do what was asked, from where, by the policy of which version, and in which segment, if in one."""
+
+    principal: Principal
+    address: Address | None
+    policy_version: int
+    target: Target | None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What was read in one generation."""
+
+    generation: int
+    version: int
+    decider: Decider
+    grants: tuple[Grant, ...]
+    segments: dict[str, SegmentRow | None] = field(default_factory=dict)
+    tokens: dict[str, tuple[Token, Principal]] = field(default_factory=dict)
+    keys: dict[str, Sequence[VerifierKey]] = field(default_factory=dict)
+
+
+class Guard:
+    """Decides for the threads of one process."""
+
+    def __init__(self, config: Config, control: Control, oidc: Oidc) -> None:
+        """Decide by what `control` holds; everyone may do everything in an unguarded server."""
+        self._unguarded = config.unguarded
+        self._control = control
+        self._quotas = Quotas(config.quotas, lambda: time.time_ns() // 1_000)
+        self._oidc = oidc
+        self._state = _State(-1, 0, Decider(Policy()), ())
+        self._used: dict[str, int] = {}
+
+    def keep(self) -> None:
+        """Note when tokens were used last, from now on, in a thread that ends with the process."""
+
+        def loop() -> None:
+            while True:
+                time.sleep(_NOTE_SECONDS)
+                # A disk that is full now has room again some time; who used what in between is lost.
+                with suppress(DatabaseError):
+                    self.note_use()
+
+        Thread(target=loop, name="last-used", daemon=True).start()
+
+    def note_use(self) -> None:
+        """Note when tokens were used last, as far as that is not noted yet."""
+        used, self._used = self._used, {}
+        # Copied at once: a request may still be putting its own in.
+        if noted := dict(used):
+            with self._control.store.changing() as changing:
+                changing.touch_tokens(noted)
+
+    def authorize(
+        self, request: Request, action: Action, name: str | None, labels: Callable[[], Mapping[str, str]] | None = None
+    ) -> Caller:
+        """Return who asks, if they may do this in the segment of this name.
+
+        `labels` are those of a segment that is to be made. Raises NotFoundError, the same whether there is no such
+        segment or it is not for who asks; UnauthorizedError if no credential was shown, or none that holds.
+        """
+        address = _address(request)
+        principal = self._local(address) if self._unguarded else self._identify(self._current(), request)
+        # Only now: to find out who asks may have taken a while, as when an issuer's keys were fetched.
+        state = self._current()
+        row = None if name is None else self._segment(state, name)
+        target = None
+        if name is not None:
+            given = labels() if labels else dict(row.labels) if row else {}
+            target = Target(name, tuple(sorted(given.items())))
+        allowed = self._may(state, principal, action, target, address)
+        if allowed and (row or name is None or labels):
+            self._draw(state, principal, target, request)
+            return Caller(principal, address, state.version, target)
+        if principal is ANONYMOUS and not self._unguarded:
+            raise UnauthorizedError(_CREDENTIAL_NEEDED)
+        raise NotFoundError("no such segment" if name is not None else "there is nothing for you here")
+
+    def writer_keys(self, writer: str) -> Sequence[VerifierKey]:
+        """Return the keys that are registered for a writer; CorruptError."""
+        kept = self._current().keys
+        found = kept.get(writer)
+        if found is None:
+            found = self._control.store.writer_keys(writer)
+            if len(kept) < _MAX_KEPT:
+                kept[writer] = found
+        return found
+
+    def may_see(self, caller: Caller, row: SegmentRow) -> bool:
+        """Tell whether a caller may know of a segment."""
+        target = Target(row.name, row.labels)
+        return self._may(self._current(), caller.principal, Action.READ_SEGMENT, target, caller.address)
+
+    def _may(
+        self, state: _State, principal: Principal, action: Action, target: Target | None, address: Address | None
+    ) -> bool:
+        if self._unguarded:
+            return action not in _NEEDS_GUARD and (target is None or target.segment not in RESERVED)
+        now = self._control.now()
+        return state.decider.decide(principal, action, target, now=now, address=address, grants=state.grants).allowed
+
+    def _local(self, address: Address | None) -> Principal:
+        if address is None or not address.is_loopback:
+            raise UnauthorizedError("this server asks nobody who they are, and so answers this machine only")
+        return ANONYMOUS
+
+    def _draw(self, state: _State, principal: Principal, target: Target | None, request: Request) -> None:
+        quotas = () if self._unguarded else state.decider.quotas(principal, target)
+        if quotas:
+            length = request.environ.get("CONTENT_LENGTH", "")
+            body = int(length) if length.isascii() and length.isdigit() else 0
+            for quota in quotas:
+                self._quotas.draw(quota, principal.name, target or Target(CONTROL), body)
+
+    def _identify(self, state: _State, request: Request) -> Principal:
+        given = request.environ.get("HTTP_AUTHORIZATION")
+        if given is None:
+            return ANONYMOUS
+        scheme, _, credential = given.partition(" ")
+        if scheme.lower() != "bearer":
+            raise UnauthorizedError(_CREDENTIAL_NEEDED)
+        return self._holder(state, credential) if credential.startswith(PREFIX) else self._oidc.identify(credential)
+
+    def _holder(self, state: _State, text: str) -> Principal:
+        try:
+            presented = parse_token(text)
+        except MalformedError as error:
+            raise UnauthorizedError(str(error)) from None
+        now = self._control.now()
+        token, principal = state.tokens.get(presented.id) or self._read_token(state, presented.id)
+        verify_token(token, presented, now)
+        self._used[presented.id] = now
+        return principal
+
+    def _read_token(self, state: _State, token_id: str) -> tuple[Token | None, Principal]:
+        token = self._control.store.token(token_id)
+        if token is None:
+            return None, ANONYMOUS
+        found = token, Principal(token.principal, frozenset(token.groups))
+        if len(state.tokens) < _MAX_KEPT:
+            state.tokens[token_id] = found
+        return found
+
+    def _segment(self, state: _State, name: str) -> SegmentRow | None:
+        if name in state.segments:
+            return state.segments[name]
+        try:
+            row = self._control.store.find(name)
+        except NotFoundError:
+            row = None
+        # What is not there is known as well as what is, or the time to refuse would tell them apart.
+        if len(state.segments) < _MAX_KEPT:
+            state.segments[name] = row
+        return row
+
+    def _current(self) -> _State:
+        # Read once: another thread may replace it at any moment, by one that is newer or, for a moment, older.
+        state, generation = self._state, self._control.generation.read()
+        # Odd: a change is taking effect just now, or died in doing so.
+        if generation == state.generation and not generation & 1:
+            return state
+        version, document = self._control.store.policy()
+        decider = state.decider if version == state.version else Decider(parse_policy(document.encode()))
+        grants = tuple(self._control.store.grants(self._control.now()))
+        fresh = self._state = _State(generation, version, decider, grants)
+        return fresh
+
+
+def _address(request: Request) -> Address | None:
+    try:
+        return ip_address(request.environ.get("REMOTE_ADDR", ""))
+    except ValueError:
+        return None

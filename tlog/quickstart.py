@@ -1,0 +1,67 @@
+"""What a server on an empty folder begins with: a segment, a policy, and a credential for each of three people."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tlog.control import Control
+from tlog.files import write_durably
+
+OPERATOR: Final = "tlog/operator"
+"""Who makes the changes that are made on the machine itself."""
+
+SEGMENT: Final = "first"
+_PEOPLE: Final = ("admin", "writer", "auditor")
+_DAYS: Final = 90
+_POLICY: Final = """\
+# The policy that tlog began with; spec/access.md says what it may say.
+
+[[rule]]
+name = "the administrator"
+roles = ["admin", "creator", "approver"]
+principals = ["admin"]
+segments = ["*", "access", "control"]
+
+[[rule]]
+name = "the writer"
+roles = ["writer"]
+principals = ["writer"]
+segments = ["*"]
+
+[[rule]]
+name = "the auditor"
+roles = ["auditor"]
+principals = ["auditor"]
+segments = ["*", "access", "control"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What was made: the file of the segment's verifier key, and each person's token, which nobody can show again."""
+
+    vkey: Path
+    tokens: dict[str, str]
+
+
+def begin(control: Control, data: Path) -> Beginning:
+    """Make segment, policy and credentials in a folder that has none."""
+    row, _ = control.create_segment(OPERATOR, SEGMENT, {})
+    vkey = data / f"{SEGMENT}.vkey"
+    write_durably(vkey, f"{row.vkey}\n".encode())
+    control.apply_policy(OPERATOR, 0, _POLICY)
+    return Beginning(vkey, {name: control.issue_token(OPERATOR, name, (), _DAYS).text() for name in _PEOPLE})
+
+
+def describe(beginning: Beginning, url: str) -> Iterator[str]:
+    """Yield the lines that tell who began a log what to do first."""
+    segment = f"--url {url}/segments/{SEGMENT} --key {beginning.vkey}"
+    yield f"A new log. These credentials are good for {_DAYS} days, and are shown this once:"
+    for name, token in beginning.tokens.items():
+        yield f"  {name:8} {token}"
+    yield "Append, read, verify:"
+    append, read = beginning.tokens["writer"], beginning.tokens["auditor"]
+    yield f"""  echo '{{"action":"hello"}}' | TLOG_TOKEN={append} tlog-client append {segment} > hello.receipt"""
+    yield f"  TLOG_TOKEN={read} tlog-client get {segment} 0"
+    yield f"  tlog-client verify --key {beginning.vkey} hello.receipt"

@@ -1,0 +1,68 @@
+"""Quotas, which the workers of a server share (spec/access.md, "Quotas").
+
+Each quota that somebody draws on is one number in a file that is mapped into memory: the time up to which what was
+admitted is paid for, at the quota's rate (the generic cell rate algorithm). It may run ahead by a second. Two processes
+that draw at the same instant may count as one, which lets a little more through.
+"""
+
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tlog.access.rule import Each, Quota, Target
+from tlog.errors import QuotaError
+
+_SLOT: Final = struct.Struct("<QQ")
+_SLOTS: Final = 1 << 16
+_PROBES: Final = 16
+_AHEAD: Final = 1_000_000
+"""By how much one may be ahead, in microseconds: a second's worth may come at once."""
+
+_LONGEST: Final = 3_600_000_000
+"""A time farther ahead than this many microseconds was left by a clock that has been set back."""
+
+
+class Quotas:
+    """What was drawn on each quota. Threads and processes share it."""
+
+    def __init__(self, path: Path, clock: Callable[[], int]) -> None:
+        """Open the file at `path`, made if it is not there. `clock` is in microseconds since the epoch."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(descriptor, _SLOTS * _SLOT.size)
+            self._map = mmap.mmap(descriptor, _SLOTS * _SLOT.size)
+        finally:
+            os.close(descriptor)
+        self._clock = clock
+
+    def draw(self, quota: Quota, principal: str, target: Target, body: int) -> None:
+        """Count a request with a body of so many bytes; raise QuotaError if the quota is used up for now."""
+        of = {Each.PRINCIPAL: principal, Each.SEGMENT: target.segment, None: ""}[quota.each]
+        for unit, rate, cost in (("requests", quota.requests_per_second, 1), ("bytes", quota.bytes_per_second, body)):
+            if rate is not None:
+                self._draw(f"{quota.name}\n{unit}\n{of}", int(cost / rate * 1_000_000), quota.name)
+
+    def _draw(self, key: str, microseconds: int, name: str) -> None:
+        tag = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") | 1
+        now = self._clock()
+        place, paid = self._find(tag, now)
+        if paid - now > _AHEAD:
+            raise QuotaError(f'the quota "{name}" is used up for now; retry later', (paid - now - _AHEAD) / 1_000_000)
+        _SLOT.pack_into(self._map, place, tag, max(paid, now) + microseconds)
+
+    def _find(self, tag: int, now: int) -> tuple[int, int]:
+        """Return the place of a slot, and the time up to which it is paid for; one that is past is anybody's."""
+        free = None
+        for probe in range(_PROBES):
+            place = (tag + probe) % _SLOTS * _SLOT.size
+            owner, paid = _SLOT.unpack_from(self._map, place)
+            if owner == tag and paid - now < _LONGEST:
+                return place, paid
+            if free is None and (paid <= now or paid - now >= _LONGEST):
+                free = place
+        # All taken: sixteen others at one place of 65,536. Whoever comes then shares with the first.
+        return (tag % _SLOTS * _SLOT.size if free is None else free), now

@@ -1,0 +1,75 @@
+"""What the commands share: the folder, changes made on the machine itself, and errors as lines and exit statuses."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from tlog.config import Config, from_environment
+from tlog.errors import ConfigError, NotFoundError
+from tlog_core.errors import MalformedError, TlogError
+
+if TYPE_CHECKING:
+    from tlog.control import Control
+
+REFUSED: Final = 1
+USAGE: Final = 2
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    envvar="TLOG_DATA",
+    show_default=True,
+    help="The folder that holds everything.",
+)
+
+log_name_option = click.option(
+    "--log-name",
+    help="The log's name for ever, such as example.com/audit, if the folder is new; random if it is not given.",
+)
+
+
+def config_of(data: Path) -> Config:
+    """Return the settings for a folder; ConfigError."""
+    return replace(from_environment(), data=data.absolute())
+
+
+def change(config: Config, make: Callable[["Control"], object], log_name: str | None = None) -> None:
+    """Change who may do what in a folder, whether or not a server runs on it."""
+    from tlog.control import Control
+    from tlog.segments import Nobody, Segments, prepare_data
+
+    def run() -> None:
+        prepare_data(config, log_name)
+        segments = Segments(config, Nobody(), now)
+        try:
+            make(Control(config, segments, now))
+        finally:
+            segments.close()
+
+    report(run)
+
+
+def now() -> int:
+    """Return the time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def report(action: Callable[[], None]) -> None:
+    """Do something, and end the command with a line and a status if it fails."""
+    try:
+        action()
+    except (ConfigError, MalformedError, NotFoundError) as error:
+        _fail(error, USAGE)
+    except TlogError as error:
+        _fail(error, REFUSED)
+
+
+def _fail(error: TlogError, status: int) -> NoReturn:
+    click.echo(f"tlog: {error}", err=True)
+    sys.exit(status)
