@@ -265,7 +265,7 @@ def test_segments_made_by_the_command_are_there_at_once(start_server: Callable[.
     listed = tlog("segment", "list", "--data", server.data)
     lines = listed.stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["access", "control", "payments"]
-    assert lines[-1] == f"payments\t1\ta=b=c,env=prod\t{segment.key}"
+    assert lines[-1] == f"payments\t1\ta=b=c,env=prod\t-\t{segment.key}"
     for label in ("env", "env=dev"):
         refused = tlog("segment", "create", "payments", "--data", server.data, "--label", label)
         assert refused.returncode == (2 if label == "env" else 1)
