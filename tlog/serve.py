@@ -31,6 +31,7 @@ from tlog.store.connection import DatabaseError, connect
 _SWITCH_SECONDS = 0.0005
 # What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
 _STOP_SECONDS = 10
+_INSIST_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         workers_kill_timeout=_STOP_SECONDS,
         log_dictconfig=server_logging(),
     )
+    Thread(target=_insist, args=(server,), name="insist", daemon=True).start()
     try:
         server.serve(target_loader=load, wrap_loader=False)
     finally:
@@ -147,6 +149,18 @@ def _end_with(parent: int) -> None:
         # Again and again: while the worker is still starting, a signal is lost on it.
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _insist(server: Any) -> None:
+    """Once the server is to stop, tell its workers so again and again: while one is still starting, it is lost on it.
+
+    It would be killed in the end, with requests that it has accepted.
+    """
+    while True:
+        time.sleep(_INSIST_SECONDS)
+        if server.interrupt_signal:
+            for worker in server.wrks:
+                worker.terminate()
 
 
 def _check_free(listen: Listen) -> None:

@@ -184,7 +184,6 @@ GLOBAL: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "token:rotate": ("POST", "/tokens/0/rotation", b'{"overlap_days":99}', {}),
     "key:add": ("POST", "/keys", b'{"vkey":"x"}', {}),
     "token:revoke": ("DELETE", "/tokens/0", None, {}),
-    "key:add": ("POST", "/keys", b'{"vkey":"x"}', {}),
 }
 SEEN = {"segment:read", "access:request"}
 FOLLOWED = {"checkpoint:read", "proof:read", "proof:read, two"}
