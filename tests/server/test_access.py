@@ -118,6 +118,14 @@ class House:
     def apply(self, document: str, version: int, who: str = "root") -> Answer:
         return self.ask(who, "PUT", "/policy", document.encode(), Content_Type=TOML, If_Match=f'"{version}"')
 
+    def check_no_secret(self) -> None:
+        """Check that no secret is in the log, or in any file of the data."""
+        secrets = [token.split("_", 2)[2].encode() for token in self.tokens.values() if token.startswith("tlog_")]
+        for path in (self.server.log, *self.server.data.rglob("*")):
+            if path.is_file():
+                content = path.read_bytes()
+                assert not any(secret in content for secret in secrets), path
+
     def recorded(self, segment: str) -> list[Any]:
         """Return the payloads of a reserved segment as they are, from its database."""
         config = Config(self.server.data)
@@ -148,13 +156,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         assert built.append("writer").status == 201
     yield built
     assert built.server.stop() == 0
+    built.check_no_secret()
 
 
 @pytest.fixture
 def own_house(tmp_path: Path) -> Iterator[House]:
+    """A house of the test's own, in which no secret is found whatever the test did."""
     built = build(tmp_path / "data")
     yield built
     built.server.kill()
+    built.check_no_secret()
 
 
 # Every role at every route
@@ -419,11 +430,7 @@ def test_no_secret_is_in_any_file_or_log(own_house: House) -> None:
         house.ask(who, "GET", f"/segments/{house.tokens[who]}")
         house.ask(who, "GET", f"/no-such?token={house.tokens[who]}")
     assert house.server.stop() == 0
-    secrets = [token.split("_", 2)[2] for token in house.tokens.values()]
-    for path in (house.server.log, *house.server.data.rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            assert not any(secret.encode() in content for secret in secrets), path
+    house.check_no_secret()
 
 
 # Policy
