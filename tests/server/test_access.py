@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -323,6 +324,20 @@ def test_missing_and_forbidden_are_the_same_to_the_byte(house: House, who: str |
 def _steady(answer: Answer) -> list[tuple[str, str]]:
     # Whether the connection goes on depends on whether the body had come by then, and on nothing else.
     return sorted((name, value) for name, value in answer.headers.items() if name.lower() not in ("date", "connection"))
+
+
+def test_a_refusal_reaches_who_still_sends_the_body(house: House) -> None:
+    """As many clients do, headers first, and the body in a packet of its own; and the connection goes on."""
+    for shown, status in (("", 401), (f"Authorization: Bearer {house.tokens['nobody']}\r\n", 404)):
+        head = f"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\n{shown}Content-Length: 5000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", house.server.port), PATIENCE) as connection:
+            for _ in range(3):
+                connection.sendall(head.encode())
+                time.sleep(0.05)
+                connection.sendall(b" " * 5000)
+                answer = connection.recv(65_536)
+                assert answer.startswith(b"HTTP/1.1 %d " % status)
+                assert b"connection: close" not in answer.lower()
 
 
 def test_nothing_of_another_segment_shows_in_any_answer(own_house: House) -> None:

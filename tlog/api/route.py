@@ -8,6 +8,7 @@ from flask import Flask, Response, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
+from tlog.api.body import discard_body
 from tlog.canonical import Canonicalizer
 from tlog.control import Control
 from tlog.errors import ConfigError
@@ -16,6 +17,7 @@ from tlog.journal import Journal
 from tlog.metrics import Metrics
 from tlog.reads import Reads
 from tlog.segments import Segment, Segments
+from tlog_core.errors import TlogError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,11 @@ def register(app: Flask, route: Route, services: Services) -> None:
     """Put a route behind the choke point: nothing of it runs before `authorize` has returned."""
 
     def handle(segment: str | None = None, **arguments: str) -> Response:
-        caller = services.guard.authorize(request, route.action, segment, route.labels)
+        try:
+            caller = services.guard.authorize(request, route.action, segment, route.labels)
+        except TlogError:
+            discard_body(request)
+            raise
         if segment is None or not route.opens:
             return route.view(Call(caller, services, None), **arguments)
         with services.segments.use(segment) as opened:
