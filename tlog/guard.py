@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from threading import Thread
 from typing import Final
@@ -56,7 +57,7 @@ class _State:
     version: int
     decider: Decider
     grants: tuple[Grant, ...]
-    segments: dict[str, SegmentRow | None] = field(default_factory=dict)
+    targets: dict[str, Target | None] = field(default_factory=dict)
     tokens: dict[str, tuple[Token, Principal]] = field(default_factory=dict)
     keys: dict[str, Sequence[VerifierKey]] = field(default_factory=dict)
 
@@ -105,13 +106,12 @@ class Guard:
         principal = self._local(address) if self._unguarded else self._identify(self._current(), request)
         # Only now: to find out who asks may have taken a while, as when an issuer's keys were fetched.
         state = self._current()
-        row = None if name is None else self._segment(state, name)
-        target = None
-        if name is not None:
-            given = labels() if labels else dict(row.labels) if row else {}
-            target = Target(name, tuple(sorted(given.items())))
+        there = None if name is None else self._target(state, name)
+        target = there
+        if name is not None and (labels or there is None):
+            target = Target(name, tuple(sorted(labels().items())) if labels else ())
         allowed = self._may(state, principal, action, target, address)
-        if allowed and (row or name is None or labels):
+        if allowed and (there or name is None or labels):
             self._draw(state, principal, target, request)
             return Caller(principal, address, state.version, target)
         if principal is ANONYMOUS and not self._unguarded:
@@ -183,17 +183,18 @@ class Guard:
             state.tokens[token_id] = found
         return found
 
-    def _segment(self, state: _State, name: str) -> SegmentRow | None:
-        if name in state.segments:
-            return state.segments[name]
+    def _target(self, state: _State, name: str) -> Target | None:
+        if name in state.targets:
+            return state.targets[name]
         try:
             row = self._control.store.find(name)
+            target = Target(row.name, row.labels)
         except NotFoundError:
-            row = None
+            target = None
         # What is not there is known as well as what is, or the time to refuse would tell them apart.
-        if len(state.segments) < _MAX_KEPT:
-            state.segments[name] = row
-        return row
+        if len(state.targets) < _MAX_KEPT:
+            state.targets[name] = target
+        return target
 
     def _current(self) -> _State:
         # Read once: another thread may replace it at any moment, by one that is newer or, for a moment, older.
@@ -210,6 +211,12 @@ class Guard:
 
 def _address(request: Request) -> Address | None:
     try:
-        return ip_address(request.environ.get("REMOTE_ADDR", ""))
+        return _parse_address(request.environ.get("REMOTE_ADDR", ""))
     except ValueError:
         return None
+
+
+# Callers come again, and to parse an address takes as long as to decide.
+@lru_cache(maxsize=4_096)
+def _parse_address(text: str) -> Address:
+    return ip_address(text)
