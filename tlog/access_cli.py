@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tlog.clock import now
 from tlog.config import Config
 from tlog.quickstart import OPERATOR
-from tlog.shell import change, config_of, data_option, now, report
+from tlog.shell import change, config_of, data_option, report
 from tlog_core.errors import MalformedError
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from tlog.api import access, entries, operations, proofs, segments, tiles
 from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
 from tlog.canonical import Canonicalizer
+from tlog.clock import now
 from tlog.config import MAX_BATCH_BYTES, Config, from_environment
 from tlog.control import Control
 from tlog.files import lock_data
@@ -48,9 +49,9 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     log, metrics = make_logger(), Metrics()
     journal = Journal(write_lines, metrics)
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
-    opened = Segments(config, metrics, _milliseconds)
-    control = Control(config, opened, _milliseconds)
-    oidc = Oidc(read_issuers(config.issuers), _milliseconds, fetch_document)
+    opened = Segments(config, metrics, now)
+    control = Control(config, opened, now)
+    oidc = Oidc(read_issuers(config.issuers), now, fetch_document)
     services = Services(
         opened, control, Guard(config, control, oidc), Reads(opened), metrics, journal, Canonicalizer(), routes
     )
@@ -110,7 +111,3 @@ def _observe(app: Flask, journal: Journal) -> None:
 
     app.before_request(begin)
     app.after_request(finish)
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000

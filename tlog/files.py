@@ -61,17 +61,22 @@ def lock_data(path: Path, *, shared: bool) -> int:
     return descriptor
 
 
+def map_file(path: Path, size: int) -> mmap.mmap:
+    """Return the first `size` bytes of a file, made of zeros if it is not there, as memory that processes share."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(descriptor, size)
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
 class SharedNumber:
     """A number in a file, which the processes of a server share and read without a system call."""
 
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, made with the number 0 if it is not there."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.ftruncate(descriptor, _NUMBER_BYTES)
-            self._map = mmap.mmap(descriptor, _NUMBER_BYTES)
-        finally:
-            os.close(descriptor)
+        self._map = map_file(path, _NUMBER_BYTES)
 
     def read(self) -> int:
         """Return the number."""

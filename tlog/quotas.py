@@ -6,8 +6,6 @@ that draw at the same instant may count as one, which lets a little more through
 """
 
 import hashlib
-import mmap
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Final
 
 from tlog.access.rule import Each, Quota, Target
 from tlog.errors import QuotaError
+from tlog.files import map_file
 
 _SLOT: Final = struct.Struct("<QQ")
 _SLOTS: Final = 1 << 16
@@ -31,12 +30,7 @@ class Quotas:
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         """Open the file at `path`, made if it is not there. `clock` is in microseconds since the epoch."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.ftruncate(descriptor, _SLOTS * _SLOT.size)
-            self._map = mmap.mmap(descriptor, _SLOTS * _SLOT.size)
-        finally:
-            os.close(descriptor)
+        self._map = map_file(path, _SLOTS * _SLOT.size)
         self._clock = clock
 
     def draw(self, quota: Quota, principal: str, target: Target, body: int) -> None:

@@ -16,6 +16,7 @@ from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
 from tlog.access.action import RESERVED
+from tlog.clock import now
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError, NotFoundError, UnavailableError
 from tlog.files import exclusive, sync_folder, write_durably
@@ -91,7 +92,7 @@ def prepare_data(config: Config, log_name: str | None) -> str:
         control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
         name = control.log_name()
         for reserved in sorted(RESERVED - {row.name for row in control.list()}):
-            draft = _draft(config, f"{name}/segments/{reserved}", {}, time.time_ns() // 1_000_000, signed=False)
+            draft = _draft(config, f"{name}/segments/{reserved}", {}, now(), signed=False)
             draft.make_files()
             with control.changing() as changing:
                 changing.add_segment(draft.row)

@@ -18,6 +18,7 @@ from granian.constants import Interfaces
 from granian.server import Server
 
 from tlog.access.issuer import read_issuers
+from tlog.clock import now
 from tlog.config import WORKER_THREADS, Config
 from tlog.control import Control
 from tlog.errors import ConfigError
@@ -25,7 +26,6 @@ from tlog.files import lock_data
 from tlog.logs import server_logging
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
-from tlog.shell import now
 from tlog.store.connection import DatabaseError, connect
 
 _SWITCH_SECONDS = 0.0005

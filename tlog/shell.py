@@ -1,7 +1,6 @@
 """What the commands share: the folder, changes made on the machine itself, and errors as lines and exit statuses."""
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from tlog.clock import now
 from tlog.config import Config, from_environment
 from tlog.errors import ConfigError, NotFoundError
 from tlog_core.errors import MalformedError, TlogError
@@ -53,11 +53,6 @@ def change(config: Config, make: Callable[["Control"], object], log_name: str | 
             segments.close()
 
     report(run)
-
-
-def now() -> int:
-    """Return the time in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def report(action: Callable[[], None]) -> None:

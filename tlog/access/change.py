@@ -39,9 +39,7 @@ class PolicyApplied(_Recorded, frozen=True, tag="policy.applied"):
     document: str
 
 
-class TokenIssued(_Recorded, frozen=True, tag="token.issued"):
-    """A token was issued. `hash` is the SHA-256 of its secret, in hex."""
-
+class _NewToken(_Recorded, frozen=True):
     id: str
     hash: str
     principal: str
@@ -49,16 +47,15 @@ class TokenIssued(_Recorded, frozen=True, tag="token.issued"):
     expires: int
 
 
-class TokenRotated(_Recorded, frozen=True, tag="token.rotated"):
+class TokenIssued(_NewToken, frozen=True, tag="token.issued"):
+    """A token was issued. `hash` is the SHA-256 of its secret, in hex."""
+
+
+class TokenRotated(_NewToken, frozen=True, tag="token.rotated"):
     """A token was issued in the place of `old`, which ends at `ends`."""
 
     old: str
     ends: int
-    id: str
-    hash: str
-    principal: str
-    groups: tuple[str, ...]
-    expires: int
 
 
 class TokenRevoked(_Recorded, frozen=True, tag="token.revoked"):
