@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
 
+import msgspec
 from flask import Flask, Request, Response, g, request
 from werkzeug.routing import MapAdapter
 
@@ -38,6 +39,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     lock. Raises ConfigError if another server runs on the folder.
     """
     config = config or from_environment()
+    _prepare_shapes(msgspec.Struct)
     app = _App("tlog", static_folder=None)
     # No redirects: a path is a route's own, or none's.
     app.url_map.merge_slashes = False
@@ -65,6 +67,13 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     register_problems(app, log)
     _observe(app, journal)
     return app
+
+
+def _prepare_shapes(base: type[msgspec.Struct]) -> None:
+    """Have msgspec make ready all that it may read, while there is one thread: two at once would crash the process."""
+    for shape in base.__subclasses__():
+        msgspec.json.Decoder(shape)
+        _prepare_shapes(shape)
 
 
 class _App(Flask):

@@ -49,6 +49,41 @@ print("serving", flush=True)
 server.serve_forever()
 """
 
+# Every shape that msgspec may read, by eight threads at once and for the first time, in an app as a worker has it.
+AT_ONCE = """
+import sys, threading
+from pathlib import Path
+import msgspec
+from tlog.access.change import decode_change
+from tlog.app import create_app
+from tlog.config import Config
+
+create_app(Config(Path(sys.argv[1])))
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(8)
+
+def shapes(base):
+    for shape in base.__subclasses__():
+        yield shape
+        yield from shapes(shape)
+
+def read():
+    for shape in shapes(msgspec.Struct):
+        together.wait()
+        try:
+            msgspec.convert({}, shape)
+        except msgspec.ValidationError:
+            pass
+    together.wait()
+    decode_change(b'{"event":"policy.applied","at":0,"by":"root","document":"","version":1}')
+
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
 
 def tlog(*arguments: str | Path, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     return subprocess.run([TLOG, *arguments], capture_output=True, text=True, check=False, timeout=timeout)
@@ -514,6 +549,18 @@ def test_the_log_is_one_json_object_a_line_for_each_request_and_holds_no_payload
     text = server.log.read_text()
     assert secret not in text
     assert "PRIVATE+KEY" not in text
+
+
+def test_the_first_requests_may_come_all_at_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE, tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
 
 
 # What the server says of itself
