@@ -66,6 +66,7 @@ class Journal:
     def write_up(self) -> None:
         """Log and count what is noted by now."""
         with self._lock:
+            self._metrics.settle()
             noted = [self._noted.popleft() for _ in range(len(self._noted))]
             for one in noted:
                 self._metrics.answered(one.method, one.route, one.status, one.seconds)

@@ -1,6 +1,6 @@
 """The nodes of a segment's tree for reading, from its stored tiles; the latest read are kept in memory."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
@@ -13,8 +13,16 @@ _HEIGHT_SHIFT: Final = 3
 _HEIGHT_MASK: Final = TILE_HEIGHT - 1
 _WIDTH_MASK: Final = TILE_WIDTH - 1
 
-Rows = tuple[bytes, ...]
-"""A tile hashed up: its own hashes, 32 bytes each, then the nodes above them, level by level."""
+# Where a height begins in a full tile hashed up, in hashes: the heights below it have 256, 128, 64 ... nodes.
+_HEIGHT_STARTS: Final = tuple(2 * TILE_WIDTH - (2 * TILE_WIDTH >> height) for height in range(TILE_HEIGHT))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    """A tile hashed up: its own hashes, 32 bytes each, then the nodes above them, each height where it is when full."""
+
+    width: int
+    nodes: bytes
 
 
 class Nodes:
@@ -23,7 +31,7 @@ class Nodes:
     def __init__(self, store: SegmentStore) -> None:
         self._store = store
         self._lock = Lock()
-        self._kept: dict[tuple[int, int], Rows] = {}
+        self._kept: dict[tuple[int, int], _Grown] = {}
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
@@ -38,49 +46,45 @@ class Nodes:
 
     def at(self, size: int) -> NodeReader:
         """Return a reader of the nodes of the tree of `size` entries, which is not beyond the head."""
-        seen: dict[tuple[int, int], Rows] = {}
+        seen: dict[tuple[int, int], _Grown] = {}
 
         def node(level: int, index: int) -> Hash:
             # Shifts and masks: a proof asks for twenty nodes, and most of its time is spent here.
             height = level & _HEIGHT_MASK
             place = index << height
             key = (level >> _HEIGHT_SHIFT, place >> TILE_HEIGHT)
-            rows = seen.get(key)
-            if rows is None:
-                rows = seen[key] = self._rows(tile_of(*key, size))
-            start = ((place & _WIDTH_MASK) >> height) * HASH_BYTES
-            return Hash(rows[height][start : start + HASH_BYTES])
+            grown = seen.get(key)
+            if grown is None:
+                grown = seen[key] = self._grown(tile_of(*key, size))
+            start = (_HEIGHT_STARTS[height] + ((place & _WIDTH_MASK) >> height)) * HASH_BYTES
+            return Hash(grown.nodes[start : start + HASH_BYTES])
 
         return node
 
-    def _rows(self, tile: Tile) -> Rows:
+    def _grown(self, tile: Tile) -> _Grown:
         key = (tile.level, tile.index)
         kept = self._kept.get(key)
         # A wider tile, read for a larger tree, holds every node of the narrower one.
-        if kept is not None and len(kept[0]) >= tile.width * HASH_BYTES:
+        if kept is not None and kept.width >= tile.width:
             return kept
-        rows = tuple(self._read(tile))
+        grown = self._read(tile)
         with self._lock:
             # The oldest goes, used or not: the few that every proof needs come back at once.
             while len(self._kept) >= _KEPT_TILES:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = rows
-        return rows
+            self._kept[key] = grown
+        return grown
 
     def _is_full(self, tile: Tile) -> bool:
         # A partial tile at level 0 is stored only if it has become full since.
         return tile.width == TILE_WIDTH or (tile.level == 0 and self._store.has_tile(tile))
 
-    def _read(self, tile: Tile) -> Iterator[bytes]:
-        if not self._is_full(tile):
-            hashes = self._store.tile(tile) if tile.level else self._from_entries(tile)
-            growth = Frontier().grow(split_hashes(hashes, tile.width))
-            yield from (join_hashes(row) for _, row in growth.rows)
-            return
-        stored = self._store.full_tile(tile)
-        yield stored.hashes
-        start, width = 0, TILE_WIDTH * HASH_BYTES
-        while width > HASH_BYTES:
-            width //= 2
-            yield stored.nodes[start : start + width]
-            start += width
+    def _read(self, tile: Tile) -> _Grown:
+        if self._is_full(tile):
+            stored = self._store.full_tile(tile)
+            return _Grown(TILE_WIDTH, stored.hashes + stored.nodes)
+        hashes = self._store.tile(tile) if tile.level else self._from_entries(tile)
+        growth = Frontier().grow(split_hashes(hashes, tile.width))
+        rows = [join_hashes(row) for _, row in growth.rows]
+        widths = [(TILE_WIDTH >> height) * HASH_BYTES for height in range(len(rows))]
+        return _Grown(tile.width, b"".join(row.ljust(width, b"\0") for row, width in zip(rows, widths, strict=True)))

@@ -1,6 +1,6 @@
 """Parts that views share: parameters in, bodies out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,9 +8,8 @@ from flask import Request, Response
 
 from tlog.api.models import encode
 from tlog.errors import NotFoundError
-from tlog_core.encoding import encode_base64, parse_decimal
+from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError
-from tlog_core.merkle import Hash
 from tlog_core.receipt import JSON_TYPE
 
 if TYPE_CHECKING:
@@ -72,8 +71,3 @@ def not_beyond(what: str, number: int, size: int) -> None:
     """Raise NotFoundError if a number is beyond the size of the segment."""
     if number > size:
         raise NotFoundError(f"{what} is beyond the head; the segment has {size} entries now")
-
-
-def hashes(proof: Sequence[Hash]) -> list[str]:
-    """Return hashes in base64."""
-    return [encode_base64(value) for value in proof]

@@ -6,7 +6,7 @@ import msgspec
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.api.answer import hashes, json_answer, not_beyond, number, page, query
+from tlog.api.answer import json_answer, not_beyond, number, page, query
 from tlog.api.body import idempotency_key, read_events
 from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
 from tlog.api.route import Call, Route
@@ -69,7 +69,7 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
         Entry(
             entry=entry.decode(),
             index=index,
-            opening=encode_base64(payload.opening),
+            opening=payload.opening,
             payload=msgspec.Raw(_payload_json(payload)),
             payload_type=payload.type,
         )
@@ -100,9 +100,9 @@ def _receipt(submission: Submission, logged: Logged) -> Receipt:
         checkpoint=logged.note.decode(),
         entry=logged.entries[0].decode(),
         index=logged.start,
-        opening=encode_base64(submission.payloads[0].opening),
+        opening=submission.payloads[0].opening,
         payload_type=submission.payloads[0].type,
-        proof=hashes(proof),
+        proof=proof,
     )
 
 
@@ -112,13 +112,13 @@ def _batch_receipt(submission: Submission, logged: Logged) -> BatchReceipt:
     return BatchReceipt(
         checkpoint=logged.note.decode(),
         first_index=logged.start,
-        left=hashes(proof.left),
-        openings=[encode_base64(payload.opening) for payload in submission.payloads],
-        right=hashes(proof.right),
+        left=proof.left,
+        openings=[payload.opening for payload in submission.payloads],
+        right=proof.right,
         time=logged.time,
         writer=logged.writer,
         writer_sequence=signed[0].sequence if signed else msgspec.UNSET,
-        writer_signatures=[encode_base64(one.signature) for one in signed] if signed else msgspec.UNSET,
+        writer_signatures=[one.signature for one in signed] if signed else msgspec.UNSET,
     )
 
 

@@ -3,6 +3,7 @@
 Members are in the order of RFC 8785, so that a receipt is in canonical form.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,9 @@ class Receipt:
     checkpoint: str
     entry: str
     index: int
-    opening: str
+    opening: bytes
     payload_type: str
-    proof: list[str]
+    proof: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,13 @@ class BatchReceipt:
 
     checkpoint: str
     first_index: int
-    left: list[str]
-    openings: list[str]
-    right: list[str]
+    left: Sequence[bytes]
+    openings: Sequence[bytes]
+    right: Sequence[bytes]
     time: int
     writer: str
     writer_sequence: int | msgspec.UnsetType = msgspec.UNSET
-    writer_signatures: list[str] | msgspec.UnsetType = msgspec.UNSET
+    writer_signatures: Sequence[bytes] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Entry:
 
     entry: str
     index: int
-    opening: str
+    opening: bytes
     payload: msgspec.Raw
     payload_type: str
 
@@ -59,7 +60,7 @@ class InclusionProof:
     """The siblings on the way from the leaf at `index` to the root of the tree of `size` entries."""
 
     index: int
-    proof: list[str]
+    proof: Sequence[bytes]
     size: int
 
 
@@ -69,7 +70,7 @@ class ConsistencyProof:
 
     new_size: int
     old_size: int
-    proof: list[str]
+    proof: Sequence[bytes]
 
 
 class NewSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ import time
 from flask import Response
 
 from tlog.access import Action
-from tlog.api.answer import IMMUTABLE, hashes, json_answer, not_beyond, number
+from tlog.api.answer import IMMUTABLE, json_answer, not_beyond, number
 from tlog.api.models import ConsistencyProof, InclusionProof
 from tlog.api.route import Call, Route
 from tlog_core.errors import MalformedError
@@ -21,7 +21,7 @@ def inclusion(call: Call, size: str, index: str) -> Response:
     not_beyond("size", tree_size, call.segment.size(tree_size))
     proof = prove_inclusion(index=place, size=tree_size, node=call.segment.nodes.at(tree_size))
     call.services.metrics.proved(time.perf_counter() - began)
-    return json_answer(InclusionProof(place, hashes(proof), tree_size), caching=IMMUTABLE)
+    return json_answer(InclusionProof(place, proof, tree_size), caching=IMMUTABLE)
 
 
 def consistency(call: Call, old: str, new: str) -> Response:
@@ -33,7 +33,7 @@ def consistency(call: Call, old: str, new: str) -> Response:
     not_beyond("new", new_size, call.segment.size(new_size))
     proof = prove_consistency(old_size=old_size, new_size=new_size, node=call.segment.nodes.at(new_size))
     call.services.metrics.proved(time.perf_counter() - began)
-    return json_answer(ConsistencyProof(new_size, old_size, hashes(proof)), caching=IMMUTABLE)
+    return json_answer(ConsistencyProof(new_size, old_size, proof), caching=IMMUTABLE)
 
 
 ROUTES = (
