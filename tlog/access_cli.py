@@ -85,13 +85,22 @@ def add_writer(data: Path, file: Path) -> None:
     change(config_of(data), lambda control: control.add_key(OPERATOR, vkey))
 
 
+@writer.command("remove")
+@data_option
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def remove_writer(data: Path, file: Path) -> None:
+    """Let nobody sign with the key in FILE any more. What it signed before stays, and is verified with it."""
+    vkey = _read(file).strip()
+    change(config_of(data), lambda control: control.remove_key(OPERATOR, vkey))
+
+
 @writer.command("list")
 @data_option
 def list_writers(data: Path) -> None:
-    """Print the verifier key of each writer, one a line; a writer may have several."""
+    """Print the verifier key of each writer, one a line, also those removed; a writer may have several."""
 
     def show() -> None:
-        for key in _open(config_of(data)).writer_keys():
+        for key in _open(config_of(data)).all_writer_keys():
             click.echo(str(key))
 
     report(show)

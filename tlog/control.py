@@ -16,6 +16,7 @@ from tlog.access.change import (
     AccessRequested,
     Change,
     KeyAdded,
+    KeyRemoved,
     PolicyApplied,
     SegmentCreated,
     SegmentSealed,
@@ -208,8 +209,14 @@ class Control:
         try:
             self.enact(KeyAdded(by=by, at=self._clock(), vkey=str(key)))
         except ConflictError:
+            if key not in self.store.writer_keys(key.name):
+                raise ConflictError("the key was removed, and does not come back; make another") from None
             return False
         return True
+
+    def remove_key(self, by: str, vkey: str) -> None:
+        """Let nobody sign with a key any more, from when this has returned; MalformedError or NotFoundError."""
+        self.enact(KeyRemoved(by=by, at=self._clock(), vkey=str(parse_writer_key(vkey))))
 
     def request_access(self, by: str, segment: str, reason: str, minutes: float) -> str:
         """Ask to read the payloads of a segment, and return the ID of the request; MalformedError."""
@@ -277,6 +284,8 @@ def _project(changing: Changing, change: Change) -> None:
             changing.revoke_token(change.id, change.at)
         case KeyAdded():
             changing.add_writer_key(parse_writer_key(change.vkey), change.at)
+        case KeyRemoved():
+            changing.remove_writer_key(change.vkey, change.at)
         case AccessRequested():
             changing.add_access_request(
                 AccessRequest(change.id, change.by, change.segment, change.reason, change.milliseconds, change.at)

@@ -34,7 +34,7 @@ def check(config: Config, names: Sequence[str], progress: Progress) -> Iterator[
         raise ConfigError(f"{config.data} holds no log; see --data")
     control = _open_control(config)
     try:
-        log_name, keys = control.log_name(), control.writer_keys()
+        log_name, keys = control.log_name(), control.all_writer_keys()
         rows = [control.find(name) for name in names] or control.list()
         for row in rows:
             try:

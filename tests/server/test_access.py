@@ -195,6 +195,7 @@ GLOBAL: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "token:issue": ("POST", "/tokens", b'{"principal":"x y","days":1}', {}),
     "token:rotate": ("POST", "/tokens/0/rotation", b'{"overlap_days":99}', {}),
     "key:add": ("POST", "/keys", b'{"vkey":"x"}', {}),
+    "key:remove": ("POST", "/keys/removal", b'{"vkey":"x"}', {}),
     "token:revoke": ("DELETE", "/tokens/0", None, {}),
 }
 SEEN = {"segment:read", "access:request"}

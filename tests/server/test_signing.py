@@ -303,6 +303,25 @@ def test_nobody_registers_a_key_for_a_name_of_tlogs_own(server: Server, tmp_path
     assert register(server.data, str(signer_from_seed(name, bytes(32)).verifier), tmp_path).returncode == 2
 
 
+def test_a_removed_key_signs_no_more_and_proves_what_it_signed(
+    server: Server, segment: Segment, signer: SignerKey, tmp_path: Path
+) -> None:
+    assert post(segment, signed(segment, signer)).status_code == 201
+    vkey = tmp_path / "till.vkey"
+    vkey.write_text(str(signer.verifier))
+    assert tlog("writer", "remove", vkey, "--data", server.data).returncode == 0
+    # Over connections of their own, so that every worker is asked.
+    answers = [post(segment, signed(segment, signer, first=2)) for _ in range(20)]
+    assert {problem(answer) for answer in answers} == {(403, "wrong-signature")}
+    twice = tlog("writer", "remove", vkey, "--data", server.data)
+    assert (twice.returncode, "no such key is in use" in twice.stderr) == (2, True)
+    again = tlog("writer", "add", vkey, "--data", server.data)
+    assert (again.returncode, "does not come back" in again.stderr) == (1, True)
+    assert tlog("fsck", "--data", server.data).returncode == 0
+    with Log(segment.url, segment.key, writer_keys=[signer.verifier], state=tmp_path / "state") as log:
+        log.verify_writers(log.checkpoint())
+
+
 def test_a_key_is_on_record_and_registered_by_an_administrator_only(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -339,6 +358,14 @@ def test_a_key_is_on_record_and_registered_by_an_administrator_only(
         timeout=PATIENCE,
     )
     assert answer.status_code == 404
+    statuses = [
+        requests.post(f"{server.url}{path}", json=body, headers=who, timeout=PATIENCE).status_code
+        for path, who in (
+            *(("/keys/removal", who) for who in ({}, writer, admin, admin)),
+            ("/keys", admin),
+        )
+    ]
+    assert statuses == [401, 404, 200, 404, 409]
     assert server.stop() == 0
     assert tlog("fsck", "--data", server.data).returncode == 0
 

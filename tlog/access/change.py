@@ -70,6 +70,12 @@ class KeyAdded(_Recorded, frozen=True, tag="key.added"):
     vkey: str
 
 
+class KeyRemoved(_Recorded, frozen=True, tag="key.removed"):
+    """Nobody signs with this key any more; what it signed before stays."""
+
+    vkey: str
+
+
 class AccessRequested(_Recorded, frozen=True, tag="access.requested"):
     """`by` asks to read the payloads of a segment for so long, once two others have approved."""
 
@@ -93,6 +99,7 @@ Change = (
     | TokenRotated
     | TokenRevoked
     | KeyAdded
+    | KeyRemoved
     | AccessRequested
     | AccessApproved
 )

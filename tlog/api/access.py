@@ -91,6 +91,13 @@ def add_key(call: Call) -> Response:
     return json_answer(wanted, status=201 if fresh else 200)
 
 
+def remove_key(call: Call) -> Response:
+    """Answer `POST /keys/removal`."""
+    wanted = read_model(request, WriterKey)
+    call.services.control.remove_key(call.caller.principal.name, wanted.vkey)
+    return json_answer(wanted)
+
+
 def request_access(call: Call) -> Response:
     """Answer `POST /segments/<name>/access-requests`."""
     wanted = read_model(request, NewAccessRequest)
@@ -167,6 +174,15 @@ ROUTES = (
         add_key,
         "Register a key of a writer",
         gives={200: (WriterKey,), 201: (WriterKey,)},
+        takes={"application/json": WriterKey},
+    ),
+    Route(
+        "POST",
+        "/keys/removal",
+        Action.ADD_KEY,
+        remove_key,
+        "Let nobody sign with a key of a writer any more",
+        gives={200: (WriterKey,)},
         takes={"application/json": WriterKey},
     ),
     Route(

@@ -133,11 +133,19 @@ class Changing:
         )
 
     def add_writer_key(self, key: VerifierKey, added: int) -> None:
-        """Add a key of the writer whose name it has; ConflictError if it is there."""
+        """Add a key of the writer whose name it has; ConflictError if it is there, or was."""
         self._one(
             ConflictError("the key is registered already"),
             "insert into writer_key (vkey, name, added) values (?, ?, ?) on conflict do nothing",
             *(str(key), key.name, added),
+        )
+
+    def remove_writer_key(self, vkey: str, at: int) -> None:
+        """Note that nobody signs with a key any more; NotFoundError if nobody does."""
+        self._one(
+            NotFoundError("no such key is in use"),
+            "update writer_key set removed = ? where vkey = ? and removed is null",
+            *(at, vkey),
         )
 
     def touch_tokens(self, used: Mapping[str, int]) -> None:

@@ -22,7 +22,8 @@ _LIST = """
 select name, id, origin, vkey, labels, created, sealed, signed from segment where name > ? order by name limit ?
 """
 _TOKENS = "select id, hash, principal, groups, created, expires, last_used, revoked from token"
-_WRITER_KEYS = "select vkey from writer_key where ? is null or name = ? order by name, added, vkey"
+_KEYS_OF = "select vkey from writer_key where name = ? and removed is null order by added, vkey"
+_ALL_KEYS = "select vkey from writer_key order by name, added, vkey"
 _REQUESTS = """
 select id, principal, segment, reason, milliseconds, requested, approver, until from access_request
 where segment = ? order by requested desc, id limit ?
@@ -117,10 +118,17 @@ class ControlStore:
         with self._lock:
             return [_token(row) for row in self._connection.execute(f"{_TOKENS} order by principal, created, id")]
 
-    def writer_keys(self, name: str | None = None) -> Sequence[VerifierKey]:
-        """Return the keys by which a writer signs, or all keys, the oldest of each writer first; CorruptError."""
+    def writer_keys(self, name: str) -> Sequence[VerifierKey]:
+        """Return the keys by which a writer signs now, the oldest first; CorruptError."""
+        return self._keys(_KEYS_OF, name)
+
+    def all_writer_keys(self) -> Sequence[VerifierKey]:
+        """Return the keys by which writers sign or ever signed, the oldest of each writer first; CorruptError."""
+        return self._keys(_ALL_KEYS)
+
+    def _keys(self, query: str, *given: str) -> Sequence[VerifierKey]:
         with self._lock:
-            rows = self._connection.execute(_WRITER_KEYS, [name, name]).fetchall()
+            rows = self._connection.execute(query, given).fetchall()
         try:
             return [parse_writer_key(vkey) for (vkey,) in rows]
         except MalformedError as error:

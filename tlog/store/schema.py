@@ -138,6 +138,11 @@ create index writer_key_by_name on writer_key (name, added);
 alter table segment add column signed integer not null default 0 check (signed in (0, 1));
 """
 
+_REMOVED_KEYS = """
+-- Since when nobody signs with it any more, in milliseconds; it stays, to verify what it signed before.
+alter table writer_key add column removed integer;
+"""
+
 
 def migrate_segment(connection: Connection) -> None:
     """Bring the database of a segment to the present schema. One process at a time."""
@@ -174,6 +179,10 @@ def migrate_control(connection: Connection) -> None:
     @migrations()
     def m003_keys(database: Database) -> None:
         _run(database, _KEYS)
+
+    @migrations()
+    def m004_removed_keys(database: Database) -> None:
+        _run(database, _REMOVED_KEYS)
 
     migrations.apply(Database(connection, execute_plugins=False))
 
