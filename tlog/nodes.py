@@ -1,5 +1,6 @@
 """The nodes of a segment's tree for reading, from its stored tiles; the latest read are kept in memory."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -8,7 +9,7 @@ from tlog.store.segment import SegmentStore
 from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader, leaf_hash
 from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, join_hashes, split_hashes, tile_of
 
-_KEPT_TILES: Final = 64
+_KEPT_TILES: Final = 64  # of each level
 _HEIGHT_SHIFT: Final = 3
 _HEIGHT_MASK: Final = TILE_HEIGHT - 1
 _WIDTH_MASK: Final = TILE_WIDTH - 1
@@ -31,7 +32,8 @@ class Nodes:
     def __init__(self, store: SegmentStore) -> None:
         self._store = store
         self._lock = Lock()
-        self._kept: dict[tuple[int, int], _Grown] = {}
+        # By level: there are 256 times as many below, and a proof comes back to those above.
+        self._kept: defaultdict[int, dict[int, _Grown]] = defaultdict(dict)
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
@@ -62,17 +64,16 @@ class Nodes:
         return node
 
     def _grown(self, tile: Tile) -> _Grown:
-        key = (tile.level, tile.index)
-        kept = self._kept.get(key)
+        level = self._kept[tile.level]
+        kept = level.get(tile.index)
         # A wider tile, read for a larger tree, holds every node of the narrower one.
         if kept is not None and kept.width >= tile.width:
             return kept
         grown = self._read(tile)
         with self._lock:
-            # The oldest goes, used or not: the few that every proof needs come back at once.
-            while len(self._kept) >= _KEPT_TILES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = grown
+            while len(level) >= _KEPT_TILES:
+                del level[next(iter(level))]
+            level[tile.index] = grown
         return grown
 
     def _is_full(self, tile: Tile) -> bool:
