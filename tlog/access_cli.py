@@ -9,7 +9,7 @@ import click
 
 from tlog.clock import now
 from tlog.config import Config
-from tlog.quickstart import OPERATOR
+from tlog.control import OPERATOR
 from tlog.shell import change, config_of, data_option, report
 from tlog_core.errors import MalformedError
 

@@ -11,7 +11,7 @@ import msgspec
 from flask import Flask, Request, Response, g, request
 from werkzeug.routing import MapAdapter
 
-from tlog.access.issuer import read_issuers
+from tlog.access.issuer import parse_issuers
 from tlog.access.jwks import fetch_document
 from tlog.access.oidc import Oidc
 from tlog.api import access, entries, operations, proofs, segments, tiles
@@ -53,7 +53,10 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
     opened = Segments(config, metrics, now)
     control = Control(config, opened, now)
-    oidc = Oidc(read_issuers(config.issuers), now, fetch_document)
+    if not locked:
+        control.take_issuers()
+    # As they are on record, and not in the file, which may have changed since.
+    oidc = Oidc(parse_issuers(control.store.issuers().encode()), now, fetch_document)
     services = Services(
         opened, control, Guard(config, control, oidc), Reads(opened), metrics, journal, Canonicalizer(), routes
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tlog.access_cli import policy, token, writer
-from tlog.quickstart import OPERATOR
+from tlog.control import OPERATOR
 from tlog.shell import REFUSED, change, config_of, data_option, log_name_option, report
 from tlog_core.errors import MalformedError
 

@@ -6,7 +6,7 @@ is durable in `control`, then the commit. What a crash leaves between those two 
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from tlog.access import ANONYMOUS
@@ -15,6 +15,7 @@ from tlog.access.change import (
     AccessApproved,
     AccessRequested,
     Change,
+    IssuersChanged,
     KeyAdded,
     KeyRemoved,
     PolicyApplied,
@@ -27,6 +28,7 @@ from tlog.access.change import (
     encode_change,
 )
 from tlog.access.document import parse_policy
+from tlog.access.issuer import read_issuers
 from tlog.access.token import (
     ID_BYTES,
     MAX_DAYS,
@@ -48,6 +50,9 @@ from tlog.submit import append, seal
 from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 from tlog_core.writer import parse_writer_key
+
+OPERATOR: Final = "tlog/operator"
+"""Who makes the changes that are made on the machine itself."""
 
 MAX_ACCESS_MINUTES: Final = 60
 """How long break-glass lasts at most."""
@@ -218,6 +223,14 @@ class Control:
         """Let nobody sign with a key any more, from when this has returned; MalformedError or NotFoundError."""
         self.enact(KeyRemoved(by=by, at=self._clock(), vkey=str(parse_writer_key(vkey))))
 
+    def take_issuers(self) -> None:
+        """Take the tokens of the issuers that the configuration names, and of no others, from now on; ConfigError."""
+        document = read_issuers(self._config.issuers)
+        if document != self.store.issuers():
+            # Another process may have been faster with the same.
+            with suppress(ConflictError):
+                self.enact(IssuersChanged(by=OPERATOR, at=self._clock(), document=document))
+
     def request_access(self, by: str, segment: str, reason: str, minutes: float) -> str:
         """Ask to read the payloads of a segment, and return the ID of the request; MalformedError."""
         if not 0 < minutes <= MAX_ACCESS_MINUTES:
@@ -286,6 +299,8 @@ def _project(changing: Changing, change: Change) -> None:
             changing.add_writer_key(parse_writer_key(change.vkey), change.at)
         case KeyRemoved():
             changing.remove_writer_key(change.vkey, change.at)
+        case IssuersChanged():
+            changing.change_issuers(change.document)
         case AccessRequested():
             changing.add_access_request(
                 AccessRequest(change.id, change.by, change.segment, change.reason, change.milliseconds, change.at)

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tlog.control import Control
+from tlog.control import OPERATOR, Control
 from tlog.files import write_durably
-
-OPERATOR: Final = "tlog/operator"
-"""Who makes the changes that are made on the machine itself."""
 
 SEGMENT: Final = "first"
 _PEOPLE: Final = ("admin", "writer", "auditor")

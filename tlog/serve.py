@@ -56,7 +56,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     _check_private(config, listen)
     lock_data(config.lock, shared=False)
     _check_free(listen)
-    # Each worker reads them for itself; what is wrong with them is said once, and before anything is made.
+    # Taken only below, but what is wrong with them is said before anything is made.
     read_issuers(config.issuers)
     empty = not config.control.exists()
     prepare_data(config, log_name)
@@ -102,6 +102,7 @@ def _prepare_access(config: Config, listen: Listen, *, begins: bool) -> None:
     try:
         control = Control(config, segments, now)
         control.catch_up()
+        control.take_issuers()
         if begins:
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             print("\n".join(describe(begin(control, config.data), f"http://{host}:{listen.port}")), flush=True)  # noqa: T201

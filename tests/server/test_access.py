@@ -776,6 +776,28 @@ bytes_per_second = 1000
         house.server.kill()
 
 
+def test_whose_tokens_are_taken_is_on_record_before_they_are(tmp_path: Path) -> None:
+    data, document = tmp_path / "data", ""
+
+    def recorded() -> list[Any]:
+        server = start(data, guarded=True)
+        assert server.stop() == 0
+        changes = House(server, {}).recorded("control")
+        return [change["document"] for change in changes if change["event"] == "issuers.changed"]
+
+    assert recorded() == []
+    for name in ("one", "two"):
+        document += f'[[issuer]]\nissuer = "https://{name}.example"\naudience = ["a"]\nalgorithms = ["ES256"]\n'
+        document += f'name_prefix = "{name}:"\n'
+        (data / "issuers.toml").write_text(document)
+        seen = recorded()
+        assert (seen[-1], len(seen)) == (document, 1 if name == "one" else 2)
+        # Read again, and nothing new.
+        assert recorded() == seen
+    (data / "issuers.toml").unlink()
+    assert recorded() == [*seen, ""]
+
+
 # How a server begins
 
 

@@ -76,6 +76,12 @@ class KeyRemoved(_Recorded, frozen=True, tag="key.removed"):
     vkey: str
 
 
+class IssuersChanged(_Recorded, frozen=True, tag="issuers.changed"):
+    """The tokens of the issuers of this document are taken from now on, and of no others."""
+
+    document: str
+
+
 class AccessRequested(_Recorded, frozen=True, tag="access.requested"):
     """`by` asks to read the payloads of a segment for so long, once two others have approved."""
 
@@ -100,6 +106,7 @@ Change = (
     | TokenRevoked
     | KeyAdded
     | KeyRemoved
+    | IssuersChanged
     | AccessRequested
     | AccessApproved
 )

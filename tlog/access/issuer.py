@@ -17,6 +17,7 @@ from tlog_core.errors import MalformedError
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 """Those that a token may be signed by. With each of them, who can check a token cannot make one."""
 
+_MAX_BYTES: Final = 1 << 16
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Texts = Annotated[tuple[_Text, ...], msgspec.Meta(min_length=1)]
 
@@ -52,18 +53,22 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jwks_uri: _Text | None = None
 
 
-def read_issuers(path: Path) -> tuple[Issuer, ...]:
-    """Return the issuers of a file, none if it is not there; ConfigError, which names the issuer at fault."""
+def read_issuers(path: Path) -> str:
+    """Return the document of a file, which states issuers, or none if it is not there; ConfigError as below."""
     try:
-        return parse_issuers(path.read_bytes())
+        raw = path.read_bytes()
     except FileNotFoundError:
-        return ()
+        return ""
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {(error.strerror or '').lower()}") from None
+    parse_issuers(raw)
+    return raw.decode()
 
 
 def parse_issuers(raw: bytes) -> tuple[Issuer, ...]:
     """Return the issuers that a document states; ConfigError, which names the issuer at fault, for any other."""
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"issuers.toml has at most {_MAX_BYTES} bytes")
     try:
         content = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as error:

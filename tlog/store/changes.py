@@ -112,6 +112,14 @@ class Changing:
             *(version, document),
         )
 
+    def change_issuers(self, document: str) -> None:
+        """Note whose tokens are taken; ConflictError if that is no change."""
+        self._one(
+            ConflictError("these are the issuers already"),
+            "update issuers set document = ? where document <> ?",
+            *(document, document),
+        )
+
     def add_token(self, token: Token) -> None:
         """Add a token; ConflictError if there is one of this ID."""
         self._one(

@@ -107,6 +107,10 @@ class ControlStore:
             row = self._connection.execute("select version, document from policy").fetchone()
         return (0, "") if row is None else (int(row[0]), str(row[1]))
 
+    def issuers(self) -> str:
+        """Return the document of the issuers whose tokens are taken, empty if there are none."""
+        return str(self._row("select document from issuers")[0])
+
     def token(self, token_id: str) -> Token | None:
         """Return the token of this ID, or None."""
         with self._lock:

@@ -143,6 +143,16 @@ _REMOVED_KEYS = """
 alter table writer_key add column removed integer;
 """
 
+_ISSUERS = """
+-- The OIDC issuers whose tokens are taken, as the file had them that was read last; none before there was any.
+create table issuers (
+    one integer primary key check (one = 1),
+    document text not null
+) strict;
+
+insert into issuers (one, document) values (1, '');
+"""
+
 
 def migrate_segment(connection: Connection) -> None:
     """Bring the database of a segment to the present schema. One process at a time."""
@@ -183,6 +193,10 @@ def migrate_control(connection: Connection) -> None:
     @migrations()
     def m004_removed_keys(database: Database) -> None:
         _run(database, _REMOVED_KEYS)
+
+    @migrations()
+    def m005_issuers(database: Database) -> None:
+        _run(database, _ISSUERS)
 
     migrations.apply(Database(connection, execute_plugins=False))
 

@@ -66,7 +66,7 @@ def test_the_issuers_of_the_specification_are_taken() -> None:
 
 
 def test_without_a_file_there_are_no_issuers(tmp_path: Path) -> None:
-    assert read_issuers(tmp_path / "issuers.toml") == ()
+    assert read_issuers(tmp_path / "issuers.toml") == ""
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
