@@ -19,6 +19,7 @@ from tlog_core.checkpoint import Checkpoint
 from tlog_core.encoding import canonicalize
 from tlog_core.entry import Entry
 from tlog_core.errors import (
+    EvidenceError,
     FetchError,
     InconsistencyError,
     MalformedError,
@@ -26,7 +27,9 @@ from tlog_core.errors import (
     SignatureError,
     TlogError,
 )
+from tlog_core.evidence import parse_evidence, verify_evidence
 from tlog_core.note import SignerKey, VerifierKey, parse_verifier
+from tlog_core.policy import TrustPolicy, parse_policy
 from tlog_core.receipt import Receipt, parse_receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof, parse_tlog_proof
 from tlog_core.writer import parse_writer_key, parse_writer_signer
@@ -35,6 +38,7 @@ __all__ = [
     "Backoff",
     "Checkpoint",
     "Entry",
+    "EvidenceError",
     "FetchError",
     "InconsistencyError",
     "IndexedEntry",
@@ -51,14 +55,18 @@ __all__ = [
     "StateError",
     "TlogError",
     "TransientError",
+    "TrustPolicy",
     "VerifierKey",
     "Writer",
     "canonicalize",
     "format_tlog_proof",
+    "parse_evidence",
+    "parse_policy",
     "parse_receipt",
     "parse_tlog_proof",
     "parse_verifier",
     "parse_writer_key",
     "parse_writer_signer",
+    "verify_evidence",
     "verify_receipt",
 ]

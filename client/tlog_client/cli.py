@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from tlog_client.answers import OpenedEntry
 from tlog_client.credential import credential_of
@@ -31,7 +32,9 @@ from tlog_client.files import (
     STANDARD_INPUT,
     Line,
     read_events,
+    read_evidence,
     read_key,
+    read_policy,
     read_receipts,
     read_signer,
     read_whole,
@@ -44,8 +47,10 @@ from tlog_client.writer import Writer
 from tlog_core.checkpoint import Checkpoint, parse_checkpoint
 from tlog_core.encoding import canonicalize, encode_base64
 from tlog_core.entry import parse_entry
-from tlog_core.errors import FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
+from tlog_core.errors import EvidenceError, FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
+from tlog_core.evidence import describe_evidence
 from tlog_core.note import SEED_BYTES, VerifierKey, parse_note, signer_from_seed
+from tlog_core.policy import TrustPolicy
 from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof
 
@@ -63,9 +68,16 @@ Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 
 
-def _convert_key(_: click.Context, param: click.Parameter, value: str) -> VerifierKey:
+def _convert_key(_: click.Context, param: click.Parameter, value: str | None) -> VerifierKey | None:
     try:
-        return read_key(value)
+        return None if value is None else read_key(value)
+    except TlogError as error:
+        raise click.BadParameter(str(error), param=param) from None
+
+
+def _convert_policy(_: click.Context, param: click.Parameter, value: Path | None) -> TrustPolicy | None:
+    try:
+        return None if value is None else read_policy(value)
     except TlogError as error:
         raise click.BadParameter(str(error), param=param) from None
 
@@ -78,14 +90,32 @@ def _convert_writer_keys(_: click.Context, param: click.Parameter, values: tuple
 
 
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-KEY: Final[Decorator] = click.option(
-    "--key",
-    envvar="TLOG_KEY",
-    callback=_convert_key,
-    metavar="VKEY",
-    required=True,
-    help="The segment's verifier key, or a file that holds it. [env: TLOG_KEY]",
-)
+
+
+def key_option(*, required: bool) -> Decorator:
+    """Return the option that pins the segment's key."""
+    return click.option(
+        "--key",
+        envvar="TLOG_KEY",
+        callback=_convert_key,
+        metavar="VKEY",
+        required=required,
+        help="The segment's verifier key, or a file that holds it. [env: TLOG_KEY]",
+    )
+
+
+def policy_option(help_text: str, *, required: bool) -> Decorator:
+    """Return the option that names the trust policy."""
+    return click.option(
+        "--policy",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        callback=_convert_policy,
+        metavar="FILE",
+        required=required,
+        help=help_text,
+    )
+
+
 URL: Final[Decorator] = click.option(
     "--url",
     envvar="TLOG_URL",
@@ -115,7 +145,7 @@ OUTPUT: Final[Decorator] = click.option(
 
 def segment(command: Command) -> Command:
     """Give a command the options that name a segment."""
-    return URL(KEY(STATE(command)))
+    return URL(key_option(required=True)(STATE(command)))
 
 
 @click.group(
@@ -230,9 +260,14 @@ def prove(url: str, key: VerifierKey, state: Path | None, output: IO[bytes], ind
     epilog="""\b
 Example:
     $ tlog-client verify receipt.json --event event.json
-    verified: log.example/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too"""
+    verified: log.example/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too
+    $ tlog-client verify receipt.json --policy trust.policy"""
 )
-@KEY
+@key_option(required=False)
+@policy_option(
+    "A C2SP tlog-policy, in place of the key: which logs to believe, and which witnesses must have cosigned.",
+    required=False,
+)
 @click.option(
     "--event",
     type=INPUT,
@@ -242,14 +277,46 @@ Example:
 )
 @WRITER_KEYS
 @click.argument("receipt", type=INPUT, metavar="RECEIPT")
-def verify(key: VerifierKey, event: Path | None, writer_keys: list[VerifierKey], receipt: Path) -> None:
+@click.pass_context
+def verify(
+    context: click.Context,
+    key: VerifierKey | None,
+    policy: TrustPolicy | None,
+    event: Path | None,
+    writer_keys: list[VerifierKey],
+    receipt: Path,
+) -> None:
     """Verify receipts offline, and the events.
 
     RECEIPT is a file of one receipt, of many, one a line, or a .tlog-proof; - is standard input.
     """
+    trust = _trust(context, key, policy)
     for where, one, payload in _with_events(read_receipts(receipt), event):
-        _verify_one(where, one, key, payload, writer_keys)
+        _verify_one(where, one, trust, payload, writer_keys)
         click.echo(f"verified: {_describe(one)}{'' if payload is None else ', the event too'}")
+
+
+@cli.command(
+    "verify-evidence",
+    epilog="""\b
+Example:
+    $ tlog-client verify-evidence fork.evidence --policy trust.policy
+    proven: log log.example/segments/payments signed two roots of 9 entries: 1wUQZbkq... and 9cJpMzw7...""",
+)
+@policy_option("The C2SP tlog-policy with the keys that you believe.", required=True)
+@click.argument("evidence", type=INPUT, metavar="FILE")
+def verify_evidence(policy: TrustPolicy, evidence: Path) -> None:
+    """Judge evidence against a log or a witness offline.
+
+    Prints who did what, and ends with status 0, only if FILE proves it by keys of the policy; - is standard input.
+    Otherwise it ends with status 1, and says why nothing is proven.
+    """
+    found = read_evidence(evidence)
+    try:
+        sentence = describe_evidence(found, policy, format_time=format_time)
+    except EvidenceError as error:
+        raise _at(str(evidence), error) from None
+    click.echo(f"proven: {_one_line(sentence)}")
 
 
 @cli.command(
@@ -380,6 +447,15 @@ def _open_log(
         raise click.UsageError(str(error)) from None
 
 
+def _trust(context: click.Context, key: VerifierKey | None, policy: TrustPolicy | None) -> VerifierKey | TrustPolicy:
+    # A key in the environment is there for the other commands, and does not stand against a policy.
+    if policy is not None and context.get_parameter_source("key") is not ParameterSource.COMMANDLINE:
+        return policy
+    if key is None or policy is not None:
+        raise click.UsageError("give either --key, or TLOG_KEY, or --policy")
+    return key
+
+
 def _check_suffixes(files: Iterable[Path]) -> None:
     for path in files:
         if str(path) != STANDARD_INPUT and path.suffix not in (JSON_SUFFIX, *LINES_SUFFIXES):
@@ -491,12 +567,16 @@ def _with_events(
 
 
 def _verify_one(
-    where: str, receipt: Receipt, key: VerifierKey, event: bytes | None, writer_keys: list[VerifierKey]
+    where: str,
+    receipt: Receipt,
+    trust: VerifierKey | TrustPolicy,
+    event: bytes | None,
+    writer_keys: list[VerifierKey],
 ) -> None:
     try:
         if event is not None and receipt.payload_type == JSON_TYPE:
             event = canonicalize(event)
-        verify_receipt(receipt, key=key, payload=event, writer_keys=writer_keys)
+        verify_receipt(receipt, key=trust, payload=event, writer_keys=writer_keys)
     except TlogError as error:
         raise _at(where, error) from None
 
@@ -504,7 +584,11 @@ def _verify_one(
 def _describe(receipt: Receipt) -> str:
     entry, size = parse_entry(receipt.entry), parse_checkpoint(parse_note(receipt.checkpoint).text).size
     logged = f"logged {format_time(entry.time)} by {entry.writer}"
-    return printable(f"{entry.origin}, entry {receipt.index} of {size}, {logged}").replace("\n", "?")
+    return _one_line(f"{entry.origin}, entry {receipt.index} of {size}, {logged}")
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", "?")
 
 
 def _looks(log: Log, *, once: bool, interval: float) -> Iterator[Checkpoint]:
@@ -558,7 +642,7 @@ def _say_usage(error: click.ClickException) -> int:
 def _hint(error: TlogError) -> str:
     match error:
         case SignatureError():
-            return "is this the key of that log?"
+            return "is this the key, or the trust policy, of that log?"
         case InconsistencyError():
             return "keep the notes above: they are the evidence against the log"
         case RefusedError(status=404):

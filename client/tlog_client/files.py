@@ -12,7 +12,9 @@ from typing import IO, Any, Final
 from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from tlog_core.encoding import parse_json
 from tlog_core.errors import FetchError, MalformedError
+from tlog_core.evidence import MAX_EVIDENCE_BYTES, Evidence, parse_evidence
 from tlog_core.note import SignerKey, VerifierKey, parse_verifier
+from tlog_core.policy import MAX_POLICY_BYTES, TrustPolicy, parse_policy
 from tlog_core.receipt import Receipt, parse_receipt
 from tlog_core.tlog_proof import HEADER, parse_tlog_proof
 from tlog_core.writer import check_writer_key, parse_writer_signer
@@ -41,6 +43,24 @@ def read_key(text_or_path: str) -> VerifierKey:
         return parse_verifier(read_whole(Path(text_or_path)).decode("utf-8").strip())
     except (MalformedError, UnicodeDecodeError):
         raise MalformedError(f"{text_or_path} is neither a verifier key nor a file that holds one") from None
+
+
+def read_policy(path: Path) -> TrustPolicy:
+    """Return the trust policy in a file; raise MalformedError or FetchError."""
+    raw = read_whole(path, limit=MAX_POLICY_BYTES)
+    try:
+        return parse_policy(raw)
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error}") from None
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Return the evidence in a file, not verified; raise MalformedError or FetchError."""
+    raw = read_whole(path, limit=MAX_EVIDENCE_BYTES)
+    try:
+        return parse_evidence(raw)
+    except MalformedError as error:
+        raise MalformedError(f"{_name(path)}: {error}") from None
 
 
 def read_writer_key(text_or_path: str) -> VerifierKey:

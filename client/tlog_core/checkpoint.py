@@ -30,13 +30,21 @@ class Checkpoint:
 
 def parse_checkpoint(text: str) -> Checkpoint:
     """Return the checkpoint of a note's text; raise MalformedError."""
+    checkpoint = parse_head(text)
+    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
+        raise MalformedError("a checkpoint of size 0 has the root of no entries")
+    return checkpoint
+
+
+def parse_head(text: str) -> Checkpoint:
+    """Return the checkpoint of a note's text, be it of size 0 with a root that no tree has; raise MalformedError.
+
+    Only evidence may say such a thing, of a log that did.
+    """
     lines = text.split("\n")
     if len(lines) != 4 or lines[3] or not lines[0]:
         raise MalformedError("a checkpoint is three lines: origin, size and root")
-    origin, size, root = lines[0], parse_decimal(lines[1]), Hash(decode_base64(lines[2], length=HASH_BYTES))
-    if size == 0 and root != EMPTY_ROOT:
-        raise MalformedError("a checkpoint of size 0 has the root of no entries")
-    return Checkpoint(origin, size, root)
+    return Checkpoint(lines[0], parse_decimal(lines[1]), Hash(decode_base64(lines[2], length=HASH_BYTES)))
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signer: SignerKey) -> Note:
@@ -52,10 +60,15 @@ def open_checkpoint(raw: bytes, key: VerifierKey) -> Checkpoint:
     `key` is the log's own: its name is the origin expected. No key may have two signature lines.
     """
     note = parse_note(raw)
-    lines = [(line.name, line.key_id) for line in note.signatures]
-    if len(lines) != len(set(lines)):
-        raise MalformedError("a checkpoint has two signature lines of one key")
+    check_lines(note)
     checkpoint = parse_checkpoint(open_parsed(note, [key]).text)
     if checkpoint.origin != key.name:
         raise SignatureError(f"a checkpoint of {checkpoint.origin}, not of {key.name}")
     return checkpoint
+
+
+def check_lines(note: Note) -> None:
+    """Raise MalformedError if a key has two signature lines, which no checkpoint has."""
+    lines = [(line.name, line.key_id) for line in note.signatures]
+    if len(lines) != len(set(lines)):
+        raise MalformedError("a checkpoint has two signature lines of one key")

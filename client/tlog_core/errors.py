@@ -4,6 +4,7 @@ TlogError
 ├── MalformedError        the bytes are not what the format says
 ├── SignatureError        no signature by the expected key, or a wrong one
 ├── ProofError            a Merkle proof or a commitment does not hold
+├── EvidenceError         evidence that does not prove misbehaviour
 ├── InconsistencyError    two signed checkpoints that cannot both be honest; carries both notes
 └── FetchError            we could not get it, or it was refused; says nothing about its truth
 """
@@ -23,6 +24,14 @@ class SignatureError(TlogError):
 
 class ProofError(TlogError):
     """A proof does not lead to the root, or a payload does not open its commitment."""
+
+
+class EvidenceError(TlogError):
+    """What is held against a log or a witness does not prove that it did wrong."""
+
+    def __init__(self, reason: str) -> None:
+        """Say that nothing is proven, and why."""
+        super().__init__(f"not proven: {reason}")
 
 
 class InconsistencyError(TlogError):

@@ -6,6 +6,8 @@ entry is the subtree [index, index + 1); an older tree is the subtree [0, old_si
 
 A *range proof* shows that many neighbouring leaves are in a tree: the largest complete subtrees left of them and right
 of them, both from left to right, which together with the leaves rebuild the root (`spec/receipt.md`).
+
+A *prefix proof* shows which root the first entries of a tree have, to whom nobody told that root (`spec/evidence.md`).
 """
 
 from collections.abc import Sequence
@@ -82,6 +84,18 @@ def prove_consistency(*, old_size: int, new_size: int, node: NodeReader) -> list
     return prove_subtree(start=0, end=old_size, size=new_size, node=node)
 
 
+def prove_prefix(*, old_size: int, new_size: int, node: NodeReader) -> list[Hash]:
+    """Return the proof of the root of the first `old_size` entries, more than none and fewer than `new_size`.
+
+    It is the consistency proof, which starts with the root itself even where RFC 9162 leaves that out: where `old_size`
+    is a power of two.
+    """
+    proof = prove_consistency(old_size=old_size, new_size=new_size, node=node)
+    if old_size & (old_size - 1) == 0:
+        proof.insert(0, range_hash(0, old_size, node))
+    return proof
+
+
 def prove_range(*, start: int, end: int, size: int, node: NodeReader) -> RangeProof:
     """Return what stands left and right of the leaves [start, end) in the tree of `size` entries."""
     left = tuple(node(level, index) for level, index in nodes_between(0, start))
@@ -118,10 +132,7 @@ def verify_subtree(*, start: int, end: int, subtree: Hash, size: int, proof: Seq
             raise ProofError("the proof is too long")
         _match(subtree, EMPTY_ROOT)
         return
-    # Steps 2 and 3: skip the levels below the largest complete subtree at the right end of [start, end).
-    first, last, top = start, end - 1, size - 1
-    while first != last and (last & 1 or last == top):
-        first, last, top = first >> 1, last >> 1, top >> 1
+    first, last, top = _skip(start, end, size)
     rest = list(proof)
     # Step 4: if that subtree is not the whole of [start, end), its hash leads the proof.
     if first == last:
@@ -130,25 +141,26 @@ def verify_subtree(*, start: int, end: int, subtree: Hash, size: int, proof: Seq
         seed = rest.pop(0)
     else:
         raise ProofError("the proof is too short")
-    inner = outer = seed
-    # Step 5: climb; `inner` rebuilds the subtree from what is left of the seed, `outer` the whole tree.
-    for sibling in rest:
-        if top == 0:
-            raise ProofError("the proof is too long")
-        if last & 1 or last == top:
-            if first < last:
-                inner = node_hash(sibling, inner)
-            outer = node_hash(sibling, outer)
-            while not last & 1 and last:
-                first, last, top = first >> 1, last >> 1, top >> 1
-        else:
-            outer = node_hash(outer, sibling)
-        first, last, top = first >> 1, last >> 1, top >> 1
+    inner, outer = _climb(first, last, top, seed, rest)
     # Step 6.
-    if top != 0:
-        raise ProofError("the proof is too short")
     _match(inner, subtree)
     _match(outer, root)
+
+
+def prefix_root(*, old_size: int, new_size: int, proof: Sequence[Hash], new_root: Hash) -> Hash:
+    """Return the root of the first `old_size` entries of a tree, by a prefix proof; raise ProofError.
+
+    Every hash of the proof goes into `new_root`, and for two sizes there is one way to put them together: whoever knows
+    only the root can be shown no other root of the prefix, unless SHA-256 is broken.
+    """
+    _check_hashes(new_root, *proof)
+    if not 0 < old_size < new_size:
+        raise ProofError(f"a tree of {new_size} entries has no prefix of {old_size} to prove")
+    if not proof:
+        raise ProofError("the proof is too short")
+    inner, outer = _climb(*_skip(0, old_size, new_size), proof[0], proof[1:])
+    _match(outer, new_root)
+    return inner
 
 
 def verify_range(
@@ -201,6 +213,34 @@ def nodes_of_range(*, leaves: Sequence[Hash], start: int, proof: RangeProof) -> 
         return known[level, index]
 
     return node
+
+
+def _skip(start: int, end: int, size: int) -> tuple[int, int, int]:
+    # Steps 2 and 3: skip the levels below the largest complete subtree at the right end of [start, end).
+    first, last, top = start, end - 1, size - 1
+    while first != last and (last & 1 or last == top):
+        first, last, top = first >> 1, last >> 1, top >> 1
+    return first, last, top
+
+
+def _climb(first: int, last: int, top: int, seed: Hash, rest: Sequence[Hash]) -> tuple[Hash, Hash]:
+    # Step 5: climb; `inner` rebuilds the subtree from what is left of the seed, `outer` the whole tree.
+    inner = outer = seed
+    for sibling in rest:
+        if top == 0:
+            raise ProofError("the proof is too long")
+        if last & 1 or last == top:
+            if first < last:
+                inner = node_hash(sibling, inner)
+            outer = node_hash(sibling, outer)
+            while not last & 1 and last:
+                first, last, top = first >> 1, last >> 1, top >> 1
+        else:
+            outer = node_hash(outer, sibling)
+        first, last, top = first >> 1, last >> 1, top >> 1
+    if top != 0:
+        raise ProofError("the proof is too short")
+    return inner, outer
 
 
 def _split(width: int) -> int:

@@ -22,6 +22,7 @@ from tlog_core.entry import WriterSignature, encode_entries, parse_entry
 from tlog_core.errors import MalformedError, ProofError
 from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash
 from tlog_core.note import KEY_ID_BYTES, SIGNATURE_BYTES, VerifierKey
+from tlog_core.policy import TrustPolicy, open_trusted
 from tlog_core.proof import RangeProof, nodes_of_range, prove_inclusion, verify_inclusion, verify_range
 from tlog_core.writer import verify_writer
 
@@ -117,14 +118,19 @@ def parse_batch_receipt(raw: bytes) -> BatchReceipt:
 
 
 def verify_receipt(
-    receipt: Receipt, *, key: VerifierKey, payload: bytes | None = None, writer_keys: Sequence[VerifierKey] = ()
+    receipt: Receipt,
+    *,
+    key: VerifierKey | TrustPolicy,
+    payload: bytes | None = None,
+    writer_keys: Sequence[VerifierKey] = (),
 ) -> None:
     """Check a receipt of the log `key`, and that `payload`, if given, is what was logged.
 
-    A JSON payload is checked in its RFC 8785 form (`encoding.canonicalize`). An entry of a writer of whom there is one
-    of `writer_keys` must be signed by it. Raises MalformedError, SignatureError, or ProofError.
+    In place of the log's key there may be a trust policy, whose quorum must then have cosigned. A JSON payload is
+    checked in its RFC 8785 form (`encoding.canonicalize`). An entry of a writer of whom there is one of `writer_keys`
+    must be signed by it. Raises MalformedError, SignatureError, or ProofError.
     """
-    checkpoint = open_checkpoint(receipt.checkpoint, key)
+    checkpoint = open_trusted(receipt.checkpoint, key)
     entry = parse_entry(receipt.entry)
     if entry.origin != checkpoint.origin:
         raise ProofError(f"the entry belongs to {entry.origin}, not to {checkpoint.origin}")

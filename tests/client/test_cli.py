@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ from simulator import ORIGIN, Simulator, alter, refuse, running, unavailable
 
 from tlog_client import Backoff, Receipt, parse_receipt, parse_tlog_proof, verify_receipt
 from tlog_client.cli import run
-from tlog_core.note import signer_from_seed
+from tlog_core.cosignature import cosign
+from tlog_core.evidence import Backdating, Fork, find_contradiction, format_evidence
+from tlog_core.merkle import EMPTY_ROOT
+from tlog_core.note import COSIGNATURE, Note, parse_note, signer_from_seed
+from tlog_core.tlog_proof import format_tlog_proof
 
 VERIFIED, REFUSED, USAGE, NOT_FETCHED = 0, 1, 2, 3
+TIME = 1_764_000_000
+WITNESSES = [signer_from_seed(name, name.encode() * 6 + b"xx", key_type=COSIGNATURE) for name in ("north", "south")]
 
 
 @pytest.fixture(autouse=True)
@@ -386,7 +393,105 @@ def test_verify_with_another_key_asks_whether_it_is_the_right_one(tlog: Shell, r
     other = signer_from_seed(ORIGIN, b"\x09" * 32).verifier
     output = tlog("verify", receipt, "--key", other)
     assert output.status == REFUSED
-    assert "hint: is this the key of that log?" in output.err
+    assert "hint: is this the key, or the trust policy, of that log?" in output.err
+
+
+@pytest.fixture
+def policy(sim: Simulator) -> Path:
+    """A trust policy by which one of two witnesses must have cosigned."""
+    keys = [f"witness {witness.name} {witness.verifier}" for witness in WITNESSES]
+    path = Path("trust.policy")
+    path.write_text("\n".join([f"log {sim.key}", *keys, "group one any north south", "quorum one", ""]))
+    return path
+
+
+def cosigned(note: bytes, *times: int) -> Note:
+    text, lines = parse_note(note).text, parse_note(note).signatures
+    more = (cosign(text, time=time, signer=witness) for time, witness in zip(times, WITNESSES, strict=False))
+    return Note(text, (*lines, *more))
+
+
+def test_verify_by_a_trust_policy_demands_its_quorum(tlog: Shell, sim: Simulator, receipt: Path, policy: Path) -> None:
+    output = tlog("verify", receipt, "--policy", policy)
+    assert (output.status, output.out) == (REFUSED, "")
+    assert "cosigned by nobody, which is not the quorum one" in output.err
+    one = sim.receipt(7)
+    good = replace(one, checkpoint=bytes(cosigned(one.checkpoint, TIME)))
+    for raw in (bytes(good), format_tlog_proof(good)):
+        Path("cosigned").write_bytes(raw)
+        output = tlog("verify", "cosigned", "--policy", policy)
+        assert output.status == VERIFIED
+        assert output.out.startswith("verified: log.example/audit/segments/payments, entry 7 of 9")
+
+
+def test_verify_by_a_trust_policy_needs_no_key_and_a_key_no_policy(
+    tlog: Shell, receipt: Path, policy: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.write_text(f"log {sim.key}\nquorum none\n")
+    # What is in the environment is for the other commands.
+    monkeypatch.setenv("TLOG_KEY", str(signer_from_seed(ORIGIN, b"\x09" * 32).verifier))
+    assert tlog("verify", receipt, "--policy", policy).status == VERIFIED
+    monkeypatch.delenv("TLOG_KEY")
+    assert tlog("verify", receipt, "--policy", policy).status == VERIFIED
+    for arguments in ((), ("--policy", policy, "--key", sim.key)):
+        output = tlog("verify", receipt, *arguments)
+        assert (output.status, output.out) == (USAGE, "")
+        assert "give either --key" in output.err
+
+
+def test_a_trust_policy_that_is_none_is_wrong_usage(tlog: Shell, receipt: Path, policy: Path) -> None:
+    policy.write_text("# nothing\n\nquorum two\n")
+    for arguments in (("verify", receipt), ("verify-evidence", receipt)):
+        output = tlog(*arguments, "--policy", policy)
+        assert (output.status, output.out) == (USAGE, "")
+        assert "trust.policy: line 3: no witness or group two above" in output.err
+
+
+# verify-evidence
+
+
+def test_evidence_of_a_fork_is_proven_offline(tlog: Shell, sim: Simulator, policy: Path) -> None:
+    sim.grow(4)
+    one = parse_note(sim.note())
+    sim.fork(2)
+    evidence = find_contradiction(one, parse_note(sim.note()), node=lambda *_: EMPTY_ROOT)
+    assert evidence is not None
+    Path("fork.evidence").write_bytes(format_evidence(evidence))
+    for output in (
+        tlog("verify-evidence", "fork.evidence", "--policy", policy),
+        tlog("verify-evidence", "-", "--policy", policy, stdin=format_evidence(evidence)),
+    ):
+        assert (output.status, output.err) == (VERIFIED, "")
+        assert output.out.startswith(f"proven: log {ORIGIN} signed two roots of 4 entries: ")
+    assert sim.requests == []
+
+
+def test_a_backdated_entry_is_told_with_times_to_read(tlog: Shell, sim: Simulator, policy: Path) -> None:
+    sim.grow(4)
+    receipt = sim.receipt(3)
+    earlier = cosigned(sim.note(3), TIME + 86_401)
+    evidence = Backdating(3, receipt.entry, receipt.proof, parse_note(receipt.checkpoint), earlier)
+    Path("back.evidence").write_bytes(format_evidence(evidence))
+    output = tlog("verify-evidence", "back.evidence", "--policy", policy)
+    assert output.out == (
+        f"proven: log {ORIGIN} dated entry 3 to 2025-11-24T16:00:00.000Z, but the quorum of its witnesses knew of no "
+        "more than 3 entries at 2025-11-25T16:00:01.000Z\n"
+    )
+
+
+def test_what_is_not_proven_ends_with_status_1_and_says_why(tlog: Shell, sim: Simulator, policy: Path) -> None:
+    sim.grow(4)
+    note = parse_note(sim.note())
+    Path("none.evidence").write_bytes(format_evidence(Fork(note, note)))
+    Path("rubbish").write_bytes(b"\xff")
+    Path("large").write_bytes(bytes(20_000))
+    for name, reason in [
+        ("none.evidence", "none.evidence: not proven: the heads are not two roots of one size"),
+        ("rubbish", "rubbish: evidence is UTF-8"),
+        ("large", "large has more than 16384 bytes"),
+    ]:
+        output = tlog("verify-evidence", name, "--policy", policy)
+        assert (output.status, output.out, output.err) == (REFUSED, "", f"tlog-client: {reason}\n")
 
 
 def test_verify_takes_many_receipts_and_their_events(tlog: Shell, sim: Simulator) -> None:
@@ -539,6 +644,8 @@ def test_the_key_may_be_in_a_file(tlog: Shell, sim: Simulator, monkeypatch: pyte
         ("watch", "--url", "payments"),
         ("watch", "--interval", "0"),
         ("verify", "missing.json"),
+        ("verify-evidence", "missing.evidence", "--policy", "missing.policy"),
+        ("verify-evidence", "-"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line_and_a_hint(tlog: Shell, sim: Simulator, arguments: tuple[str, ...]) -> None:
@@ -557,7 +664,9 @@ def test_a_segment_must_be_named(tlog: Shell, monkeypatch: pytest.MonkeyPatch, n
     assert name in output.err
 
 
-@pytest.mark.parametrize("command", [None, "append", "get", "prove", "verify", "export-proof", "watch"])
+@pytest.mark.parametrize(
+    "command", [None, "append", "get", "prove", "verify", "verify-evidence", "export-proof", "watch"]
+)
 def test_help_ends_with_an_example(tlog: Shell, command: str | None) -> None:
     output = tlog(*filter(None, [command]), "--help")
     assert output.status == VERIFIED

@@ -1,6 +1,7 @@
 import pytest
 
 from tlog_core.errors import (
+    EvidenceError,
     FetchError,
     InconsistencyError,
     MalformedError,
@@ -16,6 +17,8 @@ def test_an_inconsistency_carries_both_notes_and_shows_them() -> None:
     assert str(error) == "the log went back\n\nolder\n\nnewer\n"
 
 
-@pytest.mark.parametrize("kind", [FetchError, InconsistencyError, MalformedError, ProofError, SignatureError])
+@pytest.mark.parametrize(
+    "kind", [EvidenceError, FetchError, InconsistencyError, MalformedError, ProofError, SignatureError]
+)
 def test_every_error_is_a_tlog_error(kind: type[Exception]) -> None:
     assert issubclass(kind, TlogError)

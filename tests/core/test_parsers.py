@@ -19,13 +19,18 @@ from tlog_core.encoding import (
 )
 from tlog_core.entry import Entry, WriterSignature, parse_entry
 from tlog_core.errors import MalformedError, SignatureError, TlogError
+from tlog_core.evidence import Included, OtherEntry, format_evidence, parse_evidence
+from tlog_core.merkle import leaf_hash
 from tlog_core.note import SignerKey, VerifierKey, open_note, parse_note, parse_signer, parse_verifier
+from tlog_core.policy import parse_policy
 from tlog_core.receipt import BatchReceipt, Receipt, parse_batch_receipt, parse_receipt
 from tlog_core.tile import join_bundle, join_hashes, parse_path, split_bundle, split_hashes
 from tlog_core.tlog_proof import format_tlog_proof, parse_tlog_proof
 
 JSON = rb'{"a":[1,-2.5e-3,"\u00e4\ud83d\ude00",null,true],"b":{"":"]}"}}'
 VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+
+WITNESS = "witness.example.org+b8a2cf20+BFLN3yikSfFkVAJtrnh/CiY3Zozkoy7clp+P7XB28qUN"
 
 
 def text(parse: Callable[[str], Any]) -> Callable[[bytes], Any]:
@@ -47,7 +52,7 @@ class Format:
 
 
 def again(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a parser of receipts, which have many forms, that reads what it read once more."""
+    """Return a parser of what has many forms, such as receipts, that reads what it read once more."""
 
     def parse_twice(raw: bytes) -> Any:
         value = parse(raw)
@@ -80,6 +85,8 @@ def formats(log: SignerKey) -> dict[str, Format]:
         "receipt": Format(again(parse_receipt), None),
         "batch receipt": Format(again(parse_batch_receipt), None),
         "tlog-proof": Format(parse_tlog_proof, format_tlog_proof),
+        "trust policy": Format(again(parse_policy), None),
+        "evidence": Format(parse_evidence, format_evidence),
         "path of a tile": Format(text(parse_path), encoded),
         "path of a bundle": Format(text(parse_path), encoded),
         "bundle": Format(lambda raw: split_bundle(raw, 2), join_bundle),
@@ -87,11 +94,16 @@ def formats(log: SignerKey) -> dict[str, Format]:
     }
 
 
+def policy(log: SignerKey) -> bytes:
+    return f"# why\nlog {log.verifier} https://log.example/\nwitness w {WITNESS}\ngroup g 1 w\nquorum g\n".encode()
+
+
 @pytest.fixture(scope="session")
 def samples(
     log: SignerKey, checkpoint: bytes, receipts: list[Receipt], batch_receipt: BatchReceipt
 ) -> dict[str, bytes]:
     receipt = receipts[1]
+    included = Included(leaf_hash(receipt.entry), receipt.proof, parse_note(checkpoint))
     entry = parse_entry(receipt.entry)
     signed = Entry(entry.commitment, entry.origin, entry.time, "\u00e4", WriterSignature(3, bytes(range(68))))
     return {
@@ -108,6 +120,8 @@ def samples(
         "receipt": bytes(receipt),
         "batch receipt": bytes(batch_receipt),
         "tlog-proof": format_tlog_proof(receipt),
+        "trust policy": policy(log),
+        "evidence": format_evidence(OtherEntry(1, included, included)),
         "path of a tile": b"tile/1/x001/234.p/5",
         "path of a bundle": b"tile/entries/x001/x234/067",
         "bundle": b"\x00\x03abc\x00\x01d",
@@ -129,6 +143,8 @@ NAMES = [
     "receipt",
     "batch receipt",
     "tlog-proof",
+    "trust policy",
+    "evidence",
     "path of a tile",
     "path of a bundle",
     "bundle",

@@ -15,8 +15,10 @@ from tlog_core.proof import (
     cover,
     is_subtree,
     nodes_of_range,
+    prefix_root,
     prove_consistency,
     prove_inclusion,
+    prove_prefix,
     prove_range,
     prove_subtree,
     root_before,
@@ -494,3 +496,44 @@ def test_range_proofs_hold_in_trees_of_any_size(start: int, count: int, beyond: 
 def test_a_range_proof_is_no_longer_than_three_paths() -> None:
     proof = prove_range(start=2**40 - 1, end=2**40 + 10_000, size=2**41 - 1, node=sparse_reader(0))
     assert len(proof.left) + len(proof.right) <= 3 * 41
+
+
+def test_a_prefix_proof_shows_the_root_of_every_prefix_of_every_tree() -> None:
+    for old, new in PAIRS:
+        if 0 < old < new:
+            proof = prove_prefix(old_size=old, new_size=new, node=node)
+            assert prefix_root(old_size=old, new_size=new, proof=proof, new_root=root(new)) == root(old)
+
+
+def test_a_prefix_proof_is_the_consistency_proof_with_its_seed() -> None:
+    for old, new in PAIRS:
+        if 0 < old < new:
+            consistency = prove_consistency(old_size=old, new_size=new, node=node)
+            seed = [root(old)] if old.bit_count() == 1 else []
+            assert prove_prefix(old_size=old, new_size=new, node=node) == seed + consistency
+
+
+def test_a_prefix_proof_of_another_tree_or_with_any_change_shows_nothing() -> None:
+    for old, new in [(1, 2), (3, 7), (4, 7), (6, 13), (8, 13), (32, 64), (33, 64)]:
+        proof = prove_prefix(old_size=old, new_size=new, node=node)
+        for wrong in [*spoiled(proof), []]:
+            with pytest.raises(ProofError):
+                prefix_root(old_size=old, new_size=new, proof=wrong, new_root=root(new))
+        with pytest.raises(ProofError):
+            prefix_root(old_size=old, new_size=new, proof=proof, new_root=root(new + 1))
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 0), (0, 5), (5, 5), (6, 5), (-1, 5)])
+def test_only_a_smaller_tree_with_entries_is_a_prefix_to_prove(old: int, new: int) -> None:
+    with pytest.raises(ProofError, match="no prefix"):
+        prefix_root(old_size=old, new_size=new, proof=[root(5)], new_root=root(5))
+
+
+@given(large, large, large)
+def test_prefix_proofs_hold_in_trees_of_any_size(one: int, other: int, special: int) -> None:
+    old, new = sorted((one, other))
+    if 0 < old < new:
+        proof = prove_prefix(old_size=old, new_size=new, node=sparse_reader(special))
+        root = prefix_root(old_size=old, new_size=new, proof=proof, new_root=sparse(0, new, special))
+        assert root == sparse(0, old, special)
+        assert len(proof) <= 64

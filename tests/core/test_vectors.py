@@ -14,10 +14,12 @@ from tlog_core.commitment import Commitment, Opening, verify_commitment
 from tlog_core.cosignature import open_cosignature
 from tlog_core.encoding import canonicalize
 from tlog_core.entry import parse_entry, writer_message
-from tlog_core.errors import MalformedError, ProofError, SignatureError
+from tlog_core.errors import EvidenceError, MalformedError, ProofError, SignatureError
+from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
 from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import open_note, parse_note, parse_verifier
-from tlog_core.proof import verify_consistency, verify_inclusion, verify_range, verify_subtree
+from tlog_core.policy import open_witnessed, parse_policy
+from tlog_core.proof import prefix_root, verify_consistency, verify_inclusion, verify_range, verify_subtree
 from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
 from tlog_core.tile import Tile, join_bundle, parse_path, split_bundle
 from tlog_core.tlog_proof import parse_tlog_proof
@@ -27,7 +29,7 @@ Case = dict[str, Any]
 
 ROOT = Path(__file__).parent.parent.parent
 VECTORS = ROOT / "spec" / "vectors"
-REFUSALS = {"malformed": MalformedError, "signature": SignatureError, "proof": ProofError}
+REFUSALS = {"malformed": MalformedError, "signature": SignatureError, "proof": ProofError, "evidence": EvidenceError}
 
 
 def raw(case: Case, member: str) -> bytes:
@@ -77,6 +79,16 @@ def subtree(case: Case) -> None:
     )
 
 
+def prefix(case: Case) -> None:
+    found = prefix_root(
+        old_size=case["old_size"],
+        new_size=case["new_size"],
+        proof=many(case, "proof"),
+        new_root=one(case, "new_root"),
+    )
+    assert found == one(case, "old_root")
+
+
 def leaf_range(case: Case) -> None:
     verify_range(
         leaves=many(case, "leaves"),
@@ -111,6 +123,19 @@ def checkpoint(case: Case) -> None:
 def cosignature(case: Case) -> None:
     opened = open_cosignature(parse_note(raw(case, "note")), parse_verifier(case["vkey"]))
     assert opened.time == case["time"]
+
+
+def policy(case: Case) -> None:
+    read = parse_policy(raw(case, "policy"))
+    opened = open_witnessed(raw(case, "checkpoint"), read)
+    assert (dict(opened.cosigned), opened.time) == (case["cosigned"], case["time"])
+    assert parse_policy(bytes(read)) == read
+
+
+def evidence(case: Case) -> None:
+    found = parse_evidence(raw(case, "evidence"))
+    assert format_evidence(found) == raw(case, "evidence")
+    assert describe_evidence(found, parse_policy(raw(case, "policy"))) == case["sentence"]
 
 
 def commitment(case: Case) -> None:
@@ -182,11 +207,14 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "inclusion": inclusion,
     "consistency": consistency,
     "subtree": subtree,
+    "prefix": prefix,
     "range": leaf_range,
     "vkey": vkey,
     "note": note,
     "checkpoint": checkpoint,
     "cosignature": cosignature,
+    "policy": policy,
+    "evidence": evidence,
     "commitment": commitment,
     "entry": entry,
     "receipt": receipt,
