@@ -21,13 +21,14 @@ def documents() -> list[Path]:
     return [page for page in pages if BLOCK.search(page.read_text("utf-8"))]
 
 
-def script_of(page: Path, port: int) -> tuple[str, list[tuple[str, str]]]:
+def script_of(page: Path, port: int, witness_port: int) -> tuple[str, list[tuple[str, str]]]:
     """Return the page as one shell script that says when a command is done, and each command with its output."""
     # Whatever happens, the servers that the page starts end with it.
     commands: list[tuple[str, str]] = []
     lines = ["set -m; trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
     for kind, body in BLOCK.findall(page.read_text("utf-8")):
         body = body.replace("8080", str(port)).replace("tlog serve", f"tlog serve --port {port}")
+        body = body.replace("8081", str(witness_port))
         if kind == "python":
             lines.append(f"python - <<'END' || exit 1\n{body}END")
             continue
@@ -61,10 +62,10 @@ def copy_project(target: Path) -> None:
 @pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_does_what_the_page_says(page: Path, tmp_path: Path) -> None:
     copy_project(tmp_path)
-    with socket.socket() as free:
+    with socket.socket() as free, socket.socket() as another:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script, commands = script_of(page, port)
+        another.bind(("127.0.0.1", 0))
+        script, commands = script_of(page, free.getsockname()[1], another.getsockname()[1])
     environment = {
         "HOME": str(tmp_path / "home"),
         # The interpreter that runs the tests stands for the machine's python3.

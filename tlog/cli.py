@@ -1,4 +1,4 @@
-"""The command `tlog`: run a server, and look after its data.
+"""The command `tlog`: run a server or a witness, and look after their data.
 
 Results go to standard output, all else to standard error as `tlog: …`, in lower case and without a full stop.
 """
@@ -15,6 +15,7 @@ import click
 from tlog.access_cli import policy, token, writer
 from tlog.control import OPERATOR
 from tlog.shell import REFUSED, change, config_of, data_option, log_name_option, report
+from tlog.witness_cli import witness
 from tlog_core.errors import MalformedError
 
 if TYPE_CHECKING:
@@ -156,3 +157,4 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 main.add_command(token)
 main.add_command(policy)
 main.add_command(writer)
+main.add_command(witness)

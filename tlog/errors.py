@@ -1,4 +1,6 @@
-"""What the server refuses, beside the errors of `tlog_core`. `api.problems` gives each its status.
+"""What servers refuse, beside the errors of `tlog_core`.
+
+`api.problems` gives each its status, and `witness.app` each that a witness has.
 
 TlogError
 ├── MalformedError
@@ -19,6 +21,7 @@ TlogError
 ├── IdempotencyError             one key, two different requests
 ├── OutcomeUnknownError          the commit failed, and may be durable all the same
 ├── UnavailableError             refused before it began; nothing was logged
+├── StaleError                   another size than that of the latest checkpoint the witness cosigned
 ├── CorruptError                 what is stored contradicts itself; nothing is signed on top of it
 └── ConfigError                  the server cannot run like this
 """
@@ -123,6 +126,15 @@ class OutcomeUnknownError(TlogError):
 
 class UnavailableError(TlogError):
     """The server refused the work before it began: nothing was logged."""
+
+
+class StaleError(TlogError):
+    """A submission does not start from the latest checkpoint that the witness cosigned, whose size is `size`."""
+
+    def __init__(self, size: int) -> None:
+        """Keep the size beside the message."""
+        super().__init__(f"the latest checkpoint cosigned has size {size}; prove consistency with that")
+        self.size = size
 
 
 class CorruptError(TlogError):

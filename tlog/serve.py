@@ -4,14 +4,10 @@ import fcntl
 import ipaddress
 import os
 import shutil
-import signal
-import socket
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from granian.constants import Interfaces
@@ -23,15 +19,13 @@ from tlog.config import WORKER_THREADS, Config
 from tlog.control import Control
 from tlog.errors import ConfigError
 from tlog.files import lock_data
+from tlog.listen import STOP_SECONDS, begin_worker, check_free, insist, parse_address
 from tlog.logs import server_logging
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
 
 _SWITCH_SECONDS = 0.0005
-# What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
-_STOP_SECONDS = 10
-_INSIST_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +46,10 @@ class Listen:
 
 def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     """Run the server until it is told to stop; raise ConfigError if it cannot run like this."""
-    listen = replace(listen, host=_address(listen.host))
+    listen = replace(listen, host=parse_address(listen.host))
     _check_private(config, listen)
     lock_data(config.lock, shared=False)
-    _check_free(listen)
+    check_free(listen.host, listen.port)
     # Taken only below, but what is wrong with them is said before anything is made.
     read_issuers(config.issuers)
     empty = not config.control.exists()
@@ -67,12 +61,10 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     from tlog.app import create_app
 
     def load(*_target: Any) -> Any:
-        # What the parent does on this signal is not for a worker, which until it serves can simply end.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        begin_worker()
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
         _settle(config, listen.workers)
-        Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
         return create_app(config, locked=True)
 
     server = Server(
@@ -86,10 +78,10 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         ssl_cert=listen.certificate,
         ssl_key=listen.key,
         respawn_failed_workers=True,
-        workers_kill_timeout=_STOP_SECONDS,
+        workers_kill_timeout=STOP_SECONDS,
         log_dictconfig=server_logging(),
     )
-    Thread(target=_insist, args=(server,), name="insist", daemon=True).start()
+    insist(server)
     try:
         server.serve(target_loader=load, wrap_loader=False)
     finally:
@@ -143,37 +135,6 @@ def _settle(config: Config, workers: int) -> None:
         return
 
 
-def _end_with(parent: int) -> None:
-    """Stop this worker when the process that started it is gone: nobody else would."""
-    while True:
-        time.sleep(1)
-        # Again and again: while the worker is still starting, a signal is lost on it.
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _insist(server: Any) -> None:
-    """Once the server is to stop, tell its workers so again and again: while one is still starting, it is lost on it.
-
-    It would be killed in the end, with requests that it has accepted.
-    """
-    while True:
-        time.sleep(_INSIST_SECONDS)
-        if server.interrupt_signal:
-            for worker in server.wrks:
-                worker.terminate()
-
-
-def _check_free(listen: Listen) -> None:
-    # The workers share their port, so that another server's would silently take a part of the requests.
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    try:
-        socket.create_server((listen.host, listen.port), family=family).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise ConfigError(f"cannot listen at port {listen.port}: {reason}; choose another with --port") from None
-
-
 def _check_private(config: Config, listen: Listen) -> None:
     if (listen.certificate is None) != (listen.key is None):
         raise ConfigError("a certificate goes with its key; give both --certificate and --key")
@@ -189,10 +150,3 @@ def _check_private(config: Config, listen: Listen) -> None:
             f"{listen.host} is not a loopback address, and credentials would be sent in the clear; "
             "give --certificate and --key, or --plain-http if TLS ends at a proxy in front"
         )
-
-
-def _address(host: str) -> str:
-    try:
-        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
-    except ValueError:
-        raise ConfigError(f"{host} is no IP address; give one of this machine, such as 127.0.0.1") from None

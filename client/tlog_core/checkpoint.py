@@ -39,7 +39,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
 def parse_head(text: str) -> Checkpoint:
     """Return the checkpoint of a note's text, be it of size 0 with a root that no tree has; raise MalformedError.
 
-    Only evidence may say such a thing, of a log that did.
+    For whoever tells a lie from what has not the form of a checkpoint: evidence, and a witness.
     """
     lines = text.split("\n")
     if len(lines) != 4 or lines[3] or not lines[0]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlog_core.checkpoint import parse_checkpoint
+from tlog_core.checkpoint import parse_checkpoint, parse_head
 from tlog_core.cosignature import Cosignature, parse_cosignature
 from tlog_core.encoding import (
     canonical_json,
@@ -80,6 +80,7 @@ def formats(log: SignerKey) -> dict[str, Format]:
         "verifier key": Format(text(parse_verifier), encoded),
         "signer key": Format(text(parse_signer), lambda key: encoded(key.format())),
         "checkpoint": Format(text(parse_checkpoint), encoded),
+        "checkpoint of any root": Format(text(parse_head), encoded),
         "cosignature": Format(parse_cosignature, bytes),
         "entry": Format(parse_entry, bytes),
         "receipt": Format(again(parse_receipt), None),
@@ -115,6 +116,7 @@ def samples(
         "verifier key": VKEY.encode(),
         "signer key": log.format().encode(),
         "checkpoint": checkpoint.split(b"\n\n")[0] + b"\n",
+        "checkpoint of any root": b"o\n0\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
         "cosignature": bytes(Cosignature(1_764_000_000, bytes(64))),
         "entry": bytes(signed),
         "receipt": bytes(receipt),
@@ -138,6 +140,7 @@ NAMES = [
     "verifier key",
     "signer key",
     "checkpoint",
+    "checkpoint of any root",
     "cosignature",
     "entry",
     "receipt",

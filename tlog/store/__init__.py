@@ -1,1 +1,1 @@
-"""The only SQL: `control.db` (which segments there are) and one database for each segment."""
+"""The only SQL: `control.db` (which segments there are), one database for each segment, and that of a witness."""

@@ -153,6 +153,22 @@ create table issuers (
 insert into issuers (one, document) values (1, '');
 """
 
+_WITNESS = """
+create table witness (
+    one integer primary key check (one = 1),
+    vkey text not null
+) strict;
+
+-- The latest checkpoint cosigned for each origin, with its time in POSIX seconds. A row is never deleted.
+create table cosigned (
+    origin_hash blob primary key check (length(origin_hash) = 32),
+    size integer not null check (size >= 0),
+    root blob not null check (length(root) = 32),
+    time integer not null,
+    note blob not null
+) strict, without rowid;
+"""
+
 
 def migrate_segment(connection: Connection) -> None:
     """Bring the database of a segment to the present schema. One process at a time."""
@@ -197,6 +213,17 @@ def migrate_control(connection: Connection) -> None:
     @migrations()
     def m005_issuers(database: Database) -> None:
         _run(database, _ISSUERS)
+
+    migrations.apply(Database(connection, execute_plugins=False))
+
+
+def migrate_witness(connection: Connection) -> None:
+    """Bring the database of a witness to the present schema."""
+    migrations = Migrations("witness")
+
+    @migrations()
+    def m001_foundation(database: Database) -> None:
+        _run(database, _WITNESS)
 
     migrations.apply(Database(connection, execute_plugins=False))
 

@@ -1,0 +1,67 @@
+"""What servers have in common: where they listen, and how their workers begin and end."""
+
+import ipaddress
+import os
+import signal
+import socket
+import time
+from threading import Thread
+from typing import Any, Final
+
+from tlog.errors import ConfigError
+
+STOP_SECONDS: Final = 10
+"""What is answered by then is answered; a client that never sends its whole body cannot hold the server up."""
+
+_INSIST_SECONDS = 0.5
+
+
+def parse_address(host: str) -> str:
+    """Return the IP address of this machine that a host names; ConfigError if it names none."""
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        raise ConfigError(f"{host} is no IP address; give one of this machine, such as 127.0.0.1") from None
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise ConfigError if another server listens there already."""
+    # The workers share their port, so that another server's would silently take a part of the requests.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ConfigError(f"cannot listen at port {port}: {reason}; choose another with --port") from None
+
+
+def begin_worker() -> None:
+    """Let this worker process end when it is told to, or when the process that started it is gone."""
+    # What the parent does on this signal is not for a worker, which until it serves can simply end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+
+
+def insist(server: Any) -> None:
+    """Once the server is to stop, tell its workers so again and again: while one is still starting, it is lost on it.
+
+    It would be killed in the end, with requests that it has accepted.
+    """
+    Thread(target=_insist, args=(server,), name="insist", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Stop this worker when the process that started it is gone: nobody else would."""
+    while True:
+        time.sleep(1)
+        # Again and again: while the worker is still starting, a signal is lost on it.
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _insist(server: Any) -> None:
+    while True:
+        time.sleep(_INSIST_SECONDS)
+        if server.interrupt_signal:
+            for worker in server.wrks:
+                worker.terminate()
