@@ -8,7 +8,8 @@ from tlog_core.commitment import OPENING_BYTES, Opening, verify_commitment
 from tlog_core.encoding import MAX_JSON_DEPTH, canonical_json, decode_base64, parse_json
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import FetchError, MalformedError, ProofError
-from tlog_core.merkle import HASH_BYTES, Hash
+from tlog_core.merkle import Hash
+from tlog_core.proof import parse_hashes
 from tlog_core.receipt import JSON_TYPE
 
 # An answer wraps payloads, which may nest as deep as any event, in an object, and a page in a list and one more.
@@ -90,7 +91,7 @@ def _proof(raw: bytes, asked: Mapping[str, int]) -> tuple[Hash, ...]:
     # A cache that mixes answers up is found here, and not blamed on the log.
     for name, number in asked.items():
         _check_echo(members, name, number)
-    return tuple(Hash(decode_base64(_checked_text(text), length=HASH_BYTES)) for text in _list(members, "proof"))
+    return parse_hashes(_checked_text(text) for text in _list(members, "proof"))
 
 
 def _opened(members: dict[str, Any], index: int) -> OpenedEntry:

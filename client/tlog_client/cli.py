@@ -68,25 +68,27 @@ Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 
 
-def _convert_key(_: click.Context, param: click.Parameter, value: str | None) -> VerifierKey | None:
+@contextmanager
+def _as_usage(param: click.Parameter) -> Iterator[None]:
     try:
-        return None if value is None else read_key(value)
+        yield
     except TlogError as error:
         raise click.BadParameter(str(error), param=param) from None
+
+
+def _convert_key(_: click.Context, param: click.Parameter, value: str | None) -> VerifierKey | None:
+    with _as_usage(param):
+        return None if value is None else read_key(value)
 
 
 def _convert_policy(_: click.Context, param: click.Parameter, value: Path | None) -> TrustPolicy | None:
-    try:
+    with _as_usage(param):
         return None if value is None else read_policy(value)
-    except TlogError as error:
-        raise click.BadParameter(str(error), param=param) from None
 
 
 def _convert_writer_keys(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[VerifierKey]:
-    try:
+    with _as_usage(param):
         return [read_writer_key(value) for value in values]
-    except TlogError as error:
-        raise click.BadParameter(str(error), param=param) from None
 
 
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)

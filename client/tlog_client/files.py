@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from tlog_core.encoding import parse_json
@@ -18,6 +18,8 @@ from tlog_core.policy import MAX_POLICY_BYTES, TrustPolicy, parse_policy
 from tlog_core.receipt import Receipt, parse_receipt
 from tlog_core.tlog_proof import HEADER, parse_tlog_proof
 from tlog_core.writer import check_writer_key, parse_writer_signer
+
+Parsed = TypeVar("Parsed")
 
 STANDARD_INPUT: Final = "-"
 JSON_SUFFIX: Final = ".json"
@@ -47,20 +49,12 @@ def read_key(text_or_path: str) -> VerifierKey:
 
 def read_policy(path: Path) -> TrustPolicy:
     """Return the trust policy in a file; raise MalformedError or FetchError."""
-    raw = read_whole(path, limit=MAX_POLICY_BYTES)
-    try:
-        return parse_policy(raw)
-    except MalformedError as error:
-        raise MalformedError(f"{path}: {error}") from None
+    return _parsed(path, parse_policy, MAX_POLICY_BYTES)
 
 
 def read_evidence(path: Path) -> Evidence:
     """Return the evidence in a file, not verified; raise MalformedError or FetchError."""
-    raw = read_whole(path, limit=MAX_EVIDENCE_BYTES)
-    try:
-        return parse_evidence(raw)
-    except MalformedError as error:
-        raise MalformedError(f"{_name(path)}: {error}") from None
+    return _parsed(path, parse_evidence, MAX_EVIDENCE_BYTES)
 
 
 def read_writer_key(text_or_path: str) -> VerifierKey:
@@ -142,6 +136,14 @@ def read_receipts(path: Path) -> Iterator[tuple[str, Receipt]]:
         rest = iter(lambda: file.readline(MAX_RECEIPT_FILE_BYTES), b"")
         for number, raw in enumerate(chain([first], rest), 1):
             yield f"{_name(path)}:{number}", _parse_one(raw, f"{_name(path)}:{number}")
+
+
+def _parsed(path: Path, parse: Callable[[bytes], Parsed], limit: int) -> Parsed:
+    raw = read_whole(path, limit=limit)
+    try:
+        return parse(raw)
+    except MalformedError as error:
+        raise MalformedError(f"{_name(path)}: {error}") from None
 
 
 def _name(path: Path) -> str:

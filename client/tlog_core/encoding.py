@@ -52,6 +52,14 @@ def parse_decimal(text: str) -> int:
     return number
 
 
+def decode_text(raw: bytes, what: str) -> str:
+    """Return the text of UTF-8 bytes; raise MalformedError, which names what they should be."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedError(f"{what} is UTF-8") from None
+
+
 def parse_json(raw: bytes, *, depth: int = MAX_JSON_DEPTH) -> Any:
     """Return the value of `raw`, which must be JSON that every reader understands alike; raise MalformedError.
 

@@ -23,13 +23,13 @@ from typing import Final
 
 from tlog_core.checkpoint import Checkpoint, parse_head
 from tlog_core.cosignature import open_cosignature
-from tlog_core.encoding import decode_base64, encode_base64, parse_decimal
+from tlog_core.encoding import decode_base64, decode_text, encode_base64, parse_decimal
 from tlog_core.entry import parse_entry
 from tlog_core.errors import EvidenceError, MalformedError, ProofError, SignatureError
 from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash, NodeReader, leaf_hash
 from tlog_core.note import Note, VerifierKey, parse_note, parse_verifier
 from tlog_core.policy import TrustPolicy, open_witnessed, verify_log
-from tlog_core.proof import prefix_root, prove_inclusion, prove_prefix, verify_inclusion
+from tlog_core.proof import parse_hashes, prefix_root, prove_inclusion, prove_prefix, verify_inclusion
 from tlog_core.receipt import Receipt
 
 HEADER: Final = "tlog/evidence/v1"
@@ -130,7 +130,7 @@ def parse_evidence(raw: bytes) -> Evidence:
     """Return the evidence in a file, with nothing checked but its form; raise MalformedError."""
     if len(raw) > MAX_EVIDENCE_BYTES:
         raise MalformedError(f"evidence has at most {MAX_EVIDENCE_BYTES} bytes")
-    head, *parts = _decode(raw).removesuffix("\n").split("\n\n")
+    head, *parts = decode_text(raw, "evidence").removesuffix("\n").split("\n\n")
     if len(parts) % 2:
         raise MalformedError("each note of evidence is a text, an empty line, and signature lines")
     evidence = _assemble(head.split("\n"), [_note(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)])
@@ -309,13 +309,6 @@ def _included_lines(included: Included) -> list[str]:
     return [f"{_LEAF}{encode_base64(included.leaf)}", *_hash_lines(included.proof)]
 
 
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedError("evidence is UTF-8") from None
-
-
 def _note(text: str, lines: str) -> Note:
     note = parse_note(f"{text}\n\n{lines}\n".encode())
     parse_head(note.text)
@@ -332,14 +325,14 @@ def _assemble(lines: list[str], notes: list[Note]) -> Evidence:
             return Fork(one, other, *_witness(rest[:1]))
         case ["prefix", *rest], [older, newer]:
             witness = _witness(rest[:1])
-            return Prefix(older, newer, _hashes(rest[len(witness) :]), *witness)
+            return Prefix(older, newer, parse_hashes(rest[len(witness) :]), *witness)
         case ["entry", index, *rest], [one, other]:
             first, second = _split(rest)
             number = parse_decimal(_value(index, "index "))
             return OtherEntry(number, _included(first, one), _included(second, other))
         case ["backdating", index, entry, *proof], [head, earlier]:
             number, raw = parse_decimal(_value(index, "index ")), decode_base64(_value(entry, "entry "))
-            return Backdating(number, raw, _hashes(proof), head, earlier)
+            return Backdating(number, raw, parse_hashes(proof), head, earlier)
     raise MalformedError("not the lines and notes of any kind of evidence")
 
 
@@ -356,11 +349,7 @@ def _split(lines: list[str]) -> tuple[list[str], list[str]]:
 
 def _included(lines: list[str], head: Note) -> Included:
     leaf = Hash(decode_base64(_value(lines[0], _LEAF), length=HASH_BYTES))
-    return Included(leaf, _hashes(lines[1:]), head)
-
-
-def _hashes(lines: list[str]) -> tuple[Hash, ...]:
-    return tuple(Hash(decode_base64(line, length=HASH_BYTES)) for line in lines)
+    return Included(leaf, parse_hashes(lines[1:]), head)
 
 
 def _value(line: str, name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Final, NewType
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tlog_core.encoding import decode_base64, encode_base64
+from tlog_core.encoding import decode_base64, decode_text, encode_base64
 from tlog_core.errors import MalformedError, SignatureError
 
 KeyId = NewType("KeyId", bytes)
@@ -158,10 +158,7 @@ def parse_note(raw: bytes) -> Note:
     """Return the note in `raw`, with no signature checked; raise MalformedError."""
     if len(raw) > MAX_NOTE_BYTES:
         raise MalformedError(f"a note has at most {MAX_NOTE_BYTES} bytes")
-    try:
-        whole = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedError("a note is UTF-8") from None
+    whole = decode_text(raw, "a note")
     text, blank, lines = whole.rpartition("\n\n")
     if not blank or _CONTROL.search(whole):
         raise MalformedError("a note is text, an empty line, and signature lines")

@@ -10,9 +10,10 @@ of them, both from left to right, which together with the leaves rebuild the roo
 A *prefix proof* shows which root the first entries of a tree have, to whom nobody told that root (`spec/evidence.md`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tlog_core.encoding import decode_base64
 from tlog_core.errors import ProofError
 from tlog_core.merkle import (
     EMPTY_ROOT,
@@ -51,6 +52,11 @@ def cover(start: int, end: int) -> tuple[tuple[int, int], tuple[int, int]]:
     middle = last & ~mask
     left_split = (~start & mask).bit_length()
     return (start & ~((1 << left_split) - 1), middle), (middle, end)
+
+
+def parse_hashes(lines: Iterable[str]) -> tuple[Hash, ...]:
+    """Return the hashes of a proof from their text forms, each canonical base64 of 32 bytes; raise MalformedError."""
+    return tuple(Hash(decode_base64(line, length=HASH_BYTES)) for line in lines)
 
 
 def prove_subtree(*, start: int, end: int, size: int, node: NodeReader) -> list[Hash]:

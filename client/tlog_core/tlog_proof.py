@@ -14,9 +14,9 @@ The `extra` line is ours: with it the file holds all that a receipt holds.
 from typing import Final
 
 from tlog_core.commitment import OPENING_BYTES, Opening
-from tlog_core.encoding import canonical_json, decode_base64, encode_base64, parse_decimal, parse_json
+from tlog_core.encoding import canonical_json, decode_base64, decode_text, encode_base64, parse_decimal, parse_json
 from tlog_core.errors import MalformedError
-from tlog_core.merkle import HASH_BYTES, Hash
+from tlog_core.proof import parse_hashes
 from tlog_core.receipt import Receipt
 
 HEADER: Final = "c2sp.org/tlog-proof@v1"
@@ -39,7 +39,7 @@ def format_tlog_proof(receipt: Receipt) -> bytes:
 
 def parse_tlog_proof(raw: bytes) -> Receipt:
     """Return the receipt in a tlog-proof file of ours, with nothing checked but its form; raise MalformedError."""
-    head, _, checkpoint = _decode(raw).partition("\n\n")
+    head, _, checkpoint = decode_text(raw, "a tlog-proof").partition("\n\n")
     lines = head.split("\n")
     if lines[0] != HEADER or not checkpoint or len(lines) < 3:
         raise MalformedError(f"not a tlog-proof: it starts with {HEADER}, and the checkpoint follows an empty line")
@@ -52,18 +52,11 @@ def parse_tlog_proof(raw: bytes) -> Receipt:
         opening=Opening(decode_base64(extra["opening"], length=OPENING_BYTES)),
         index=parse_decimal(_value(lines[2], "index")),
         checkpoint=checkpoint.encode(),
-        proof=tuple(Hash(decode_base64(line, length=HASH_BYTES)) for line in lines[3:]),
+        proof=parse_hashes(lines[3:]),
     )
     if format_tlog_proof(receipt) != raw:
         raise MalformedError("the tlog-proof is not in its only form")
     return receipt
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedError("a tlog-proof is UTF-8") from None
 
 
 def _value(line: str, name: str) -> str:

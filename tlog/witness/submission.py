@@ -10,10 +10,11 @@ old <size>
 from dataclasses import dataclass
 from typing import Final
 
-from tlog_core.encoding import decode_base64, parse_decimal
+from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError
-from tlog_core.merkle import HASH_BYTES, Hash
+from tlog_core.merkle import Hash
 from tlog_core.note import Note, parse_note
+from tlog_core.proof import parse_hashes
 
 MAX_SUBMISSION_BYTES: Final = 1 << 17
 """Room for 63 hashes, and for many more signatures than the 16 that a note must be able to have."""
@@ -51,4 +52,4 @@ def parse_submission(raw: bytes) -> Submission:
     if note.startswith(b"\n"):
         raise MalformedError("there are two empty lines before the checkpoint")
     old = parse_decimal(first.removeprefix("old "))
-    return Submission(old, tuple(Hash(decode_base64(line, length=HASH_BYTES)) for line in proof), parse_note(note))
+    return Submission(old, parse_hashes(proof), parse_note(note))
