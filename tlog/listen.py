@@ -5,15 +5,21 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+from granian.constants import Interfaces
+from granian.server import Server
+
+from tlog.config import WORKER_THREADS
 from tlog.errors import ConfigError
+from tlog.logs import server_logging
 
-STOP_SECONDS: Final = 10
-"""What is answered by then is answered; a client that never sends its whole body cannot hold the server up."""
-
-_INSIST_SECONDS = 0.5
+# What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
+_STOP_SECONDS: Final = 10
+_INSIST_SECONDS: Final = 0.5
 
 
 def parse_address(host: str) -> str:
@@ -35,19 +41,40 @@ def check_free(host: str, port: int) -> None:
         raise ConfigError(f"cannot listen at port {port}: {reason}; choose another with --port") from None
 
 
-def begin_worker() -> None:
-    """Let this worker process end when it is told to, or when the process that started it is gone."""
-    # What the parent does on this signal is not for a worker, which until it serves can simply end.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+def run_workers(
+    name: str,
+    load: Callable[[], Any],
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> None:
+    """Serve the WSGI app that `load` makes in each worker process, by granian, until this process is told to stop."""
 
+    def begin(*_target: Any) -> Any:
+        # What the parent does on this signal is not for a worker, which until it serves can simply end.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+        return load()
 
-def insist(server: Any) -> None:
-    """Once the server is to stop, tell its workers so again and again: while one is still starting, it is lost on it.
-
-    It would be killed in the end, with requests that it has accepted.
-    """
+    server = Server(
+        name,
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=workers,
+        blocking_threads=WORKER_THREADS,
+        websockets=False,
+        ssl_cert=certificate,
+        ssl_key=key,
+        respawn_failed_workers=True,
+        workers_kill_timeout=_STOP_SECONDS,
+        log_dictconfig=server_logging(),
+    )
     Thread(target=_insist, args=(server,), name="insist", daemon=True).start()
+    server.serve(target_loader=begin, wrap_loader=False)
 
 
 def _end_with(parent: int) -> None:
@@ -60,6 +87,10 @@ def _end_with(parent: int) -> None:
 
 
 def _insist(server: Any) -> None:
+    """Once the server is to stop, tell its workers so again and again: while one is still starting, it is lost on it.
+
+    It would be killed in the end, with requests that it has accepted.
+    """
     while True:
         time.sleep(_INSIST_SECONDS)
         if server.interrupt_signal:

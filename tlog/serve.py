@@ -8,19 +8,16 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from granian.constants import Interfaces
-from granian.server import Server
+from flask import Flask
 
 from tlog.access.issuer import read_issuers
 from tlog.clock import now
-from tlog.config import WORKER_THREADS, Config
+from tlog.config import Config
 from tlog.control import Control
 from tlog.errors import ConfigError
 from tlog.files import lock_data
-from tlog.listen import STOP_SECONDS, begin_worker, check_free, insist, parse_address
-from tlog.logs import server_logging
+from tlog.listen import check_free, parse_address, run_workers
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
@@ -60,30 +57,22 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh_folder(config.metrics))
     from tlog.app import create_app
 
-    def load(*_target: Any) -> Any:
-        begin_worker()
+    def load() -> Flask:
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
         _settle(config, listen.workers)
         return create_app(config, locked=True)
 
-    server = Server(
-        "tlog",
-        address=listen.host,
-        port=listen.port,
-        interface=Interfaces.WSGI,
-        workers=listen.workers,
-        blocking_threads=WORKER_THREADS,
-        websockets=False,
-        ssl_cert=listen.certificate,
-        ssl_key=listen.key,
-        respawn_failed_workers=True,
-        workers_kill_timeout=STOP_SECONDS,
-        log_dictconfig=server_logging(),
-    )
-    insist(server)
     try:
-        server.serve(target_loader=load, wrap_loader=False)
+        run_workers(
+            "tlog",
+            load,
+            host=listen.host,
+            port=listen.port,
+            workers=listen.workers,
+            certificate=listen.certificate,
+            key=listen.key,
+        )
     finally:
         _fold(config)
 
