@@ -1,5 +1,7 @@
 """Connections to SQLite with durable settings, each read back before use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +56,22 @@ def connect(path: Path, *, create: bool = False) -> Connection:
             connection.close()
             raise ConfigError(f"SQLite answers {name} = {row[0]}, and {value} is needed; see spec/decisions")
     return connection
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Begin a write transaction, which is durable when this returns, or rolled back if the block or the commit failed.
+
+    After a DatabaseError of the commit it may be durable all the same.
+    """
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        with suppress(DatabaseError):
+            connection.execute("rollback")
+        raise
 
 
 def connect_reader(path: Path) -> Connection:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -11,7 +11,7 @@ from tlog.access.rule import Grant
 from tlog.access.token import Token, TokenHash
 from tlog.errors import ConfigError, CorruptError, NotFoundError
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
-from tlog.store.connection import Connection, DatabaseError, connect
+from tlog.store.connection import Connection, connect, transaction
 from tlog.store.schema import migrate_control
 from tlog_core.errors import MalformedError
 from tlog_core.note import VerifierKey
@@ -87,15 +87,8 @@ class ControlStore:
     @contextmanager
     def changing(self) -> Iterator[Changing]:
         """Give a write transaction, which is durable when this returns, or rolled back if the block raised."""
-        with self._lock:
-            self._connection.execute("begin immediate")
-            try:
-                yield Changing(self._connection)
-                self._connection.execute("commit")
-            except BaseException:
-                with suppress(DatabaseError):
-                    self._connection.execute("rollback")
-                raise
+        with self._lock, transaction(self._connection):
+            yield Changing(self._connection)
 
     def recorded(self) -> int:
         """Return how many entries of the segment `control` are in the tables."""

@@ -1,13 +1,12 @@
 """The database of a witness: the latest checkpoint that it cosigned, for each origin."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Final, NewType
 
 from tlog.errors import ConfigError
-from tlog.store.connection import DatabaseError, connect, connect_reader
+from tlog.store.connection import connect, connect_reader, transaction
 from tlog.store.schema import migrate_witness
 from tlog_core.merkle import EMPTY_ROOT, Hash
 
@@ -72,13 +71,5 @@ class WitnessStore:
         After a DatabaseError either may be there; nobody has the cosignature of `new`.
         """
         row = [origin, new.size, new.root, new.time, new.note, old.size, old.root]
-        with self._writing:
-            self._writer.execute("begin immediate")
-            try:
-                changed = self._writer.execute(_ADVANCE, row).rowcount == 1
-                self._writer.execute("commit")
-            except BaseException:
-                with suppress(DatabaseError):
-                    self._writer.execute("rollback")
-                raise
-        return bool(changed)
+        with self._writing, transaction(self._writer):
+            return bool(self._writer.execute(_ADVANCE, row).rowcount == 1)
