@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from itertools import count
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
 from tlog.canonical import Canonicalizer
 from tlog.clock import now
-from tlog.config import MAX_BATCH_BYTES, Config, from_environment
+from tlog.config import MAX_BATCH_BYTES, TURNS, WORKER_THREADS, Config, from_environment
 from tlog.control import Control
 from tlog.files import lock_data
 from tlog.guard import Guard
@@ -28,6 +29,7 @@ from tlog.logs import make_logger, write_lines
 from tlog.metrics import Metrics
 from tlog.reads import Reads
 from tlog.segments import Segments, is_name, prepare_data
+from tlog.turns import Turns
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -58,7 +60,16 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     # As they are on record, and not in the file, which may have changed since.
     oidc = Oidc(parse_issuers(control.store.issuers().encode()), now, fetch_document)
     services = Services(
-        opened, control, Guard(config, control, oidc), Reads(opened), metrics, journal, Canonicalizer(), routes
+        segments=opened,
+        control=control,
+        guard=Guard(config, control, oidc),
+        reads=Reads(opened),
+        metrics=metrics,
+        journal=journal,
+        turns=Turns(TURNS),
+        pauses=BoundedSemaphore(WORKER_THREADS // 2),
+        canonicalize=Canonicalizer(),
+        routes=routes,
     )
     opened.keep_house()
     services.guard.keep()

@@ -7,8 +7,11 @@ from typing import Final
 
 from tlog.errors import ConfigError
 
-WORKER_THREADS: Final = 24
-"""How many requests one worker process works on at once."""
+WORKER_THREADS: Final = 128
+"""How many requests one worker process has in hand at once: most of them wait, for their bodies or for others."""
+
+TURNS: Final = 20
+"""How many of them it works on at once."""
 
 MAX_PAYLOAD_BYTES: Final = 1 << 20
 MAX_BATCH_BYTES: Final = 16 << 20

@@ -751,6 +751,10 @@ requests_per_second = 2
         assert len(refused) > 40
         assert {answer.json()["type"] for answer in refused} == {"urn:tlog:problem:quota"}
         assert all(1 <= int(answer.headers["Retry-After"]) <= 2 for answer in refused)
+        began = time.monotonic()
+        again = [house.append("writer").status for _ in range(10)].count(429)
+        assert again > 5
+        assert time.monotonic() - began >= 0.1 * again, "who asked again at once was answered at once"
         assert house.append("till").status == 201
         time.sleep(1.1)
         assert house.append("writer").status == 201

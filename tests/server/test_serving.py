@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -350,6 +350,20 @@ def test_a_client_that_stalls_does_not_hold_up_the_stop(start_server: Callable[.
         assert server.stop() == 0
     start_server(port=server.port)
     assert segment.checkpoint().size == 1
+
+
+def test_those_who_stall_keep_nobody_else_waiting(start_server: Callable[..., Server]) -> None:
+    server = start_server(workers=1)
+    segment = server.create("payments")
+    with ExitStack() as stack:
+        for _ in range(100):
+            stalled = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            stalled.sendall(
+                b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+                b"Content-Length: 100\r\n\r\nonly a part"
+            )
+        assert segment.append(b"1")
+        assert segment.checkpoint().size == 1
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed(start_server: Callable[..., Server]) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final, TypeVar
 
 import msgspec
@@ -87,6 +88,11 @@ def read_body(request: Request) -> bytes:
     if len(body) != length:
         raise MalformedError(f"the body has {len(body)} bytes, and the Content-Length is {length}; send all of it")
     return body
+
+
+def receive_body(request: Request) -> None:
+    """Have the whole body in memory, so that to read it waits for nobody; raises as `read_body` does."""
+    request.environ["wsgi.input"] = BytesIO(read_body(request))
 
 
 def discard_body(request: Request) -> None:

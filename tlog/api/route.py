@@ -1,23 +1,28 @@
 """What a route is: its path, what it lets one do, and what it takes and gives."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from threading import BoundedSemaphore
+from typing import Any, Final
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
-from tlog.api.body import discard_body
+from tlog.api.body import discard_body, receive_body
 from tlog.canonical import Canonicalizer
 from tlog.control import Control
-from tlog.errors import ConfigError
+from tlog.errors import ConfigError, QuotaError
 from tlog.guard import Caller, Guard
 from tlog.journal import Journal
 from tlog.metrics import Metrics
 from tlog.reads import Reads
 from tlog.segments import Segment, Segments
+from tlog.turns import Turns
 from tlog_core.errors import TlogError
+
+_REFUSED_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Services:
     reads: Reads
     metrics: Metrics
     journal: Journal
+    turns: Turns
+    pauses: BoundedSemaphore
     canonicalize: Canonicalizer
     routes: "tuple[Route, ...]"
 
@@ -83,20 +90,39 @@ def register(app: Flask, route: Route, services: Services) -> None:
     def handle(segment: str | None = None, **arguments: str) -> Response:
         # Behind the proxy, once: each look through it costs as much as a method call.
         asked = request._get_current_object()  # type: ignore[attr-defined]
-        try:
-            caller = services.guard.authorize(asked, route.action, segment, route.labels)
-        except TlogError:
-            discard_body(asked)
-            raise
-        if segment is None or not route.opens:
-            return route.view(Call(caller, services, None), **arguments)
-        with services.segments.use(segment) as opened:
-            return route.view(Call(caller, services, opened), **arguments)
+        caller = _admit(asked, route, segment, services)
+        # Whoever sends slowly keeps a thread waiting, but no turn.
+        if route.takes and route.labels is None:
+            receive_body(asked)
+        with services.turns.take():
+            if segment is None or not route.opens:
+                return route.view(Call(caller, services, None), **arguments)
+            with services.segments.use(segment) as opened:
+                return route.view(Call(caller, services, opened), **arguments)
 
     endpoint = f"{route.method} {route.path}"
     app.add_url_rule(
         route.path, endpoint.replace(".", "-"), handle, methods=[route.method], provide_automatic_options=False
     )
+
+
+def _admit(asked: Request, route: Route, segment: str | None, services: Services) -> Caller:
+    try:
+        return services.guard.authorize(asked, route.action, segment, route.labels)
+    except TlogError as error:
+        discard_body(asked)
+        if isinstance(error, QuotaError):
+            _hold_back(services.pauses)
+        raise
+
+
+def _hold_back(pauses: BoundedSemaphore) -> None:
+    # Who asks again at once would cost others as much by being refused as by being served.
+    if pauses.acquire(blocking=False):
+        try:
+            time.sleep(_REFUSED_SECONDS)
+        finally:
+            pauses.release()
 
 
 def check_guarded(app: Flask, routes: Sequence[Route]) -> None:

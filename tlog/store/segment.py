@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tlog.config import WORKER_THREADS
+from tlog.config import TURNS
 from tlog.errors import CorruptError, NotFoundError, UnavailableError
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, OperationalError, connect, connect_reader
@@ -306,7 +306,7 @@ class SegmentStore:
                 yield connection
             finally:
                 # Opening one costs more than most of what is read by it.
-                if len(self._readers) < WORKER_THREADS:
+                if len(self._readers) < TURNS:
                     self._readers.append(connection)
                 else:
                     connection.close()

@@ -1,0 +1,55 @@
+import threading
+
+from live import until
+
+from tlog.turns import Turns
+
+
+def test_turns_are_handed_on_in_the_order_in_which_they_were_asked_for() -> None:
+    turns, served = Turns(1), list[int]()
+
+    def work(place: int) -> None:
+        with turns.take():
+            served.append(place)
+
+    with turns.take():
+        threads = []
+        for place in range(8):
+            threads.append(threading.Thread(target=work, args=(place,)))
+            threads[-1].start()
+            until(lambda: len(turns._queue) == len(threads), "the thread to stand in line")
+        assert served == []
+    for thread in threads:
+        thread.join(10)
+    assert served == list(range(8))
+
+
+def test_no_more_are_at_work_than_there_are_turns() -> None:
+    turns, at_work, most = Turns(3), list[int](), list[int]()
+
+    def work(place: int) -> None:
+        for _ in range(200):
+            with turns.take():
+                at_work.append(place)
+                most.append(len(at_work))
+                at_work.remove(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(most) == 12 * 200
+    assert max(most) <= 3
+
+
+def test_a_failure_gives_its_turn_back() -> None:
+    turns = Turns(1)
+    for _ in range(3):
+        try:
+            with turns.take():
+                raise ValueError
+        except ValueError:
+            pass
+    with turns.take():
+        pass
