@@ -92,13 +92,17 @@ def log_list(*logs: VerifierKey) -> str:
 
 @dataclass
 class RunningWitness:
-    """A running witness and its verifier key."""
+    """A running witness, its verifier key, and its key of ML-DSA-44 if it has one."""
 
     server: Server
     key: VerifierKey
+    subtree_key: VerifierKey | None = None
 
     def add(self, body: bytes) -> Answer:
         return self.server.request("POST", "/add-checkpoint", body)
+
+    def sign(self, body: bytes) -> Answer:
+        return self.server.request("POST", "/sign-subtree", body)
 
     def latest(self, log: Log) -> Answer:
         return self.server.request("GET", log.path)
@@ -113,12 +117,13 @@ def command(data: Path, *more: str) -> list[str]:
     return [str(TLOG), "witness", *more[:1], "--data", str(data), *more[1:]]
 
 
-def start_witness(data: Path, *logs: VerifierKey, name: str | None = NAME) -> RunningWitness:
+def start_witness(data: Path, *logs: VerifierKey, name: str | None = NAME, subtrees: bool = False) -> RunningWitness:
     """Start a witness of these logs and return when it is ready."""
     listed = data.parent / f"{data.name}.logs"
     listed.write_text(log_list(*logs))
     named = [] if name is None else ["--name", name]
-    key = subprocess.run(command(data, "key", *named), check=True, capture_output=True, text=True).stdout
+    more = ["--ml-dsa-44"] if subtrees else []
+    keys = subprocess.run(command(data, "key", *named, *more), check=True, capture_output=True, text=True).stdout
     port = free_port()
     output = data.parent / f"{data.name}.log"
     with output.open("ab") as out:
@@ -134,7 +139,7 @@ def start_witness(data: Path, *logs: VerifierKey, name: str | None = NAME) -> Ru
     except BaseException:
         server.kill()
         raise
-    return RunningWitness(server, parse_verifier(key.strip()))
+    return RunningWitness(server, *map(parse_verifier, keys.split()))
 
 
 def _is_ready(server: Server) -> bool:

@@ -33,11 +33,20 @@ def witness() -> None:
 @witness.command()
 @_data_option
 @_name_option
-def key(data: Path, name: str | None) -> None:
-    """Print the witness's verifier key; on an empty folder, make it first."""
+@click.option("--ml-dsa-44", is_flag=True, help="Make a key of ML-DSA-44 too, which also signs subtrees.")
+def key(data: Path, name: str | None, ml_dsa_44: bool) -> None:
+    """Print the verifier keys of the witness, one a line; on an empty folder, make it first."""
     from tlog.witness.folder import Folder
 
-    report(lambda: click.echo(Folder(data.absolute()).open(name).verifier))
+    def run() -> None:
+        folder = Folder(data.absolute())
+        signer = folder.open(name)
+        if ml_dsa_44:
+            folder.make_subtree_key(signer.name)
+        for one in filter(None, (signer, folder.open_subtree_key(signer.name))):
+            click.echo(one.verifier)
+
+    report(run)
 
 
 @witness.command()

@@ -10,12 +10,13 @@ condemns the whole note.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NewType
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
 
 from tlog_core.encoding import decode_base64, decode_text, encode_base64
 from tlog_core.errors import MalformedError, SignatureError
@@ -29,11 +30,14 @@ ED25519: Final = 0x01
 COSIGNATURE: Final = 0x04
 """The type of an Ed25519 key that signs timestamped cosignatures (C2SP tlog-cosignature)."""
 
-KEY_TYPES: Final = (ED25519, COSIGNATURE)
+SUBTREE: Final = 0x06
+"""The type of an ML-DSA-44 key that signs timestamped cosignatures, of subtrees too (C2SP tlog-cosignature)."""
+
 KEY_ID_BYTES: Final = 4
-PUBLIC_KEY_BYTES: Final = 32
-SEED_BYTES: Final = 32
+PUBLIC_KEY_BYTES: Final = {ED25519: 32, COSIGNATURE: 32, SUBTREE: 1_312}
 SIGNATURE_BYTES: Final = 64
+SUBTREE_SIGNATURE_BYTES: Final = 2_420
+SEED_BYTES: Final = 32
 MAX_NOTE_BYTES: Final = 1_000_000
 MAX_SIGNATURES: Final = 100
 
@@ -79,9 +83,11 @@ class VerifierKey:
     public: bytes
 
     def __post_init__(self) -> None:
-        """Raise MalformedError for a name or a point that no key may have."""
+        """Raise MalformedError for a name, a type or a point that no key may have."""
         _check_name(self.name)
-        _check_point(self.public)
+        _check_length(self.type, self.public, PUBLIC_KEY_BYTES)
+        if self.type != SUBTREE:
+            _check_point(self.public)
 
     @property
     def id(self) -> KeyId:
@@ -93,9 +99,14 @@ class VerifierKey:
         return f"{self.name}+{self.id.hex()}+{encode_base64(bytes([self.type]) + self.public)}"
 
     def verify(self, message: bytes, signature: bytes) -> None:
-        """Check an Ed25519 signature (RFC 8032) of 64 bytes over `message`; raise SignatureError."""
+        """Check a signature over `message`; raise SignatureError.
+
+        It is one of Ed25519 (RFC 8032) and 64 bytes, or, if the key is of type 06, of ML-DSA-44 (FIPS 204, with an
+        empty context) and 2,420 bytes.
+        """
+        kind = MLDSA44PublicKey if self.type == SUBTREE else Ed25519PublicKey
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            kind.from_public_bytes(self.public).verify(signature, message)
         except InvalidSignature:
             raise SignatureError(f"wrong signature by {self.name}") from None
 
@@ -105,7 +116,7 @@ class SignerKey:
     """A private key that signs notes, with its public half. Its text form is a secret."""
 
     verifier: VerifierKey
-    private: Ed25519PrivateKey
+    private: Ed25519PrivateKey | MLDSA44PrivateKey
 
     @property
     def name(self) -> str:
@@ -118,7 +129,7 @@ class SignerKey:
         return f"PRIVATE+KEY+{self.name}+{self.verifier.id.hex()}+{encode_base64(secret)}"
 
     def sign(self, message: bytes) -> bytes:
-        """Return the Ed25519 signature (RFC 8032), 64 bytes, over `message`."""
+        """Return the signature over `message`, as `VerifierKey.verify` takes it; that of ML-DSA-44 is random."""
         return self.private.sign(message)
 
 
@@ -129,14 +140,17 @@ def key_id(name: str, key_type: int, public: bytes) -> KeyId:
 
 def signer_from_seed(name: str, seed: bytes, *, key_type: int = ED25519) -> SignerKey:
     """Return the key that a seed of 32 random bytes makes; raise MalformedError for a name that no key may have."""
-    private = Ed25519PrivateKey.from_private_bytes(seed)
+    if key_type == SUBTREE:
+        private: Ed25519PrivateKey | MLDSA44PrivateKey = MLDSA44PrivateKey.from_seed_bytes(seed)
+    else:
+        private = Ed25519PrivateKey.from_private_bytes(seed)
     return SignerKey(VerifierKey(name, key_type, private.public_key().public_bytes_raw()), private)
 
 
 def parse_verifier(text: str) -> VerifierKey:
     """Return the key of a vkey; raise MalformedError if its ID, type or point is not right."""
     name, id_text, encoded = _split_key(text)
-    key = VerifierKey(name, *_split_secret(encoded))
+    key = VerifierKey(name, *_split_type(encoded))
     if key.id.hex() != id_text:
         raise MalformedError("the key ID of the verifier key does not belong to it; copy the key again")
     return key
@@ -147,7 +161,8 @@ def parse_signer(text: str) -> SignerKey:
     if not text.startswith("PRIVATE+KEY+"):
         raise MalformedError("not a signer key")
     name, id_text, encoded = _split_key(text.removeprefix("PRIVATE+KEY+"))
-    key_type, seed = _split_secret(encoded)
+    key_type, seed = _split_type(encoded)
+    _check_length(key_type, seed, dict.fromkeys(PUBLIC_KEY_BYTES, SEED_BYTES))
     signer = signer_from_seed(name, seed, key_type=key_type)
     if signer.verifier.id.hex() != id_text:
         raise MalformedError("the key ID of the signer key does not belong to it")
@@ -221,11 +236,18 @@ def _split_key(text: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-def _split_secret(encoded: str) -> tuple[int, bytes]:
-    data = decode_base64(encoded, length=1 + PUBLIC_KEY_BYTES)
-    if data[0] not in KEY_TYPES:
-        raise MalformedError(f"a key of unknown type {data[0]:#04x}")
+def _split_type(encoded: str) -> tuple[int, bytes]:
+    data = decode_base64(encoded)
+    if not data:
+        raise MalformedError("a key has a type")
     return data[0], data[1:]
+
+
+def _check_length(key_type: int, key: bytes, lengths: Mapping[int, int]) -> None:
+    if key_type not in lengths:
+        raise MalformedError(f"a key of unknown type {key_type:#04x}")
+    if len(key) != lengths[key_type]:
+        raise MalformedError(f"a key of type {key_type:#04x} has {lengths[key_type]} bytes")
 
 
 def _check_name(name: str) -> None:
@@ -238,8 +260,6 @@ def _check_name(name: str) -> None:
 
 
 def _check_point(public: bytes) -> None:
-    if len(public) != PUBLIC_KEY_BYTES:
-        raise MalformedError("a public key has 32 bytes")
     y = int.from_bytes(public, "little") & (1 << 255) - 1
     if y >= _PRIME or y in _SMALL_ORDER:
         raise MalformedError("a weak public key: not canonical, or of small order")

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlog_core.checkpoint import Checkpoint, check_lines, open_checkpoint, parse_checkpoint, parse_head
-from tlog_core.cosignature import open_cosignature
+from tlog_core.cosignature import WITNESS_TYPES, open_cosignature
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError, SignatureError
-from tlog_core.note import COSIGNATURE, ED25519, Note, VerifierKey, open_parsed, parse_note, parse_verifier
+from tlog_core.note import ED25519, Note, VerifierKey, open_parsed, parse_note, parse_verifier
 
 MAX_POLICY_BYTES: Final = 1 << 20
 NO_QUORUM: Final = "none"
@@ -163,15 +163,15 @@ class _Reader:
         self.quorums: list[str] = []
         self._names: set[str] = set()
         self._members: set[str] = set()
-        self._points: set[tuple[int, bytes]] = set()
+        self._keys: set[tuple[str, bytes]] = set()
 
     def read(self, words: list[str]) -> None:
         match words:
             case ["log", vkey, *url] if len(url) <= 1:
-                self.logs.append(TrustedLog(self._key(vkey, ED25519), *url))
+                self.logs.append(TrustedLog(self._key(vkey, "log", (ED25519,)), *url))
             case ["witness", name, vkey, *url] if len(url) <= 1:
                 self._define(name)
-                self.witnesses.append(TrustedWitness(name, self._key(vkey, COSIGNATURE), *url))
+                self.witnesses.append(TrustedWitness(name, self._key(vkey, "witness", WITNESS_TYPES), *url))
             case ["group", name, count, *members] if members:
                 # Before its own name is there, so that no group is a member of itself.
                 for member in members:
@@ -185,14 +185,15 @@ class _Reader:
             case _:
                 raise MalformedError("expected log, witness, group or quorum, and what belongs to it")
 
-    def _key(self, vkey: str, key_type: int) -> VerifierKey:
+    def _key(self, vkey: str, whose: str, types: tuple[int, ...]) -> VerifierKey:
         key = parse_verifier(vkey)
-        if key.type != key_type:
-            raise MalformedError(f"a key of type {key.type:#04x}, where {key_type:#04x} is due")
-        # The same point under another name is the same log, or the same witness.
-        if (key_type, key.public) in self._points:
+        if key.type not in types:
+            due = " or ".join(f"{one:#04x}" for one in types)
+            raise MalformedError(f"a key of type {key.type:#04x}, where {due} is due")
+        # The same key under another name is the same log, or the same witness.
+        if (whose, key.public) in self._keys:
             raise MalformedError("this key stands above already, be it under another name")
-        self._points.add((key_type, key.public))
+        self._keys.add((whose, key.public))
         return key
 
     def _define(self, name: str) -> None:

@@ -1,11 +1,23 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlog_core.cosignature import Cosignature, cosign, open_cosignature, parse_cosignature
+from tlog_core.cosignature import (
+    Cosignature,
+    Subtree,
+    cosign,
+    cosign_subtree,
+    open_cosignature,
+    parse_cosignature,
+    verify_cosigned_subtree,
+)
 from tlog_core.errors import MalformedError, SignatureError
+from tlog_core.merkle import Hash
 from tlog_core.note import (
     COSIGNATURE,
+    SUBTREE,
     Note,
     Signature,
     parse_note,
@@ -98,3 +110,87 @@ def test_only_the_key_of_a_witness_cosigns() -> None:
         cosign(TEXT, time=TIME, signer=LOG)
     with pytest.raises(SignatureError, match="not the key of a witness"):
         open_cosignature(cosigned(TIME), LOG.verifier)
+
+
+SUBTREE_WITNESS = signer_from_seed("w.example", b"\x03" * 32, key_type=SUBTREE)
+PART = Subtree("example.com/log", 4, 6, Hash(bytes(32)))
+
+
+def test_a_witness_cosigns_by_ml_dsa_44_too() -> None:
+    note = Note(TEXT, (*sign_note(TEXT, LOG).signatures, cosign(TEXT, time=TIME, signer=SUBTREE_WITNESS)))
+    read = parse_note(bytes(note))
+    assert open_cosignature(read, SUBTREE_WITNESS.verifier).time == TIME
+    assert len(read.signatures[1].blob) == 2_428
+    for text in (TEXT.replace("\n7\n", "\n8\n"), TEXT.replace("example.com/log", "example.com/lag")):
+        with pytest.raises(SignatureError, match="wrong signature"):
+            open_cosignature(Note(text, note.signatures), SUBTREE_WITNESS.verifier)
+
+
+def test_the_message_of_ml_dsa_44_is_that_of_the_specification() -> None:
+    line = parse_cosignature(cosign(TEXT, time=TIME, signer=SUBTREE_WITNESS).blob, SUBTREE)
+    message = b"subtree/v1\n\0" + b"\x09w.example" + TIME.to_bytes(8, "big") + b"\x0fexample.com/log"
+    message += bytes(8) + (7).to_bytes(8, "big") + b"\7" * 32
+    SUBTREE_WITNESS.verifier.verify(message, line.signature)
+
+
+def test_a_subtree_without_a_time_is_no_cosignature_and_spoils_none() -> None:
+    whole = Subtree("example.com/log", 0, 7, Hash(b"\7" * 32))
+    line = cosign_subtree(whole, SUBTREE_WITNESS)
+    verify_cosigned_subtree(line, whole, SUBTREE_WITNESS.verifier)
+    with pytest.raises(SignatureError, match="not cosigned"):
+        open_cosignature(Note(TEXT, (line,)), SUBTREE_WITNESS.verifier)
+    both = Note(TEXT, (line, cosign(TEXT, time=TIME, signer=SUBTREE_WITNESS)))
+    assert open_cosignature(both, SUBTREE_WITNESS.verifier).time == TIME
+
+
+def test_a_subtree_is_cosigned_and_no_other() -> None:
+    line = cosign_subtree(PART, SUBTREE_WITNESS)
+    verify_cosigned_subtree(line, PART, SUBTREE_WITNESS.verifier)
+    others = [
+        replace(PART, origin="example.com/lag"),
+        replace(PART, start=0),
+        replace(PART, end=7),
+        replace(PART, hash=Hash(b"\1" * 32)),
+    ]
+    for other in others:
+        with pytest.raises(SignatureError, match="wrong signature"):
+            verify_cosigned_subtree(line, other, SUBTREE_WITNESS.verifier)
+
+
+def test_a_line_of_another_or_with_a_time_says_nothing_of_subtrees() -> None:
+    line, key = cosign_subtree(PART, SUBTREE_WITNESS), SUBTREE_WITNESS.verifier
+    timed = Signature(line.name, line.key_id, b"\0" * 7 + b"\1" + line.blob[8:])
+    twin = signer_from_seed("w.example", b"\x04" * 32, key_type=SUBTREE)
+    for one, judge in ((timed, key), (line, twin.verifier), (replace(line, name="v.example"), key)):
+        with pytest.raises(SignatureError):
+            verify_cosigned_subtree(one, PART, judge)
+
+
+def test_only_a_key_of_ml_dsa_44_speaks_of_subtrees() -> None:
+    with pytest.raises(SignatureError, match="not a key that signs subtrees"):
+        cosign_subtree(PART, WITNESS)
+    with pytest.raises(SignatureError, match="not a key that signs subtrees"):
+        verify_cosigned_subtree(cosign_subtree(PART, SUBTREE_WITNESS), PART, WITNESS.verifier)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        replace(PART, start=3),
+        replace(PART, start=8),
+        replace(PART, start=0, end=2**63),
+        replace(PART, origin=""),
+        replace(PART, origin="o" * 256),
+        replace(PART, origin="a\nb"),
+    ],
+    ids=str,
+)
+def test_of_what_is_no_subtree_nothing_is_said(part: Subtree) -> None:
+    with pytest.raises(MalformedError):
+        cosign_subtree(part, SUBTREE_WITNESS)
+
+
+def test_a_witness_of_too_long_a_name_cannot_cosign_by_ml_dsa_44() -> None:
+    signer = signer_from_seed("w" * 256, bytes(32), key_type=SUBTREE)
+    with pytest.raises(MalformedError, match="255 bytes"):
+        cosign(TEXT, time=TIME, signer=signer)

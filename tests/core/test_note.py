@@ -7,6 +7,7 @@ from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import (
     COSIGNATURE,
     ED25519,
+    SUBTREE,
     KeyId,
     Note,
     Signature,
@@ -111,7 +112,38 @@ def test_a_verifier_key_in_any_other_form_is_refused(text: str) -> None:
         parse_verifier(text)
 
 
-@pytest.mark.parametrize("key_type", [0x00, 0x02, 0x03, 0x05, 0x06, 0xFA, 0xFF])
+def test_a_key_of_ml_dsa_44_is_read_back() -> None:
+    signer = signer_from_seed("one.example", bytes(range(32)), key_type=SUBTREE)
+    assert len(signer.verifier.public) == 1_312
+    assert parse_verifier(str(signer.verifier)) == signer.verifier
+    again = parse_signer(signer.format())
+    assert (again.verifier, again.format()) == (signer.verifier, signer.format())
+    signature = signer.sign(b"message")
+    assert len(signature) == 2_420
+    again.verifier.verify(b"message", signature)
+    for message, wrong in ((b"massage", signature), (b"message", signature[:-1]), (b"message", bytes(64))):
+        with pytest.raises(SignatureError):
+            signer.verifier.verify(message, wrong)
+
+
+@pytest.mark.parametrize(
+    ("key_type", "length"), [(ED25519, 1_312), (COSIGNATURE, 31), (SUBTREE, 32), (SUBTREE, 1_311), (SUBTREE, 0)]
+)
+def test_a_key_has_the_length_of_its_type(key_type: int, length: int) -> None:
+    with pytest.raises(MalformedError, match="bytes"):
+        VerifierKey("one.example", key_type, bytes(length))
+
+
+def test_a_signer_key_has_a_seed() -> None:
+    public = signer_from_seed("one.example", bytes(32), key_type=SUBTREE).verifier.public
+    text = f"one.example+{key_id('one.example', SUBTREE, public).hex()}+{encode_base64(bytes([SUBTREE]) + public)}"
+    with pytest.raises(MalformedError, match="32 bytes"):
+        parse_signer(f"PRIVATE+KEY+{text}")
+    with pytest.raises(MalformedError):
+        parse_signer("PRIVATE+KEY+one.example+00000000+")
+
+
+@pytest.mark.parametrize("key_type", [0x00, 0x02, 0x03, 0x05, 0x07, 0xFA, 0xFF])
 def test_keys_of_other_types_are_refused(key_type: int) -> None:
     public, seed = ONE.verifier.public, bytes(32)
     identity = key_id("one.example", key_type, public).hex()

@@ -11,13 +11,13 @@ import pytest
 
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Commitment, Opening, verify_commitment
-from tlog_core.cosignature import open_cosignature
-from tlog_core.encoding import canonicalize
+from tlog_core.cosignature import Subtree, open_cosignature, verify_cosigned_subtree
+from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry, writer_message
 from tlog_core.errors import EvidenceError, MalformedError, ProofError, SignatureError
 from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
 from tlog_core.merkle import Hash, leaf_hash
-from tlog_core.note import open_note, parse_note, parse_verifier
+from tlog_core.note import Signature, open_note, parse_note, parse_verifier
 from tlog_core.policy import open_witnessed, parse_policy
 from tlog_core.proof import prefix_root, verify_consistency, verify_inclusion, verify_range, verify_subtree
 from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
@@ -125,6 +125,13 @@ def cosignature(case: Case) -> None:
     assert opened.time == case["time"]
 
 
+def subtree_cosignature(case: Case) -> None:
+    key = parse_verifier(case["vkey"])
+    line = Signature(key.name, key.id, decode_base64(case["signature"]))
+    part = Subtree(case["origin"], case["start"], case["end"], Hash(bytes.fromhex(case["hash"])))
+    verify_cosigned_subtree(line, part, key)
+
+
 def policy(case: Case) -> None:
     read = parse_policy(raw(case, "policy"))
     opened = open_witnessed(raw(case, "checkpoint"), read)
@@ -213,6 +220,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "note": note,
     "checkpoint": checkpoint,
     "cosignature": cosignature,
+    "subtree-cosignature": subtree_cosignature,
     "policy": policy,
     "evidence": evidence,
     "commitment": commitment,

@@ -1,4 +1,4 @@
-"""The witness over HTTP (C2SP tlog-witness): two routes, and the one table of its statuses."""
+"""The witness over HTTP (C2SP tlog-witness): its routes, and the one table of its statuses."""
 
 import re
 from typing import Final
@@ -11,7 +11,7 @@ from tlog.errors import CorruptError, NotFoundError, StaleError, TooLargeError
 from tlog.store.connection import OperationalError
 from tlog.store.witness import OriginHash
 from tlog.witness.cosigner import Witness
-from tlog.witness.submission import MAX_SUBMISSION_BYTES, parse_submission
+from tlog.witness.submission import MAX_SUBMISSION_BYTES, parse_submission, parse_subtree_request
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import InconsistencyError, MalformedError, ProofError, SignatureError
 
@@ -40,7 +40,10 @@ def create_app(witness: Witness, log: FilteringBoundLogger) -> Flask:
     app.url_map.merge_slashes = False
 
     def add_checkpoint() -> Response:
-        return _answer(str(witness.add_checkpoint(parse_submission(_read_body(request)))))
+        return _answer("".join(map(str, witness.add_checkpoint(parse_submission(_read_body(request))))))
+
+    def sign_subtree() -> Response:
+        return _answer(str(witness.sign_subtree(parse_subtree_request(_read_body(request)))))
 
     def latest(origin_hash: str) -> Response:
         if _ORIGIN_HASH.fullmatch(origin_hash) is None:
@@ -49,6 +52,7 @@ def create_app(witness: Witness, log: FilteringBoundLogger) -> Flask:
 
     for path, view, method in (
         ("/add-checkpoint", add_checkpoint, "POST"),
+        ("/sign-subtree", sign_subtree, "POST"),
         ("/<origin_hash>/checkpoint", latest, "GET"),
     ):
         app.add_url_rule(path, view_func=view, methods=[method], provide_automatic_options=False)

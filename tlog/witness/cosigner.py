@@ -6,33 +6,34 @@ from dataclasses import dataclass
 
 from tlog.errors import CorruptError, NotFoundError, StaleError
 from tlog.store.witness import NOTHING, Cosigned, OriginHash, WitnessStore
-from tlog.witness.submission import Submission
+from tlog.witness.submission import Submission, SubtreeRequest, origin_of
 from tlog_core.checkpoint import Checkpoint, parse_head
-from tlog_core.cosignature import cosign, open_cosignature
-from tlog_core.errors import InconsistencyError, MalformedError, TlogError
+from tlog_core.cosignature import Subtree, cosign, cosign_subtree, open_cosignature
+from tlog_core.errors import InconsistencyError, MalformedError, SignatureError, TlogError
 from tlog_core.note import Note, Signature, SignerKey, VerifierKey, open_parsed, parse_note
-from tlog_core.proof import verify_consistency
+from tlog_core.proof import verify_consistency, verify_subtree
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """One witness: its key, the key of each log by origin, what it has cosigned, and its clock in POSIX seconds."""
+    """One witness: its keys, the key of each log by origin, what it has cosigned, and its clock in POSIX seconds.
+
+    `subtree_signer` is its key of type 06, if it has one.
+    """
 
     signer: SignerKey
+    subtree_signer: SignerKey | None
     logs: Mapping[str, VerifierKey]
     store: WitnessStore
     clock: Callable[[], int]
 
-    def add_checkpoint(self, submission: Submission) -> Signature:
-        """Return the cosignature of a checkpoint, which is stored; or raise why not, in the order of tlog-witness.
+    def add_checkpoint(self, submission: Submission) -> tuple[Signature, ...]:
+        """Return the cosignatures of a checkpoint, which is stored; or raise why not, in the order of tlog-witness.
 
         NotFoundError, SignatureError, MalformedError, StaleError, ProofError, InconsistencyError; CorruptError and
         DatabaseError if it is not the submission's fault.
         """
-        key = self.logs.get(submission.origin)
-        if key is None:
-            raise NotFoundError("this origin is not on the list of this witness")
-        note = _open(submission.note, key)
+        note = _open(submission.note, self._log_key(submission.origin))
         checkpoint = parse_head(note.text)
         if submission.old > checkpoint.size:
             raise MalformedError("the old size is larger than that of the checkpoint")
@@ -41,23 +42,57 @@ class Witness:
             _check_extends(latest, submission, checkpoint, note)
             # Time never goes back, whatever the clock does.
             time = max(self.clock(), latest.time)
-            line = cosign(note.text, time=time, signer=self.signer)
-            # The same statement again: Ed25519 makes the same signature, and the stored one is good.
+            lines = self._cosign(note.text, time)
+            # The same statement again, and it is stored.
             if latest.note and (latest.size, latest.time) == (checkpoint.size, time):
-                return line
+                return lines
             # Only lines that hold: a forged one under our own name would later condemn the note.
-            signed = bytes(Note(note.text, (*note.signatures, line)))
+            signed = bytes(Note(note.text, (*note.signatures, *lines)))
             new = Cosigned(checkpoint.size, checkpoint.root, time, signed)
             if self.store.advance(hash_origin(submission.origin), latest, new):
-                return line
+                return lines
             # Another request came first: what was checked is no longer the latest.
 
+    def sign_subtree(self, asked: SubtreeRequest) -> Signature:
+        """Return the signature line of a subtree, of time 0; or raise why not, in the order of tlog-witness.
+
+        NotFoundError, also without a key for it; SignatureError if the checkpoint was not cosigned by that key;
+        MalformedError, ProofError.
+        """
+        if self.subtree_signer is None:
+            raise NotFoundError("this witness has no key of ML-DSA-44, and signs no subtrees")
+        origin = origin_of(asked.note)
+        self._log_key(origin)
+        head = parse_head(asked.note.text)
+        _check_own(asked.note, self.subtree_signer.verifier)
+        if asked.end > head.size:
+            raise MalformedError("the subtree ends beyond the checkpoint")
+        verify_subtree(
+            start=asked.start,
+            end=asked.end,
+            subtree=asked.subtree,
+            size=head.size,
+            proof=asked.proof,
+            root=head.root,
+        )
+        return cosign_subtree(Subtree(origin, asked.start, asked.end, asked.subtree), self.subtree_signer)
+
     def latest(self, origin: OriginHash) -> bytes:
-        """Return the latest checkpoint cosigned, a note with both signatures; raise NotFoundError, CorruptError."""
+        """Return the latest checkpoint cosigned, with the lines of log and witness; NotFoundError, CorruptError."""
         latest = self._latest(origin)
         if latest is None:
             raise NotFoundError("no checkpoint of this origin was ever cosigned here")
         return latest.note
+
+    def _log_key(self, origin: str) -> VerifierKey:
+        key = self.logs.get(origin)
+        if key is None:
+            raise NotFoundError("this origin is not on the list of this witness")
+        return key
+
+    def _cosign(self, text: str, time: int) -> tuple[Signature, ...]:
+        signers = (self.signer,) if self.subtree_signer is None else (self.signer, self.subtree_signer)
+        return tuple(cosign(text, time=time, signer=signer) for signer in signers)
 
     def _latest(self, origin: OriginHash) -> Cosigned | None:
         """Return what is stored for an origin, after our own signature on it; raise CorruptError."""
@@ -87,6 +122,13 @@ def _open(note: Note, key: VerifierKey) -> Note:
     if len(opened.signatures) > 1:
         raise MalformedError(f"the checkpoint has two signature lines of the key of {key.name}")
     return opened
+
+
+def _check_own(note: Note, key: VerifierKey) -> None:
+    try:
+        open_cosignature(note, key)
+    except MalformedError as error:
+        raise SignatureError(f"not cosigned here: {error}") from None
 
 
 def _check_extends(latest: Cosigned, submission: Submission, checkpoint: Checkpoint, note: Note) -> None:

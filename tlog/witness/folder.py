@@ -1,4 +1,4 @@
-"""The folder of a witness: its key and its database, made together, and useless without each other."""
+"""The folder of a witness: its keys and its database."""
 
 import secrets
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from pathlib import Path
 from tlog.errors import ConfigError
 from tlog.files import exclusive, write_durably
 from tlog.store.witness import make_database
+from tlog_core.cosignature import MAX_NAME_BYTES
 from tlog_core.errors import MalformedError
-from tlog_core.note import COSIGNATURE, SEED_BYTES, SignerKey, parse_signer, signer_from_seed
+from tlog_core.note import COSIGNATURE, SEED_BYTES, SUBTREE, SignerKey, parse_signer, signer_from_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class Folder:
     def key(self) -> Path:
         """The file of its signer key."""
         return self.path / "witness.key"
+
+    @property
+    def subtree_key(self) -> Path:
+        """The file of its signer key of ML-DSA-44, if it has one."""
+        return self.path / "witness-ml-dsa-44.key"
 
     @property
     def database(self) -> Path:
@@ -48,6 +54,24 @@ class Folder:
             )
         return signer
 
+    def open_subtree_key(self, name: str) -> SignerKey | None:
+        """Return the key of ML-DSA-44 of the witness of this name, None if it has none; raise ConfigError."""
+        if not self.subtree_key.exists():
+            return None
+        signer = _read_signer(self.subtree_key)
+        if (signer.name, signer.verifier.type) != (name, SUBTREE):
+            raise ConfigError(f"{self.subtree_key} is not the key of ML-DSA-44 of {name}; put the right one back")
+        return signer
+
+    def make_subtree_key(self, name: str) -> None:
+        """Make a key of ML-DSA-44 for the witness of this name, if it has none; raise MalformedError."""
+        with exclusive(self.path / "making.lock"):
+            if not self.subtree_key.exists():
+                if len(name.encode()) > MAX_NAME_BYTES:
+                    raise MalformedError(f"ML-DSA-44 signs in names of at most {MAX_NAME_BYTES} bytes")
+                signer = signer_from_seed(name, secrets.token_bytes(SEED_BYTES), key_type=SUBTREE)
+                write_durably(self.subtree_key, signer.format().encode())
+
     def _make(self, name: str | None) -> SignerKey:
         if name is None:
             raise ConfigError(
@@ -65,9 +89,13 @@ class Folder:
                 raise ConfigError(
                     f"{path} is gone; without it this witness cannot go on, begin another in a new folder"
                 )
-        try:
-            signer = parse_signer(self.key.read_text("utf-8"))
-        except (MalformedError, UnicodeDecodeError):
-            raise ConfigError(f"{self.key} is no signer key; put the right one back") from None
+        signer = _read_signer(self.key)
         make_database(self.database, str(signer.verifier))
         return signer
+
+
+def _read_signer(path: Path) -> SignerKey:
+    try:
+        return parse_signer(path.read_text("utf-8"))
+    except (MalformedError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is no signer key; put the right one back") from None

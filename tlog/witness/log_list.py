@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from tlog.errors import ConfigError, LineError
+from tlog_core.cosignature import MAX_NAME_BYTES
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError
 from tlog_core.note import ED25519, VerifierKey, parse_verifier
-
-MAX_ORIGIN_BYTES: Final = 255
-"""The longest origin of which a cosignature can speak (C2SP tlog-cosignature)."""
 
 _MAX_QPD: Final = 2**31 - 1
 
@@ -111,8 +109,8 @@ def _significant(raw: bytes) -> Iterator[tuple[int, str]]:
 def _parse_log(lines: _Lines) -> ListedLog:
     key = _parse_key(lines, lines.value("vkey"))
     origin = lines.value("origin") if lines.begins("origin") else key.name
-    if len(origin.encode()) > MAX_ORIGIN_BYTES:
-        raise lines.error(f"an origin has at most {MAX_ORIGIN_BYTES} bytes")
+    if len(origin.encode()) > MAX_NAME_BYTES:
+        raise lines.error(f"an origin has at most {MAX_NAME_BYTES} bytes")
     return ListedLog(origin, key, _parse_qpd(lines, lines.value("qpd")), lines.value("contact"))
 
 

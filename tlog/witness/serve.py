@@ -22,11 +22,13 @@ def serve(folder: Folder, logs: Path, name: str | None, host: str, port: int) ->
     check_free(host, port)
     signer = folder.open(name)
     keys = read_keys(logs, signer.name)
-    print(signer.verifier, flush=True)  # noqa: T201
+    subtree_signer = folder.open_subtree_key(signer.name)
+    for one in filter(None, (signer, subtree_signer)):
+        print(one.verifier, flush=True)  # noqa: T201
 
     # Files are opened after the fork.
     def load() -> Flask:
-        witness = Witness(signer, keys, WitnessStore(folder.database), lambda: now() // 1000)
+        witness = Witness(signer, subtree_signer, keys, WitnessStore(folder.database), lambda: now() // 1000)
         return create_app(witness, make_logger())
 
     run_workers("tlog witness", load, host=host, port=port, workers=1)
