@@ -1,14 +1,39 @@
 """What tests of a running server share: one server for all that leaves it running, and others to stop and kill."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from live import Segment, Server, start
+from others import run_go
 
 _NUMBER = itertools.count(1)
+# Tokens, JWTs, signer keys, and 32 bytes in base64 or hex, as openings and secrets are written.
+_SECRET = re.compile(
+    rb"tlog_[0-9a-f]{16}_[\w-]{43}|eyJ[\w-]+\.eyJ|PRIVATE\+KEY"
+    rb"|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=|(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])"
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_server_logs_a_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever the tests did to whatever servers: none has written a secret into its `*.log`."""
+    yield
+    for log in tmp_path_factory.getbasetemp().rglob("*.log"):
+        found = _SECRET.search(logged_by(log)) if log.is_file() else None
+        assert found is None, f"{log} has {found[0]!r}"
+
+
+def logged_by(log: Path) -> bytes:
+    """Return what a server wrote, less the greeting of an empty folder, which shows credentials this once."""
+    content = log.read_bytes()
+    if content.startswith(b"tlog-client: "):
+        # What a client says is no log of a server, and names roots.
+        return b""
+    return content[content.find(b"\n{") :] if content.startswith(b"A new log.") and b"\n{" in content else content
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +64,11 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start_it
     for one in running:
         one.kill()
+
+
+@pytest.fixture(scope="session")
+def interop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of tests/interop."""
+    program = tmp_path_factory.mktemp("go") / "interop"
+    run_go("build", "-mod=readonly", "-o", program, ".")
+    return program

@@ -84,6 +84,10 @@ class Running:
         """Return how often its keys were asked for."""
         return int(self._ask("fetched", {})["fetched"])
 
+    def authorized(self) -> list[str]:
+        """Return what credentials it was shown when anything was fetched."""
+        return list(self._ask("authorized", {})["authorized"])
+
     def stop(self) -> None:
         self.process.communicate(timeout=PATIENCE)
 
@@ -114,6 +118,7 @@ class _Issuer:
     shown: dict[str, dict[str, Any]] = field(default_factory=dict)
     how: str = "well"
     fetched: int = 0
+    authorized: list[str] = field(default_factory=list)
 
     def add(self, asked: dict[str, Any]) -> dict[str, Any]:
         kid, algorithm = asked["kid"], asked["algorithm"]
@@ -139,7 +144,7 @@ class _Issuer:
                 del self.shown[asked["kid"]]
             case "answer":
                 self.how = asked["how"]
-        return {"fetched": self.fetched}
+        return {"fetched": self.fetched, "authorized": self.authorized}
 
 
 def main() -> None:
@@ -154,6 +159,7 @@ def main() -> None:
         def do_GET(self) -> None:
             discovery = self.path == "/.well-known/openid-configuration"
             issuer.fetched += not discovery
+            issuer.authorized += self.headers.get_all("Authorization", [])
             document: dict[str, Any] = {"issuer": url, "jwks_uri": f"{url}/keys"}
             match issuer.how, discovery:
                 case "error", _:

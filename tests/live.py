@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
@@ -105,8 +105,9 @@ class Server:
         return Segment(f"{self.url}/segments/{name}", name, parse_verifier(vkey))
 
     def logged(self) -> list[dict[str, Any]]:
-        """Return the lines of the log."""
-        return [json.loads(line) for line in self.log.read_bytes().splitlines()]
+        """Return the lines of the log, less one that is being written just now."""
+        whole, _, _ = self.log.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def logged_request(self, request_id: str) -> dict[str, Any]:
         """Return the line of an answered request, which is written soon after the answer."""
@@ -161,11 +162,12 @@ def start(
     log_name: str | None = LOG_NAME,
     before: Callable[[], None] | None = None,
     guarded: bool = False,
+    options: Sequence[str] = (),
 ) -> Server:
     """Start a server and return when it is ready. `before` runs in its process before anything else."""
     port = port or free_port()
     log = data.parent / f"{data.name}.log"
-    command = [str(TLOG), "serve", "--data", str(data), "--port", str(port), "--workers", str(workers)]
+    command = [str(TLOG), "serve", "--data", str(data), "--port", str(port), "--workers", str(workers), *options]
     with log.open("ab") as out:
         process = subprocess.Popen(
             [*command, *([] if guarded else ["--unguarded"]), *(["--log-name", log_name] if log_name else [])],

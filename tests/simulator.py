@@ -1,7 +1,9 @@
 """A small log in memory that can lie: the real client talks to it over real HTTP.
 
 It is honest until told otherwise. `faults` befall the next requests, one each; `lies` alter every answer of a route
-until they are taken away; `fork` and `shrink` rewrite what is logged, under the same key.
+until they are taken away; `fork` and `shrink` rewrite what is logged, under the same key. `cosigners` cosign whatever
+it shows, each at its time; `elsewhere` is what is shown outside the log's prefix, such as by its witnesses. With
+`tiles_only` it is as the logs of others are: without routes of ours, or partial tiles once there are full ones.
 """
 
 import json
@@ -17,14 +19,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Opening, commit
+from tlog_core.cosignature import cosign
 from tlog_core.encoding import canonical_json, canonicalize, decode_base64, encode_base64
 from tlog_core.entry import Entry, WriterSignature, encode_entries
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import Hash, leaf_hash, node_hash, range_hash
-from tlog_core.note import SignerKey, VerifierKey, signer_from_seed
+from tlog_core.note import Note, SignerKey, VerifierKey, parse_note, signer_from_seed
 from tlog_core.proof import prove_consistency, prove_inclusion, prove_range
 from tlog_core.receipt import JSON_TYPE, BatchReceipt, Receipt
-from tlog_core.tile import TILE_HEIGHT, Bundle, Tile, join_bundle, join_hashes, parse_path
+from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, join_bundle, join_hashes, parse_path
 
 ORIGIN = "log.example/audit/segments/payments"
 PREFIX = "/segments/payments"
@@ -132,8 +135,14 @@ class Simulator:
         self.requests: list[Request] = []
         self.faults: deque[Fault] = deque()
         self.lies: dict[str, Lie] = {}
+        self.cosigners: dict[SignerKey, int] = {}
+        self.elsewhere: dict[str, bytes] = {}
         self.url = ""
+        self.tiles_only = False
         self.sequence = 0
+        # The size that a quorum has cosigned, and the keys by which it did.
+        self.cosigned: int | None = None
+        self.quorum: list[SignerKey] = []
         self._answers: dict[str, tuple[bytes, Answer]] = {}
         self._nodes: dict[tuple[int, int], Hash] = {}
         self._lock = threading.Lock()
@@ -176,7 +185,13 @@ class Simulator:
         """The signed checkpoint of the first `size` entries, of all unless given."""
         size = self.size if size is None else size
         root = range_hash(0, size, self.node)
-        return bytes(sign_checkpoint(Checkpoint(ORIGIN, size, root), self.signer))
+        return self.sign(Checkpoint(ORIGIN, size, root))
+
+    def sign(self, checkpoint: Checkpoint) -> bytes:
+        """Sign what it should or should not, and have it cosigned."""
+        note = sign_checkpoint(checkpoint, self.signer)
+        lines = [cosign(note.text, time=time, signer=signer) for signer, time in self.cosigners.items()]
+        return bytes(Note(note.text, (*note.signatures, *lines)))
 
     def receipt(self, index: int, size: int | None = None) -> Receipt:
         size = self.size if size is None else size
@@ -317,7 +332,17 @@ class Simulator:
         return Answer(201, bytes(self.batch_receipt(first, self.size)))
 
     def _get(self, request: Request) -> Answer:
+        if request.path.startswith("/"):
+            return Answer(200, self.elsewhere[request.path])
         route, _, rest = request.path.partition("/")
+        if request.path == "checkpoint/cosigned":
+            if self.cosigned is None:
+                raise KeyError("no cosigned checkpoint")
+            note = self.note(self.cosigned)
+            lines = [cosign(parse_note(note).text, time=START // 1000, signer=one) for one in self.quorum]
+            return Answer(200, note + "".join(map(str, lines)).encode(), {"Content-Type": "text/plain; charset=utf-8"})
+        if self.tiles_only and route not in ("checkpoint", "tile"):
+            raise KeyError(route)
         if route == "checkpoint":
             return Answer(200, self.note(), {"Content-Type": "text/plain; charset=utf-8"})
         if route == "entries":
@@ -356,6 +381,8 @@ class Simulator:
     def _tile(self, place: Tile | Bundle) -> Answer:
         if place.end() > self.size:
             raise IndexError(place.end())
+        if self.tiles_only and place.width < TILE_WIDTH and replace(place, width=TILE_WIDTH).end() <= self.size:
+            raise KeyError("a partial tile of which the full one is there")
         start = place.index * 256
         if isinstance(place, Bundle):
             return Answer(200, join_bundle([logged.entry for logged in self.logged[start : start + place.width]]))

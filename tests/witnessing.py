@@ -117,14 +117,16 @@ def command(data: Path, *more: str) -> list[str]:
     return [str(TLOG), "witness", *more[:1], "--data", str(data), *more[1:]]
 
 
-def start_witness(data: Path, *logs: VerifierKey, name: str | None = NAME, subtrees: bool = False) -> RunningWitness:
+def start_witness(
+    data: Path, *logs: VerifierKey, name: str | None = NAME, subtrees: bool = False, port: int | None = None
+) -> RunningWitness:
     """Start a witness of these logs and return when it is ready."""
     listed = data.parent / f"{data.name}.logs"
     listed.write_text(log_list(*logs))
     named = [] if name is None else ["--name", name]
     more = ["--ml-dsa-44"] if subtrees else []
     keys = subprocess.run(command(data, "key", *named, *more), check=True, capture_output=True, text=True).stdout
-    port = free_port()
+    port = port or free_port()
     output = data.parent / f"{data.name}.log"
     with output.open("ab") as out:
         process = subprocess.Popen(

@@ -97,11 +97,12 @@ def remove_writer(data: Path, file: Path) -> None:
 @writer.command("list")
 @data_option
 def list_writers(data: Path) -> None:
-    """Print the verifier key of each writer, one a line, also those removed; a writer may have several."""
+    """Print each verifier key of a writer, since when it is there, and whether it is in use, separated by tabs."""
 
     def show() -> None:
-        for key in _open(config_of(data)).all_writer_keys():
-            click.echo(str(key))
+        for row in _open(config_of(data)).all_writer_keys():
+            state = "in use" if row.removed is None else f"removed {_time(row.removed)}"
+            click.echo(f"{row.key}\t{_time(row.added)}\t{state}")
 
     report(show)
 
@@ -152,13 +153,13 @@ def explain(
     address: str | None,
 ) -> None:
     """Print whether a principal may do ACTION, such as payload:read, in a segment, and the rule that decides."""
-    from tlog.access.document import parse_policy
+    from tlog.access.document import read_policy
     from tlog.access.policy import decide
 
     def run() -> None:
         store = _open(config_of(data))
         decision = decide(
-            parse_policy(store.policy()[1].encode()),
+            read_policy(store.policy()[1].encode()),
             _principal(principal, groups, claims),
             _action(action),
             _target(store, segment),
@@ -178,14 +179,14 @@ def diff(data: Path, new: Path) -> None:
     """Print who gains (+) and who loses (-) what in which segment if the policy in NEW were applied."""
     from tlog.access import Principal
     from tlog.access.compare import compare
-    from tlog.access.document import parse_policy
+    from tlog.access.document import parse_policy, read_policy
     from tlog.access.rule import Target
 
     def run() -> None:
         store = _open(config_of(data))
         holders = {Principal(one.principal, frozenset(one.groups)) for one in store.tokens()}
         targets = [Target(row.name, row.labels) for row in store.list()]
-        old = parse_policy(store.policy()[1].encode())
+        old = read_policy(store.policy()[1].encode())
         for line in compare(old, parse_policy(_read(new).encode()), holders, targets, now=now()):
             click.echo(str(line))
 

@@ -20,7 +20,7 @@ from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
 from tlog.canonical import Canonicalizer
 from tlog.clock import now
-from tlog.config import MAX_BATCH_BYTES, TURNS, WORKER_THREADS, Config, from_environment
+from tlog.config import MAX_BATCH_BYTES, MAX_WAITING, TURNS, Config, from_environment
 from tlog.control import Control
 from tlog.files import lock_data
 from tlog.guard import Guard
@@ -30,6 +30,9 @@ from tlog.metrics import Metrics
 from tlog.reads import Reads
 from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
+from tlog.witnesses.agenda import Agenda, Told
+from tlog.witnesses.asker import Asker
+from tlog.witnesses.panel import read_panel
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -53,21 +56,27 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     log, metrics = make_logger(), Metrics()
     journal = Journal(write_lines, metrics)
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
-    opened = Segments(config, metrics, now)
+    agenda = Agenda()
+    opened = Segments(config, metrics if config.witnesses is None else Told(agenda, metrics), now)
     control = Control(config, opened, now)
     if not locked:
         control.take_issuers()
     # As they are on record, and not in the file, which may have changed since.
     oidc = Oidc(parse_issuers(control.store.issuers().encode()), now, fetch_document)
+    asker = None
+    if config.witnesses is not None:
+        asker = Asker(config, read_panel(config.witnesses), opened, agenda, metrics, log, now)
+        asker.keep()
     services = Services(
         segments=opened,
         control=control,
         guard=Guard(config, control, oidc),
         reads=Reads(opened),
+        asker=asker,
         metrics=metrics,
         journal=journal,
         turns=Turns(TURNS),
-        pauses=BoundedSemaphore(WORKER_THREADS // 2),
+        pauses=BoundedSemaphore(MAX_WAITING),
         canonicalize=Canonicalizer(),
         routes=routes,
     )

@@ -45,6 +45,28 @@ def main() -> None:
 @click.option("--key", type=click.Path(path_type=Path), help="The certificate's private key, a PEM file.")
 @click.option("--plain-http", is_flag=True, help="Bind to any address without TLS, which ends at a proxy in front.")
 @click.option("--unguarded", is_flag=True, help="Let everyone do everything; on loopback only.")
+@click.option(
+    "--witnesses",
+    type=click.Path(path_type=Path),
+    envvar="TLOG_WITNESSES",
+    help="Ask the witnesses in this file, a C2SP tlog-policy, to cosign.",
+)
+@click.option(
+    "--recosign-seconds",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    envvar="TLOG_RECOSIGN_SECONDS",
+    help="How often a head that stays as it is is cosigned anew.",
+)
+@click.option(
+    "--cosigned-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(min=0, max=60),
+    envvar="TLOG_COSIGNED_SECONDS",
+    help="How long a request waits at most for a cosigned receipt.",
+)
 @log_name_option
 def serve(
     data: Path,
@@ -55,6 +77,9 @@ def serve(
     key: Path | None,
     plain_http: bool,
     unguarded: bool,
+    witnesses: Path | None,
+    recosign_seconds: float,
+    cosigned_seconds: float,
     log_name: str | None,
 ) -> None:
     """Run the server on a data folder, which is made if it is not there. One server a folder.
@@ -66,7 +91,14 @@ def serve(
 
     def start() -> None:
         listen = Listen(host, port, workers, certificate, key, plain_http)
-        run(replace(config_of(data), unguarded=unguarded), listen, log_name)
+        config = replace(
+            config_of(data),
+            unguarded=unguarded,
+            witnesses=witnesses,
+            recosign_seconds=recosign_seconds,
+            cosigned_seconds=cosigned_seconds,
+        )
+        run(config, listen, log_name)
 
     report(start)
 

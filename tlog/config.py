@@ -13,6 +13,9 @@ WORKER_THREADS: Final = 128
 TURNS: Final = 20
 """How many of them it works on at once."""
 
+MAX_WAITING: Final = 48
+"""How many of them may wait for witnesses; and how many for being over a quota."""
+
 MAX_PAYLOAD_BYTES: Final = 1 << 20
 MAX_BATCH_BYTES: Final = 16 << 20
 MAX_BATCH_EVENTS: Final = 10_000
@@ -28,13 +31,18 @@ MAX_PAGE_BYTES: Final = 16 << 20
 class Config:
     """Where the data is, and how many segments a worker keeps open, and for how long in seconds.
 
-    An `unguarded` server asks nobody who they are, and binds to loopback only.
+    An `unguarded` server asks nobody who they are, and binds to loopback only. The file `witnesses` says whom to ask
+    for cosignatures: heads that do not change are cosigned anew every `recosign_seconds`, and a request that wants its
+    receipt cosigned waits `cosigned_seconds` at most.
     """
 
     data: Path
     open_segments: int = 64
     idle_seconds: float = 10.0
     unguarded: bool = False
+    witnesses: Path | None = None
+    recosign_seconds: float = 600.0
+    cosigned_seconds: float = 10.0
 
     @property
     def control(self) -> Path:
@@ -67,6 +75,11 @@ class Config:
         return self.data / "server.lock"
 
     @property
+    def sweeping(self) -> Path:
+        """The file whose lock is held by the worker that has idle heads cosigned anew."""
+        return self.data / "sweeping.lock"
+
+    @property
     def metrics(self) -> Path:
         """The folder in which the workers of one run bring their counters together."""
         return self.data / "metrics"
@@ -75,6 +88,10 @@ class Config:
         """Return the database of the segment of this random ID."""
         return self.data / "segments" / f"{segment_id}.db"
 
+    def asking(self, segment_id: str) -> Path:
+        """Return the file whose lock is held while witnesses are asked about the segment."""
+        return self.data / "segments" / f"{segment_id}.asking"
+
     def key(self, segment_id: str) -> Path:
         """Return the file of the segment's signer key."""
         return self.data / "keys" / f"{segment_id}.key"
@@ -82,12 +99,17 @@ class Config:
 
 def from_environment() -> Config:
     """Return the settings of the variables `TLOG_DATA`, `TLOG_UNGUARDED` and so on; ConfigError."""
+    witnesses = os.environ.get("TLOG_WITNESSES", "")
     try:
         return Config(
             data=Path(os.environ.get("TLOG_DATA", "data")).absolute(),
             open_segments=int(os.environ.get("TLOG_OPEN_SEGMENTS", "64")),
             idle_seconds=float(os.environ.get("TLOG_IDLE_SECONDS", "10")),
             unguarded=os.environ.get("TLOG_UNGUARDED", "") == "1",
+            witnesses=Path(witnesses) if witnesses else None,
+            recosign_seconds=float(os.environ.get("TLOG_RECOSIGN_SECONDS", "600")),
+            cosigned_seconds=float(os.environ.get("TLOG_COSIGNED_SECONDS", "10")),
         )
     except ValueError as error:
-        raise ConfigError(f"TLOG_OPEN_SEGMENTS or TLOG_IDLE_SECONDS is not a number: {error}") from None
+        names = "TLOG_OPEN_SEGMENTS, TLOG_IDLE_SECONDS, TLOG_RECOSIGN_SECONDS or TLOG_COSIGNED_SECONDS"
+        raise ConfigError(f"{names} is not a number: {error}") from None

@@ -41,12 +41,12 @@ from tlog.access.token import (
     token_from_random,
 )
 from tlog.config import MAX_PAGE, Config
-from tlog.errors import ConflictError, CorruptError, NotFoundError
+from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError
 from tlog.files import SharedNumber, exclusive
 from tlog.segments import Segment, Segments
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
 from tlog.store.control import ControlStore
-from tlog.submit import append, seal
+from tlog.submit import append, commit_to, seal
 from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 from tlog_core.writer import parse_writer_key
@@ -90,8 +90,8 @@ class Control:
             with self._taking_effect() as changing:
                 _project(changing, change)
                 prepare()
-                payloads = [encode_change(change)]
-                _, logged = append(control, writer=change.by, kind=JSON_TYPE, payloads=payloads, idempotency_key=None)
+                entry = commit_to(writer=change.by, kind=JSON_TYPE, payloads=[encode_change(change)])
+                _, logged = append(control, entry)
                 changing.count_entry(logged.start)
 
     def catch_up(self) -> None:
@@ -139,11 +139,17 @@ class Control:
             raise ConflictError(f"{name} is a segment of tlog's own, and stays open")
         change = SegmentSealed(by=by, at=self._clock(), segment=name)
         if self.store.find(name).sealed is None:
+            self._check_not_frozen(name)
             self.enact(change)
         # Again if it has to be: a crash may have come between the record and the entry.
         with self._segments.use(name) as segment:
             seal(segment, encode_change(change))
         return self.store.find(name)
+
+    def _check_not_frozen(self, name: str) -> None:
+        with self._segments.use(name) as segment:
+            if segment.store.frozen() is not None:
+                raise FrozenError(f"the segment {name} is frozen: it takes no last entry either")
 
     def apply_policy(self, by: str, version: int, document: str) -> int:
         """Put a policy in force in the place of the one of this version, and return its own version.
@@ -224,8 +230,13 @@ class Control:
         self.enact(KeyRemoved(by=by, at=self._clock(), vkey=str(parse_writer_key(vkey))))
 
     def take_issuers(self) -> None:
-        """Take the tokens of the issuers that the configuration names, and of no others, from now on; ConfigError."""
+        """Take the tokens of the issuers that the configuration names, and of no others, from now on; ConfigError.
+
+        An unguarded server takes nobody's, and changes nothing.
+        """
         document = read_issuers(self._config.issuers)
+        if self._config.unguarded:
+            return
         # They may be the same as before.
         with suppress(ConflictError):
             self.enact(IssuersChanged(by=OPERATOR, at=self._clock(), document=document))

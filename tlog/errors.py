@@ -10,6 +10,8 @@ TlogError
 ├── NotFoundError                no such segment, entry, tile or size
 ├── ConflictError                the segment exists, and is another
 ├── SealedError                  the segment takes no more entries
+├── FrozenError                  the segment takes no entries: a witness knows what its database does not
+├── NoWitnessesError             a cosigned receipt, of a server that asks no witnesses
 ├── SequenceError                the signed events are not the writer's next in this segment
 ├── WrongSignatureError          an event is not signed by a registered key of its writer
 ├── SignatureRequiredError       the segment takes signed events only
@@ -62,6 +64,14 @@ class ConflictError(TlogError):
 
 class SealedError(TlogError):
     """The last entry of the segment says that it is the last."""
+
+
+class FrozenError(TlogError):
+    """A witness has seen a head that the segment's database cannot have grown to: it may be an old copy."""
+
+
+class NoWitnessesError(TlogError):
+    """A cosigned receipt is asked of a server that has no witnesses to ask."""
 
 
 class SequenceError(TlogError):

@@ -1,23 +1,26 @@
 """`tlog fsck`: recompute everything from the stored bytes and compare it with what was signed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tlog.access.token import OWN_NAMES
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError
-from tlog.segments import open_store
+from tlog.segments import open_store, read_signer
 from tlog.store.changes import SegmentRow
 from tlog.store.codec import Payload
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
+from tlog.store.cosigned import CosignedHead, WitnessLine
 from tlog.store.segment import Head, SegmentStore
 from tlog.submit import SEAL_WRITER
 from tlog.tree import EMPTY_TREE, Grown, grow_tree
+from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.commitment import verify_commitment
+from tlog_core.cosignature import open_cosignature
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import TlogError
-from tlog_core.merkle import leaf_hash
-from tlog_core.note import VerifierKey, parse_signer, parse_verifier
+from tlog_core.merkle import EMPTY_ROOT, Hash, leaf_hash
+from tlog_core.note import VerifierKey, parse_note, parse_verifier
 from tlog_core.tile import TILE_WIDTH
 from tlog_core.writer import verify_sequence, verify_signature
 
@@ -34,7 +37,7 @@ def check(config: Config, names: Sequence[str], progress: Progress) -> Iterator[
         raise ConfigError(f"{config.data} holds no log; see --data")
     control = _open_control(config)
     try:
-        log_name, keys = control.log_name(), control.all_writer_keys()
+        log_name, keys = control.log_name(), [row.key for row in control.all_writer_keys()]
         rows = [control.find(name) for name in names] or control.list()
         for row in rows:
             try:
@@ -65,12 +68,46 @@ def _check_segment(
     store = open_store(config, row)
     try:
         yield from store.damage()
+        # Before the head, which a server may move on meanwhile: nobody cosigns more than there is.
+        lines, cosigned = store.cosignatures(), store.cosigned()
         head = store.head()
+        if (frozen := store.frozen()) is not None:
+            yield f"frozen: {frozen.reason}; it takes no more entries"
         if (row.sealed is not None) != head.sealed:
             yield "whether it is sealed, control.db and its head do not say alike; seal it again"
-        yield from _check_tree(row, store, head, keys, progress)
+        sizes = {0, *(line.size for line in lines), head.size if cosigned is None else cosigned.size}
+        roots: dict[int, Hash | None] = dict.fromkeys(sizes)
+        roots[0] = EMPTY_ROOT
+        yield from _check_tree(row, store, head, keys, progress, roots)
+        yield from _check_cosigned(row, lines, cosigned, roots)
     finally:
         store.close()
+
+
+def _check_cosigned(
+    row: SegmentRow, lines: Sequence[WitnessLine], cosigned: CosignedHead | None, roots: Mapping[int, Hash | None]
+) -> Iterator[str]:
+    """Check what is stored of witnesses: each line by the key beside it, each head against the entries."""
+    for line in lines:
+        try:
+            key = parse_verifier(line.vkey)
+            text = str(Checkpoint(row.origin, line.size, line.root))
+            if open_cosignature(parse_note(f"{text}\n{line.line}".encode()), key).time != line.time:
+                yield f"the cosignature of {key.name} has another time"
+        except TlogError as error:
+            yield f"the cosignature of {line.vkey} does not hold: {error}"
+        if roots.get(line.size) != line.root:
+            yield f"the entries do not make the root of size {line.size} that {line.vkey} cosigned"
+    if cosigned is None:
+        return
+    try:
+        checkpoint = open_checkpoint(cosigned.note, parse_verifier(row.vkey))
+        if (checkpoint.size, checkpoint.root) != (cosigned.size, cosigned.root):
+            yield "the cosigned head is not the one signed"
+    except TlogError as error:
+        yield f"the cosigned head cannot be trusted: {error}"
+    if roots.get(cosigned.size) != cosigned.root:
+        yield f"the entries do not make the root of the cosigned head of size {cosigned.size}"
 
 
 def _check_row(config: Config, row: SegmentRow, log_name: str) -> Iterator[str]:
@@ -78,20 +115,21 @@ def _check_row(config: Config, row: SegmentRow, log_name: str) -> Iterator[str]:
         yield f"control.db gives it another origin, {row.origin}"
     if parse_verifier(row.vkey).name != row.origin:
         yield f"control.db gives it the key of another origin, {row.vkey}"
-    yield from _check_key(config, row)
-
-
-def _check_key(config: Config, row: SegmentRow) -> Iterator[str]:
     try:
-        if str(parse_signer(config.key(row.id).read_text("utf-8")).verifier) != row.vkey:
-            yield f"the key file {config.key(row.id).name} holds another key"
-    except (OSError, UnicodeDecodeError, TlogError):
-        yield f"the key file {config.key(row.id).name} cannot be read"
+        read_signer(config, row)
+    except CorruptError as error:
+        yield str(error)
 
 
 def _check_tree(
-    row: SegmentRow, store: SegmentStore, head: Head, keys: Sequence[VerifierKey], progress: Progress
+    row: SegmentRow,
+    store: SegmentStore,
+    head: Head,
+    keys: Sequence[VerifierKey],
+    progress: Progress,
+    roots: dict[int, Hash | None],
 ) -> Iterator[str]:
+    """Check the tree, and put into `roots` the root at each of its sizes that there is."""
     tree, time, following = EMPTY_TREE, 0, dict[str, int]()
     for start in range(0, head.size, TILE_WIDTH):
         end = min(start + TILE_WIDTH, head.size)
@@ -113,7 +151,10 @@ def _check_tree(
                 _check_writer(row, entry, keys, following)
             except TlogError as error:
                 yield f"entry {index}: {error}"
-        grown = grow_tree(tree, [leaf_hash(raw) for raw in entries])
+        leaves = [leaf_hash(raw) for raw in entries]
+        for size in [size for size in roots if start <= size <= end]:
+            roots[size] = grow_tree(tree, leaves[: size - start]).tree.frontier.root()
+        grown = grow_tree(tree, leaves)
         yield from _check_tiles(store, grown)
         tree = grown.tree
         progress(row.name, end, head.size)

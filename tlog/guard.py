@@ -17,7 +17,7 @@ from flask import Request
 
 from tlog.access import ANONYMOUS, Action, Principal
 from tlog.access.action import CONTROL, RESERVED
-from tlog.access.document import parse_policy
+from tlog.access.document import read_policy
 from tlog.access.oidc import Oidc
 from tlog.access.policy import Decider
 from tlog.access.rule import Address, Grant, Policy, Target
@@ -203,7 +203,7 @@ class Guard:
         if generation == state.generation and not generation & 1:
             return state
         version, document = self._control.store.policy()
-        decider = state.decider if version == state.version else Decider(parse_policy(document.encode()))
+        decider = state.decider if version == state.version else Decider(read_policy(document.encode()))
         grants = tuple(self._control.store.grants(self._control.now()))
         fresh = self._state = _State(generation, version, decider, grants)
         return fresh

@@ -41,6 +41,28 @@ class Metrics:
         self._latency = Histogram(
             "tlog_request_seconds", "Time of one request.", ["route"], buckets=_SECONDS, registry=registry
         )
+        self._cosigned = Gauge(
+            "tlog_cosigned_time_seconds",
+            "When a quorum of witnesses cosigned a head last, in seconds since the epoch.",
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        self._uncosigned = Gauge(
+            "tlog_uncosigned_segments",
+            "Segments with a head that is not cosigned by a quorum yet.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._witnesses = Counter(
+            "tlog_witness_answers", "What witnesses answered.", ["witness", "outcome"], registry=registry
+        )
+        self._frozen = Gauge(
+            "tlog_segment_frozen",
+            "1 for a segment that is frozen, once it is used.",
+            ["segment"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
         self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._proofs: deque[float] = deque()
 
@@ -54,6 +76,22 @@ class Metrics:
     def opened(self, segments: int) -> None:
         """Note how many segments are open."""
         self._open.set(segments)
+
+    def froze(self, segment: str) -> None:
+        """Note a segment that is frozen."""
+        self._frozen.labels(segment).set(1)
+
+    def cosigned(self, at: int) -> None:
+        """Note that a head was cosigned by a quorum at that quorum time, in seconds."""
+        self._cosigned.set(at)
+
+    def uncosigned(self, segments: int) -> None:
+        """Note how many segments wait to be cosigned."""
+        self._uncosigned.set(segments)
+
+    def witness_answered(self, witness: str, outcome: str) -> None:
+        """Count an answer of a witness; there are few outcomes."""
+        self._witnesses.labels(witness, outcome).inc()
 
     def appended(self) -> None:
         """Count a request that logged entries."""

@@ -11,7 +11,7 @@ import msgspec
 
 from tlog.access.action import ACCESS
 from tlog.segments import Segments
-from tlog.submit import append
+from tlog.submit import append, commit_to
 from tlog_core.encoding import canonicalize
 from tlog_core.receipt import JSON_TYPE
 
@@ -65,7 +65,7 @@ class Reads:
         try:
             payload = canonicalize(msgspec.json.encode(_Reads([waiting.read for waiting in group])))
             with self._segments.use(ACCESS) as segment:
-                append(segment, writer=_WRITER, kind=JSON_TYPE, payloads=[payload], idempotency_key=None)
+                append(segment, commit_to(writer=_WRITER, kind=JSON_TYPE, payloads=[payload]))
         except Exception as found:
             error = found
         for waiting in group:

@@ -6,6 +6,7 @@ after; ten thousand idle ones cost disk and nothing else.
 
 import re
 import secrets
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +24,13 @@ from tlog.files import exclusive, sync_folder, write_durably
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, sign_head
 from tlog.store.changes import SegmentRow
-from tlog.store.connection import DatabaseError, OperationalError
+from tlog.store.connection import DatabaseError, may_pass
 from tlog.store.control import ControlStore
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.errors import MalformedError, TlogError
+from tlog_core.evidence import MAX_LAG
 from tlog_core.note import SEED_BYTES, SignerKey, parse_signer, parse_verifier, signer_from_seed
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -36,6 +38,9 @@ _LOG_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:/-]{0,127}")
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _MAX_LABELS: Final = 32
 _MAX_LABEL_BYTES: Final = 255
+
+PATIENCE: Final = MAX_LAG * 1000 // 2
+"""For how many milliseconds an entry may wait for witnesses: half of what the log promises (spec/evidence.md)."""
 
 
 class Observer(Protocol):
@@ -47,6 +52,9 @@ class Observer(Protocol):
     def opened(self, segments: int) -> None:
         """Hear how many segments are open now."""
 
+    def froze(self, segment: str) -> None:
+        """Hear of a segment that is frozen, each time that it is opened."""
+
 
 class Nobody:
     """An observer where nobody counts."""
@@ -55,6 +63,9 @@ class Nobody:
         """Hear it, and do nothing."""
 
     def opened(self, segments: int) -> None:
+        """Hear it, and do nothing."""
+
+    def froze(self, segment: str) -> None:
         """Hear it, and do nothing."""
 
 
@@ -209,8 +220,10 @@ class Segments:
         if not is_name(name):
             raise NotFoundError("no such segment")
         row = self.control.find(name)
-        signer = self._signer(row)
+        signer = read_signer(self._config, row)
         store = open_store(self._config, row)
+        if store.frozen() is not None:
+            self._observer.froze(name)
         return Segment(
             row=row,
             signer=signer,
@@ -221,17 +234,9 @@ class Segments:
                 signer,
                 clock=self._clock,
                 on_commit=partial(self._observer.committed, name),
+                patience=None if self._config.witnesses is None else PATIENCE,
             ),
         )
-
-    def _signer(self, row: SegmentRow) -> SignerKey:
-        try:
-            signer = parse_signer(self._config.key(row.id).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, MalformedError):
-            raise CorruptError(f"the key file of {row.name} cannot be read; restore it, or seal the segment") from None
-        if str(signer.verifier) != row.vkey:
-            raise CorruptError(f"the key file of {row.name} holds another key; nothing is signed")
-        return signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +268,23 @@ def _draft(config: Config, origin: str, labels: Mapping[str, str], now: int, *, 
     return Draft(row, signer, config)
 
 
+def read_signer(config: Config, row: SegmentRow) -> SignerKey:
+    """Return the key of a segment from its file, which must be its owner's alone; raise CorruptError."""
+    path = config.key(row.id)
+    name = f"the key file {path.name} of {row.name}"
+    try:
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise CorruptError(f"{name} is open to others than its owner; find out who read it, and chmod 600 it")
+        signer = parse_signer(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CorruptError(f"{name} is missing; restore it, without it nothing is signed") from None
+    except (OSError, UnicodeDecodeError, MalformedError):
+        raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
+    if str(signer.verifier) != row.vkey:
+        raise CorruptError(f"{name} holds another key; restore the right one, by this one nothing is signed")
+    return signer
+
+
 def open_store(config: Config, row: SegmentRow) -> SegmentStore:
     """Return the store of a segment after checking its signed head; raise CorruptError or UnavailableError."""
     path = config.segment(row.id)
@@ -270,9 +292,9 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
         raise CorruptError(f"the database of {row.name} is missing; restore it")
     try:
         store = SegmentStore(path)
-    except OperationalError as error:
-        raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
     except DatabaseError as error:
+        if may_pass(error):
+            raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
         raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from error
     try:
         head = store.head()

@@ -16,14 +16,14 @@ from itertools import chain, groupby
 from threading import Lock
 
 from tlog.config import MAX_COMMIT_EVENTS
-from tlog.errors import CorruptError, OutcomeUnknownError, SealedError, SequenceError, UnavailableError
+from tlog.errors import CorruptError, FrozenError, OutcomeUnknownError, SealedError, SequenceError, UnavailableError
 from tlog.store.codec import Payload
 from tlog.store.connection import DatabaseError
 from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Commitment
-from tlog_core.entry import WriterSignature, encode_entries
+from tlog_core.entry import WriterSignature, encode_entries, parse_entry
 from tlog_core.errors import TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hash
 from tlog_core.note import SignerKey
@@ -65,7 +65,10 @@ class Logged:
 Outcome = Logged | RequestRow
 """A submission was logged now, or its key was used before by the request that went there."""
 
-Answer = Outcome | SealedError | SequenceError
+Closed = SealedError | FrozenError | UnavailableError
+"""Why the segment takes nothing at all."""
+
+Answer = Outcome | Closed | SequenceError
 """An outcome, or why this submission, and it alone, was refused."""
 
 
@@ -112,8 +115,13 @@ class Sequencer:
         *,
         clock: Callable[[], int],
         on_commit: Callable[[int, float, int], None],
+        patience: int | None = None,
     ) -> None:
-        """Take a clock in milliseconds, and who is told events, seconds and the new size after each commit."""
+        """Take a clock in milliseconds, and who is told events, seconds and the new size after each commit.
+
+        With a `patience`, nothing is appended once an entry has waited for so many milliseconds to be under a head
+        that the quorum of the log's witnesses cosigned.
+        """
         self._store = store
         self._signer = signer
         self._clock = clock
@@ -121,6 +129,9 @@ class Sequencer:
         self._mutex = Lock()
         self._queue: deque[_Waiting] = deque()
         self._leading = False
+        self._patience = patience
+        # The first entry that no quorum covers, and its time.
+        self._oldest = (-1, 0)
         self._tree = EMPTY_TREE
         self.broken = False
         """Whether a commit failed: the segment is to be closed, and opened anew from what is on disk."""
@@ -128,9 +139,9 @@ class Sequencer:
     def append(self, submission: Submission) -> Outcome:
         """Log a submission, and return where it went once that is durable and signed for.
 
-        Raises SealedError if the segment takes no more, SequenceError if signed events are not the writer's next,
-        OutcomeUnknownError if the commit failed, UnavailableError if
-        one before it did, and CorruptError if the stored tree is not the signed one.
+        Raises SealedError or FrozenError if the segment takes no more, SequenceError if signed events are not the
+        writer's next, OutcomeUnknownError if the commit failed, UnavailableError if one before it did or witnesses are
+        out of reach for too long, and CorruptError if the stored tree is not the signed one.
         """
         waiting = _Waiting(submission)
         with self._mutex:
@@ -206,7 +217,7 @@ class Sequencer:
     def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Answer]]:
         old = transaction.head()
         tree = self._tree_at(transaction, old)
-        answers = _answers_before(transaction, submissions, old)
+        answers = _answers_before(transaction, submissions, self._closed(transaction, old))
         fresh = [submission for submission, answer in zip(submissions, answers, strict=True) if answer is None]
         if not fresh:
             return tree, [answer for answer in answers if answer is not None]
@@ -228,6 +239,33 @@ class Sequencer:
         transaction.move_head(old, new)
         rest = iter(logged)
         return grown.tree, [answer or next(rest) for answer in answers]
+
+    def _closed(self, transaction: Transaction, head: Head) -> Closed | None:
+        """Return why the segment takes nothing now, if so."""
+        if head.sealed:
+            return _sealed()
+        standing = transaction.standing()
+        if standing.frozen is not None:
+            return FrozenError(f"{self._signer.name} is frozen and takes no more entries: {standing.frozen}")
+        if standing.cosigned < head.size and self._has_waited(transaction, standing.cosigned, standing.last):
+            return UnavailableError(
+                f"{self._signer.name} takes no more entries until a quorum of its witnesses has cosigned those from "
+                f"{standing.cosigned} on, which wait for too long; nothing was logged, and the operator finds in the "
+                "log of the server which witness does not cosign"
+            )
+        return None
+
+    def _has_waited(self, transaction: Transaction, index: int, before: int) -> bool:
+        """Say whether the entry at `index`, which is not older than `before`, waits for witnesses for too long."""
+        if self._patience is None:
+            return False
+        horizon = self._clock() - self._patience
+        # Mostly the last entry under the quorum is young enough, and nothing has to be read.
+        if before >= horizon:
+            return False
+        if self._oldest[0] != index:
+            self._oldest = (index, parse_entry(transaction.entries(index, index + 1)[0]).time)
+        return self._oldest[1] < horizon
 
     def _tree_at(self, transaction: Transaction, head: Head) -> Tree:
         """Return the tree of the head, from memory as far as that goes, and only if its root is the signed one."""
@@ -255,24 +293,28 @@ class Sequencer:
         return entries
 
 
-def _answers_before(transaction: Transaction, submissions: Sequence[Submission], head: Head) -> Sequence[Answer | None]:
+def _sealed() -> SealedError:
+    return SealedError("the segment is sealed; it takes no more entries")
+
+
+def _answers_before(
+    transaction: Transaction, submissions: Sequence[Submission], closed: Closed | None
+) -> Sequence[Answer | None]:
     """Return what needs no entry: where a key went before, or why it is refused; None for the others.
 
     Of the others that are signed, the sequences are taken.
     """
     rows = transaction.requests([submission.key for submission in submissions if submission.key is not None])
     answers: list[Answer | None] = []
-    sealed = head.sealed
     for submission in submissions:
         row = rows.get(submission.key or b"")
-        answers.append(row or _refusal(transaction, submission, sealed=sealed))
-        sealed = sealed or (row is None and submission.seals)
+        answers.append(row or closed or _refusal(transaction, submission))
+        if row is None and submission.seals:
+            closed = closed or _sealed()
     return answers
 
 
-def _refusal(transaction: Transaction, submission: Submission, *, sealed: bool) -> SealedError | SequenceError | None:
-    if sealed:
-        return SealedError("the segment is sealed; it takes no more entries")
+def _refusal(transaction: Transaction, submission: Submission) -> SequenceError | None:
     if not submission.signed:
         return None
     first = submission.signed[0].sequence

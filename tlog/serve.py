@@ -21,6 +21,7 @@ from tlog.listen import check_free, parse_address, run_workers
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
+from tlog.witnesses.panel import read_panel
 
 _SWITCH_SECONDS = 0.0005
 
@@ -49,6 +50,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     check_free(listen.host, listen.port)
     # Taken only below, but what is wrong with them is said before anything is made.
     read_issuers(config.issuers)
+    if config.witnesses is not None:
+        read_panel(config.witnesses)
     empty = not config.control.exists()
     prepare_data(config, log_name)
     _prepare_access(config, listen, begins=empty and not config.unguarded)

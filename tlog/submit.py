@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tlog.errors import (
@@ -16,6 +16,7 @@ from tlog.errors import (
 from tlog.segments import Segment
 from tlog.sequencer import Logged, Submission, request_key
 from tlog.store.codec import Payload, split_openings
+from tlog.store.cosigned import CosignedHead
 from tlog.store.segment import RequestRow
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening, commit
@@ -38,61 +39,61 @@ class Signed:
     openings: Sequence[Opening]
     signatures: Sequence[WriterSignature]
 
-    def verify(
-        self, segment: Segment, writer: str, kind: str, payloads: Sequence[bytes], keys: Sequence[VerifierKey]
-    ) -> None:
-        """Check each signature, by one of the registered keys of a writer; raise WrongSignatureError."""
-        for line, (opening, one, payload) in enumerate(zip(self.openings, self.signatures, payloads, strict=True), 1):
-            commitment = commit(opening=opening, payload_type=kind, payload=payload)
-            try:
-                verify_signature(one, origin=segment.row.origin, writer=writer, commitment=commitment, keys=keys)
-            except SignatureError as error:
-                raise WrongSignatureError(line, str(error)) from None
 
-
-def append(
-    segment: Segment,
+def commit_to(
     *,
     writer: str,
     kind: str,
     payloads: Sequence[bytes],
-    idempotency_key: str | None,
+    idempotency_key: str | None = None,
     signed: Signed | None = None,
-) -> tuple[Submission, Logged]:
-    """Log payloads of one media type, all or none, and return them with where they are.
-
-    Those that are `signed` were verified. Raises SignatureRequiredError if the segment takes no others,
-    IdempotencyError if the key came with other events before, and what `Sequencer.append` raises.
-    """
-    if segment.row.signed and signed is None:
-        raise SignatureRequiredError("the segment takes signed events only; append with a key of the writer")
+    seals: bool = False,
+) -> Submission:
+    """Commit to payloads of one media type, by the openings that their writer has signed for, or else by fresh ones."""
     openings = split_openings(os.urandom(OPENING_BYTES * len(payloads))) if signed is None else signed.openings
     opened = [Payload(opening, kind, payload) for opening, payload in zip(openings, payloads, strict=True)]
-    submission = Submission(
+    return Submission(
         writer=writer,
         payloads=opened,
         commitments=[commit(opening=one.opening, payload_type=one.type, payload=one.data) for one in opened],
         key=None if idempotency_key is None else request_key(writer, idempotency_key),
         signed=() if signed is None else signed.signatures,
+        seals=seals,
     )
+
+
+def verify_signatures(submission: Submission, *, origin: str, keys: Sequence[VerifierKey]) -> None:
+    """Check each signature of signed events by one of the keys of their writer; raise WrongSignatureError."""
+    for line, (one, commitment) in enumerate(zip(submission.signed, submission.commitments, strict=True), 1):
+        try:
+            verify_signature(one, origin=origin, writer=submission.writer, commitment=commitment, keys=keys)
+        except SignatureError as error:
+            raise WrongSignatureError(line, str(error)) from None
+
+
+def append(segment: Segment, submission: Submission) -> tuple[Submission, Logged]:
+    """Log the payloads of a submission, all or none, and return it, or what its key logged before, with where it is.
+
+    Its signatures were verified. Raises SignatureRequiredError if the segment takes no others, IdempotencyError if the
+    key came with other events before, and what `Sequencer.append` raises.
+    """
+    if segment.row.signed and not submission.signed and not submission.seals:
+        raise SignatureRequiredError("the segment takes signed events only; append with a key of the writer")
     outcome = segment.sequencer.append(submission)
     if isinstance(outcome, RequestRow):
         return _recall(segment, submission, outcome)
     return submission, outcome
 
 
+def logged_under(segment: Segment, logged: Logged, head: CosignedHead) -> Logged:
+    """Return where entries are under a later head than that with which they were logged."""
+    return replace(logged, size=head.size, node=segment.nodes.at(head.size), note=head.note)
+
+
 def seal(segment: Segment, payload: bytes) -> None:
     """Log a last entry, whose payload says that it is the last; do nothing if there is one."""
-    opening = Opening(os.urandom(OPENING_BYTES))
-    submission = Submission(
-        writer=SEAL_WRITER,
-        payloads=[Payload(opening, JSON_TYPE, payload)],
-        commitments=[commit(opening=opening, payload_type=JSON_TYPE, payload=payload)],
-        key=None,
-        seals=True,
-    )
     with suppress(SealedError):
-        segment.sequencer.append(submission)
+        append(segment, commit_to(writer=SEAL_WRITER, kind=JSON_TYPE, payloads=[payload], seals=True))
 
 
 def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[Submission, Logged]:

@@ -21,6 +21,22 @@ class Turns:
     @contextmanager
     def take(self) -> Iterator[None]:
         """Hold a turn, after all who asked before."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    @contextmanager
+    def leave(self) -> Iterator[None]:
+        """Be without the turn that one holds, for as long as one only waits."""
+        self._give_back()
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _take(self) -> None:
         with self._mutex:
             mine = None if self._free else Lock()
             if mine is None:
@@ -31,10 +47,6 @@ class Turns:
         if mine is not None:
             # Whoever gives a turn back hands it on.
             mine.acquire()
-        try:
-            yield
-        finally:
-            self._give_back()
 
     def _give_back(self) -> None:
         with self._mutex:

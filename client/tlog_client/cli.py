@@ -13,17 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Final, NoReturn
+from random import SystemRandom
+from typing import IO, Any, Final, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from tlog_client.answers import OpenedEntry
 from tlog_client.credential import credential_of
-from tlog_client.errors import RefusedError, TransientError
+from tlog_client.errors import RefusedError, StateError, TransientError
 from tlog_client.events import MAX_BATCH_BYTES
 from tlog_client.feeder import Feeder
 from tlog_client.files import (
@@ -34,6 +35,7 @@ from tlog_client.files import (
     read_events,
     read_evidence,
     read_key,
+    read_peers,
     read_policy,
     read_receipts,
     read_signer,
@@ -42,14 +44,23 @@ from tlog_client.files import (
     write_signer,
 )
 from tlog_client.log import Log
+from tlog_client.monitor.command import NO_MONITOR, Circle, Listen, check_policy, monitor
+from tlog_client.monitor.command import Options as MonitorOptions
+from tlog_client.monitor.command import status as monitor_status
+from tlog_client.monitor.exchange import gossiping
+from tlog_client.monitor.follower import Settings
+from tlog_client.monitor.gossip import Gossip
+from tlog_client.monitor.rounds import Rounds
+from tlog_client.state import default_folder
 from tlog_client.text import format_time, printable
 from tlog_client.writer import Writer
 from tlog_core.checkpoint import Checkpoint, parse_checkpoint
-from tlog_core.encoding import canonicalize, encode_base64
+from tlog_core.encoding import canonicalize, decode_text, encode_base64, parse_decimal
 from tlog_core.entry import parse_entry
 from tlog_core.errors import EvidenceError, FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
 from tlog_core.evidence import describe_evidence
-from tlog_core.note import SEED_BYTES, VerifierKey, parse_note, signer_from_seed
+from tlog_core.gossip import format_peers, parse_peers
+from tlog_core.note import MAX_NOTE_BYTES, SEED_BYTES, VerifierKey, parse_note, sign_note, signer_from_seed
 from tlog_core.policy import TrustPolicy
 from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof
@@ -91,6 +102,17 @@ def _convert_writer_keys(_: click.Context, param: click.Parameter, values: tuple
         return [read_writer_key(value) for value in values]
 
 
+def _convert_address(_: click.Context, param: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _colon, port = value.rpartition(":")
+    with _as_usage(param):
+        number = parse_decimal(port)
+        if not host or number > 65_535:
+            raise MalformedError("expected HOST:PORT, such as 127.0.0.1:9100")
+        return host.strip("[]"), number
+
+
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -117,6 +139,8 @@ def policy_option(help_text: str, *, required: bool) -> Decorator:
         help=help_text,
     )
 
+
+KEPT: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 URL: Final[Decorator] = click.option(
     "--url",
@@ -193,6 +217,7 @@ Example:
     metavar="KEYFILE",
     help="Sign with the key in this file, as keygen makes it. [env: TLOG_SIGN]",
 )
+@click.option("--cosigned", is_flag=True, help="Wait for the log's witnesses, as far as it does.")
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=INPUT)
 def append(
     url: str,
@@ -201,6 +226,7 @@ def append(
     payload_type: str | None,
     output: IO[bytes],
     signer: Path | None,
+    cosigned: bool,
     files: tuple[Path, ...],
 ) -> None:
     """Log events, and write their receipts.
@@ -212,7 +238,7 @@ def append(
     files = files or (Path(STANDARD_INPUT),)
     if payload_type is None:
         _check_suffixes(files)
-    with _open_log(url, key, state, signer=signer) as log, _progress(files, output) as advance:
+    with _open_log(url, key, state, signer=signer, cosigned=cosigned) as log, _progress(files, output) as advance:
         if payload_type is None:
             _append_events(log, chain.from_iterable(map(read_events, files)), output, advance)
         else:
@@ -256,6 +282,36 @@ def prove(url: str, key: VerifierKey, state: Path | None, output: IO[bytes], ind
         receipt = log.prove(index)
     # Only now is the file opened, and what was in it lost.
     output.write(bytes(receipt))
+
+
+@cli.command(
+    epilog="""\b
+Example:
+    $ tlog-client upgrade receipt.json --policy trust.policy -o cosigned.json"""
+)
+@segment
+@policy_option("Also check that this C2SP tlog-policy holds then, with the quorum that it demands.", required=False)
+@OUTPUT
+@click.argument("receipt", type=INPUT, metavar="RECEIPT")
+def upgrade(
+    url: str, key: VerifierKey, state: Path | None, policy: TrustPolicy | None, output: IO[bytes], receipt: Path
+) -> None:
+    """Put receipts under the newest checkpoint that the log's witnesses have cosigned.
+
+    RECEIPT is as for verify; -o names another file. Ends with status 3 if an entry is not under such a checkpoint yet.
+    """
+    upgraded = []
+    with _open_log(url, key, state) as log:
+        for where, one in read_receipts(receipt):
+            try:
+                upgraded.append(log.upgrade(one))
+                if policy is not None:
+                    verify_receipt(upgraded[-1], key=policy)
+            except TlogError as error:
+                raise _at(where, error) from None
+    # Only now is the file opened, and what was in it lost.
+    for one in upgraded:
+        output.write(bytes(one))
 
 
 @cli.command(
@@ -378,6 +434,116 @@ def watch(
 
 
 @cli.command(
+    "monitor",
+    epilog="""\b
+Example:
+    $ tlog-client monitor --policy trust.policy --state monitor --once
+    tlog-client: verified log.example/audit/segments/payments 9 1wUQZbkqUWPbFyUXQlyA4rIyGUrWqkRr6Zr+FXgbBgg=
+
+\b
+Exit status with --once: 0 nothing found, 1 evidence, 2 wrong usage, 3 complaints that last, 4 a violation, 5 the
+monitor could not do its work.""",
+)
+@policy_option("The C2SP tlog-policy: the logs to follow, with their URLs, and the witnesses.", required=True)
+@click.option(
+    "--state",
+    envvar="TLOG_MONITOR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that remembers, and keeps the evidence; never remove it. [env: TLOG_MONITOR]",
+)
+@click.option("--once", is_flag=True, help="Look at each log once.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait between looks at a log, on average.",
+)
+@click.option(
+    "--max-age",
+    type=click.IntRange(min=1),
+    default=1800,
+    show_default=True,
+    metavar="SECONDS",
+    help="How old the quorum's latest cosignatures may be.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a log may take to show what it has shown to others.",
+)
+@WRITER_KEYS
+@click.option("--webhook", envvar="TLOG_WEBHOOK", metavar="URL", help="Post each finding there. [env: TLOG_WEBHOOK]")
+@click.option(
+    "--listen", callback=_convert_address, metavar="HOST:PORT", help="Serve /metrics and /healthz at this address."
+)
+@click.option("--receipt", "receipts", type=INPUT, multiple=True, metavar="FILE", help="Also judge these receipts.")
+@click.option("--peers", type=KEPT, metavar="FILE", help="Gossip with the monitors of this signed list.")
+@click.option("--peers-key", callback=_convert_key, metavar="VKEY", help="The key that must have signed the list.")
+@click.option("--gossip-key", type=KEPT, metavar="KEYFILE", help="Our own key in the list, as keygen makes it.")
+def run_monitor(
+    policy: TrustPolicy,
+    state: Path | None,
+    once: bool,
+    interval: float,
+    max_age: int,
+    patience: int,
+    writer_keys: list[VerifierKey],
+    webhook: str | None,
+    listen: tuple[str, int] | None,
+    receipts: tuple[Path, ...],
+    peers: Path | None,
+    peers_key: VerifierKey | None,
+    gossip_key: Path | None,
+) -> None:
+    """Follow every log of a trust policy from outside.
+
+    Fetches heads from logs and witnesses, rebuilds each tree from its entries, and checks all that spec/monitoring.md
+    says. Prints a line of JSON for each finding: evidence that convicts, as a file too; violations of the rules;
+    complaints that prove nothing. The credential in TLOG_TOKEN is shown to the logs.
+
+    With --peers it tells other monitors what it verified, and hears them (spec/gossip.md), at --listen too.
+    """
+    token = credential_of(os.environ)
+    try:
+        check_policy(policy, credential=token is not None)
+    except MalformedError as error:
+        raise click.UsageError(str(error)) from None
+    with _looking_bar() as progress:
+        options = MonitorOptions(
+            policy=policy,
+            state=default_folder(os.environ) / "monitor" if state is None else state,
+            settings=Settings(writer_keys, max_age, patience),
+            interval=interval,
+            token=token,
+            webhook=webhook,
+            receipts=[(where, bytes(one)) for path in receipts for where, one in read_receipts(path)],
+            tell=_tell_finding,
+            say=_say,
+            verified=lambda tree: _say(_one_line(f"verified {tree.origin} {tree.size} {encode_base64(tree.root)}")),
+            progress=progress,
+            listen=None if listen is None else _listen_at(*listen),
+            circle=_circle(peers, peers_key, gossip_key),
+        )
+        try:
+            with monitor(options) as (judge, rounds, gossip), _stopping(rounds.stop) as signals:
+                if once:
+                    _look_once(rounds, gossip)
+                else:
+                    with nullcontext() if gossip is None else gossiping(gossip, random=SystemRandom(), say=_say):
+                        rounds.run()
+                found = monitor_status(judge)
+        except StateError as error:
+            _say(str(error))
+            raise click.exceptions.Exit(NO_MONITOR) from None
+    raise click.exceptions.Exit(SIGNALLED + signals[0] if signals else found)
+
+
+@cli.command(
     epilog="""\b
 Example:
     $ tlog-client keygen till-7 -o till-7.key > till-7.vkey"""
@@ -391,10 +557,10 @@ Example:
 )
 @click.argument("name", metavar="NAME")
 def keygen(output: Path, name: str) -> None:
-    """Make a key by which the writer NAME signs.
+    """Make a key by which the writer NAME signs, or a monitor, or whoever keeps the list of monitors.
 
     Prints its verifier key, which the operator registers, and who reads the log pins. NAME is that under which the
-    log knows the writer.
+    log knows the writer, or its peers the monitor.
     """
     try:
         signer = signer_from_seed(name, secrets.token_bytes(SEED_BYTES))
@@ -402,6 +568,23 @@ def keygen(output: Path, name: str) -> None:
         raise click.UsageError(str(error)) from None
     write_signer(output, signer)
     click.echo(str(signer.verifier))
+
+
+@cli.command(
+    "sign-peers",
+    epilog="""\b
+Example:
+    $ tlog-client sign-peers --sign list.key < list > peers""",
+)
+@click.option("--sign", "signer", type=KEPT, required=True, metavar="KEYFILE", help="The key of the list.")
+@click.argument("path", default="-", metavar="[FILE]", type=INPUT)
+def sign_peers(signer: Path, path: Path) -> None:
+    """Sign a list of monitors that gossip with each other.
+
+    The list is tlog/peers/v1, then a line for each: peer, its verifier key, and its URL if it answers at one.
+    """
+    text = format_peers(parse_peers(decode_text(read_whole(path, limit=MAX_NOTE_BYTES), "a list of peers")))
+    click.echo(bytes(sign_note(text, read_signer(signer))), nl=False)
 
 
 def main() -> NoReturn:
@@ -435,6 +618,7 @@ def _open_log(
     *,
     signer: Path | None = None,
     writer_keys: Sequence[VerifierKey] = (),
+    cosigned: bool = False,
 ) -> Log:
     try:
         return Log(
@@ -444,6 +628,7 @@ def _open_log(
             token=credential_of(os.environ),
             signer=None if signer is None else read_signer(signer),
             writer_keys=writer_keys,
+            cosigned=cosigned,
         )
     except MalformedError as error:
         raise click.UsageError(str(error)) from None
@@ -456,6 +641,60 @@ def _trust(context: click.Context, key: VerifierKey | None, policy: TrustPolicy 
     if key is None or policy is not None:
         raise click.UsageError("give either --key, or TLOG_KEY, or --policy")
     return key
+
+
+def _circle(peers: Path | None, key: VerifierKey | None, signer: Path | None) -> Circle | None:
+    if peers is None and key is None and signer is None:
+        return None
+    if peers is None or key is None or signer is None:
+        raise click.UsageError("to gossip, give --peers, --peers-key and --gossip-key")
+    try:
+        return Circle(read_signer(signer), read_peers(peers, key))
+    except TlogError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _look_once(rounds: Rounds, gossip: Gossip | None) -> None:
+    rounds.once()
+    for report in () if gossip is None else gossip.round():
+        _say(f"peer {report.peer.key.name}: {report.outcome.value} {report.reason}".rstrip())
+
+
+def _tell_finding(line: bytes, text: str) -> None:
+    _say(_one_line(text))
+    click.echo(line, nl=False)
+    sys.stdout.flush()
+
+
+def _listen_at(host: str, port: int) -> Listen:
+    try:
+        from tlog_client.monitor.exposition import listening, routes
+    except ImportError:
+        raise click.UsageError("to listen, install the extra: pip install 'tlog-client[monitor]'") from None
+    return lambda judge, rounds, more: listening(
+        host, port, {**routes(judge, rounds), **more}, ready=lambda url: _say(f"listening on {url}")
+    )
+
+
+@contextmanager
+def _looking_bar() -> Iterator[Callable[[str, int, int], None]]:
+    # Only where somebody looks, and for a log that takes more than a step.
+    bars: dict[str, tuple[Any, int]] = {}
+    turn = threading.Lock()
+
+    def advance(origin: str, looked: int, size: int) -> None:
+        with turn:
+            if origin not in bars and looked < size and not bars:
+                bars[origin] = click.progressbar(length=size, label=_one_line(origin), file=sys.stderr), 0
+            if origin in bars:
+                bar, before = bars[origin]
+                bar.update(looked - before)
+                bars[origin] = bar, looked
+                if looked == size:
+                    bar.render_finish()
+                    del bars[origin]
+
+    yield advance if sys.stderr.isatty() else lambda _origin, _looked, _size: None
 
 
 def _check_suffixes(files: Iterable[Path]) -> None:

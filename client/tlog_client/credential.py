@@ -51,11 +51,14 @@ def credential_of(environment: Mapping[str, str]) -> str | Path | None:
     return None if path is None else Path(path)
 
 
-def _is_private(url: str) -> bool:
-    parts = urlsplit(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
+def is_on_loopback(url: str) -> bool:
+    """Tell whether a URL is of this very machine: what is sent there nobody on a network can read or change."""
+    host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_private(url: str) -> bool:
+    return urlsplit(url).scheme == "https" or is_on_loopback(url)

@@ -2,6 +2,7 @@
 
 TlogError
 ├── StateError              the folder with the last verified checkpoint cannot be relied on
+├── BudgetError             more was brought than is kept of one log; nothing of it was kept
 └── FetchError
     ├── RefusedError        the log answered that it will not, and why; nothing was logged
     └── TransientError      the same request may succeed later
@@ -13,6 +14,10 @@ from tlog_core.errors import FetchError, TlogError
 
 class StateError(TlogError):
     """What was last verified is not readable any more; to go on without it would be to trust the log blindly."""
+
+
+class BudgetError(TlogError):
+    """A monitor has no place for a head: it holds as many unresolved ones as it keeps, and forgets none of them."""
 
 
 class RefusedError(FetchError):

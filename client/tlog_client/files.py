@@ -13,7 +13,8 @@ from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from tlog_core.encoding import parse_json
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.evidence import MAX_EVIDENCE_BYTES, Evidence, parse_evidence
-from tlog_core.note import SignerKey, VerifierKey, parse_verifier
+from tlog_core.gossip import Peer, open_peers
+from tlog_core.note import MAX_NOTE_BYTES, SignerKey, VerifierKey, parse_verifier
 from tlog_core.policy import MAX_POLICY_BYTES, TrustPolicy, parse_policy
 from tlog_core.receipt import Receipt, parse_receipt
 from tlog_core.tlog_proof import HEADER, parse_tlog_proof
@@ -52,6 +53,11 @@ def read_policy(path: Path) -> TrustPolicy:
     return _parsed(path, parse_policy, MAX_POLICY_BYTES)
 
 
+def read_peers(path: Path, key: VerifierKey) -> tuple[Peer, ...]:
+    """Return the list of peers in a file after `key` signed it; raise MalformedError, SignatureError or FetchError."""
+    return _parsed(path, lambda raw: open_peers(raw, key), MAX_NOTE_BYTES)
+
+
 def read_evidence(path: Path) -> Evidence:
     """Return the evidence in a file, not verified; raise MalformedError or FetchError."""
     return _parsed(path, parse_evidence, MAX_EVIDENCE_BYTES)
@@ -65,11 +71,11 @@ def read_writer_key(text_or_path: str) -> VerifierKey:
 
 
 def read_signer(path: Path) -> SignerKey:
-    """Return the signer key in a file; raise MalformedError, which never shows it, or FetchError."""
+    """Return the signer key in a file, which signs notes; raise MalformedError, which never shows it, or FetchError."""
     try:
         return parse_writer_signer(read_whole(path).decode("utf-8").strip())
     except (MalformedError, UnicodeDecodeError):
-        raise MalformedError(f"{path} holds no signer key of a writer; make one with tlog-client keygen") from None
+        raise MalformedError(f"{path} holds no signer key of type 01; make one with tlog-client keygen") from None
 
 
 def write_signer(path: Path, signer: SignerKey) -> None:

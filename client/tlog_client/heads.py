@@ -11,8 +11,8 @@ from tlog_core.errors import InconsistencyError, ProofError, TlogError
 from tlog_core.merkle import Hash
 from tlog_core.proof import verify_consistency
 
-FetchConsistency = Callable[[int, int], Sequence[Hash]]
-"""Given an older and a newer size, the log's consistency proof, not yet verified."""
+FetchConsistency = Callable[[int, Checkpoint], Sequence[Hash]]
+"""Given an older size and a newer checkpoint of the log, the consistency proof, not yet verified."""
 
 MAX_PREFIXES: Final = 1_024
 """How many trees are remembered as prefixes of the newest verified one."""
@@ -125,7 +125,7 @@ class Heads:
         # Every tree extends the empty one; there is nothing to prove.
         if old.size == 0:
             return True
-        proof = self._fetch(old.size, new.size)
+        proof = self._fetch(old.size, new)
         try:
             verify_consistency(old_size=old.size, new_size=new.size, old_root=old.root, new_root=new.root, proof=proof)
         except ProofError:

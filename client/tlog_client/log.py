@@ -3,7 +3,8 @@
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
@@ -23,14 +24,15 @@ from tlog_client.events import (
 )
 from tlog_client.heads import Heads, verify_no_rollback
 from tlog_client.sequences import SequenceFile, Turn
-from tlog_client.signing import MAX_ENVELOPE_BYTES, SIGNED_TYPE, sign_batch
+from tlog_client.signing import MAX_ENVELOPE_BYTES, SIGNED_TYPE, SignedBatch, sign_batch
 from tlog_client.snapshot import MAX_PROOF_BYTES, Snapshot
 from tlog_client.state import SignedCheckpoint, StateFile, default_folder, open_signed
+from tlog_client.tiles import consistency_in_tiles
 from tlog_client.transport import Backoff, Transport
 from tlog_client.watching import FollowedFile, follow
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening
-from tlog_core.errors import MalformedError, ProofError
+from tlog_core.errors import FetchError, MalformedError, ProofError
 from tlog_core.merkle import Hash, fold
 from tlog_core.note import ED25519, MAX_NOTE_BYTES, SignerKey, VerifierKey, parse_verifier
 from tlog_core.proof import root_before
@@ -72,6 +74,7 @@ class Log:
         session: requests.Session | None = None,
         timeout: float = 30.0,
         backoff: Backoff | None = None,
+        cosigned: bool = False,
     ) -> None:
         """Pin a segment: `url` is its prefix, such as `https://log.example/segments/payments`, `key` its verifier key.
 
@@ -82,6 +85,9 @@ class Log:
         With a `signer`, or its text form, what is appended is signed in the name of that key, which the operator has
         registered; one event or batch at a time, for all that share the folder `state`. Entries in the name of one of
         `writer_keys` are believed only if that key signed them. Raises MalformedError for what is no URL or no key.
+
+        With `cosigned` the log is asked to have what it logs cosigned by its witnesses before it answers. It waits for
+        them for a few seconds only: a receipt that came without can be upgraded later (`upgrade`).
         """
         self.key = parse_verifier(key.strip()) if isinstance(key, str) else key
         if self.key.type != ED25519:
@@ -99,6 +105,7 @@ class Log:
         self._writer_keys = tuple(writer_keys)
         for one in (*self._writer_keys, *([] if self._signer is None else [self._signer.verifier])):
             check_writer_key(one)
+        self._entries = "entries?cosigned=true" if cosigned else "entries"
         folder = default_folder(os.environ) if state is None else Path(state)
         self._folder = folder
         self._heads = Heads(StateFile(folder, self.key), self._fetch_consistency)
@@ -178,6 +185,33 @@ class Log:
         self._heads.accept(seen)
         return seen
 
+    def cosigned_checkpoint(self) -> SignedCheckpoint:
+        """Fetch the newest checkpoint that the log's witnesses have cosigned, and check that it is of the one history.
+
+        Who the witnesses are is not judged here: open its note under a trust policy (`open_witnessed`). RefusedError
+        if there is none.
+        """
+        seen = open_signed(self._transport.get("checkpoint/cosigned", limit=MAX_NOTE_BYTES), self.key)
+        self._heads.accept(seen)
+        return seen
+
+    def upgrade(self, receipt: Receipt) -> Receipt:
+        """Return a receipt of the same entry under the newest cosigned checkpoint (`cosigned_checkpoint`).
+
+        FetchError if the log's witnesses have not cosigned the entry yet.
+        """
+        verify_receipt(receipt, key=self.key, writer_keys=self._writer_keys)
+        signed = self.cosigned_checkpoint()
+        if receipt.index >= signed.checkpoint.size:
+            raise FetchError(
+                f"the witnesses of the log have cosigned {signed.checkpoint.size} entries, and not yet entry "
+                f"{receipt.index}; try again later"
+            )
+        proof = self._snapshot(signed).fetch_inclusion(receipt.index)
+        upgraded = replace(receipt, checkpoint=signed.note, proof=proof)
+        verify_receipt(upgraded, key=self.key, writer_keys=self._writer_keys)
+        return upgraded
+
     def consistency(self, older: bytes) -> Checkpoint:
         """Check that the log's latest checkpoint extends an older one, given as its signed note; return the latest."""
         known = open_signed(older, self.key)
@@ -211,6 +245,13 @@ class Log:
         """
         yield from self._snapshot(self.signed_checkpoint()).committed(start, stop)
 
+    def logged(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the entries [start, stop) as the bytes that they are; otherwise as `committed`.
+
+        So can be read what is in any C2SP tlog-tiles log, whose entries need not be of our form.
+        """
+        yield from self._snapshot(self.signed_checkpoint()).logged(start, stop)
+
     def verify_writers(self, checkpoint: Checkpoint) -> None:
         """Check that every entry up to a verified checkpoint in the name of one of the writers' keys is theirs.
 
@@ -231,32 +272,41 @@ class Log:
         openings = tuple(Opening(secrets.token_bytes(OPENING_BYTES)) for _ in payloads)
         with SequenceFile(self._folder, self.key, signer.name).turn() as turn:
 
-            def send() -> bytes:
-                batch = sign_batch(
+            def sign() -> SignedBatch:
+                return sign_batch(
                     payloads, payload_type, openings=openings, origin=self.key.name, first=turn.next, signer=signer
                 )
-                body = batch.body()
-                turn.send(len(payloads))
-                return self._post(body, SIGNED_TYPE, key)
 
             least = self._least_index(idempotency_key)
-            try:
-                raw = send()
-            except RefusedError as error:
-                if error.expected_sequence is None:
-                    raise
-                turn.resume(error.expected_sequence)
-                raw = send()
-            batch = parse_batch_receipt(raw)
-            if batch.writer != signer.name or not batch.signed:
-                raise ProofError(f"the log took the events from {batch.writer}, and not as signed by {signer.name}")
-            keys = (signer.verifier, *self._writer_keys)
-            receipts = mint_receipts(
-                batch, payloads=payloads, key=self.key, payload_type=payload_type, writer_keys=keys
-            )
+            batch = parse_batch_receipt(self._send_signed(turn, sign, key))
+            receipts = self._mint_signed(batch, payloads, payload_type, signer)
             self._settle(turn, batch, fresh=batch.openings == openings, key_given=idempotency_key is not None)
         self._accept_batch(batch, least)
         return receipts
+
+    def _send_signed(self, turn: Turn, sign: Callable[[], SignedBatch], key: str) -> bytes:
+        """Send what `sign` signs from the turn's next sequence on, and once more from the one that the log expects."""
+        try:
+            return self._post_signed(turn, sign(), key)
+        except RefusedError as error:
+            if error.expected_sequence is None:
+                raise
+            turn.resume(error.expected_sequence)
+        return self._post_signed(turn, sign(), key)
+
+    def _post_signed(self, turn: Turn, batch: SignedBatch, key: str) -> bytes:
+        body = batch.body()
+        # Noted first: whatever becomes of the request, these sequences may be taken.
+        turn.send(len(batch.payloads))
+        return self._post(body, SIGNED_TYPE, key)
+
+    def _mint_signed(
+        self, batch: BatchReceipt, payloads: Sequence[bytes], payload_type: str, signer: SignerKey
+    ) -> list[Receipt]:
+        if batch.writer != signer.name or not batch.signed:
+            raise ProofError(f"the log took the events from {batch.writer}, and not as signed by {signer.name}")
+        keys = (signer.verifier, *self._writer_keys)
+        return mint_receipts(batch, payloads=payloads, key=self.key, payload_type=payload_type, writer_keys=keys)
 
     def _settle(self, turn: Turn, batch: BatchReceipt, *, fresh: bool, key_given: bool) -> None:
         following = batch.signed[-1].sequence + 1
@@ -291,7 +341,7 @@ class Log:
         key = _new_key() if idempotency_key is None else _checked_key(idempotency_key)
         try:
             return self._transport.post(
-                "entries", body, content_type=content_type, idempotency_key=key, limit=MAX_RECEIPT_BYTES
+                self._entries, body, content_type=content_type, idempotency_key=key, limit=MAX_RECEIPT_BYTES
             )
         except TransientError as error:
             if not error.reached:
@@ -311,9 +361,13 @@ class Log:
     def _snapshot(self, signed: SignedCheckpoint) -> Snapshot:
         return Snapshot(signed, self._transport, self._writer_keys)
 
-    def _fetch_consistency(self, old_size: int, new_size: int) -> Sequence[Hash]:
-        raw = self._transport.get(f"proof/consistency/{old_size}/{new_size}", limit=MAX_PROOF_BYTES)
-        return parse_consistency(raw, old_size=old_size, new_size=new_size)
+    def _fetch_consistency(self, old_size: int, new: Checkpoint) -> Sequence[Hash]:
+        try:
+            raw = self._transport.get(f"proof/consistency/{old_size}/{new.size}", limit=MAX_PROOF_BYTES)
+        except RefusedError:
+            # The logs of others have tiles and no such route. Tiles first would not do: writers may not read them.
+            return consistency_in_tiles(old_size, new, self._transport.get)
+        return parse_consistency(raw, old_size=old_size, new_size=new.size)
 
 
 def _canonical(event: Any, place: int) -> bytes:

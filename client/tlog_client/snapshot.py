@@ -13,20 +13,20 @@ from tlog_client.answers import (
     verify_origin,
 )
 from tlog_client.state import SignedCheckpoint
+from tlog_client.tiles import fetch_tile, read_bundle
 from tlog_client.transport import Transport
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import FetchError, ProofError, SignatureError
-from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hash
+from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import VerifierKey
 from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import Receipt
-from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
+from tlog_core.tile import TILE_WIDTH, TileTree
 from tlog_core.writer import verify_writer
 
 MAX_PROOF_BYTES: Final = 16_384
 MAX_ENTRY_ANSWER_BYTES: Final = 8 << 20
 MAX_PAGE_BYTES: Final = 64 << 20
-MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + MAX_ENTRY_BYTES)
 
 
 class Snapshot:
@@ -53,7 +53,7 @@ class Snapshot:
             opening=opened.opening,
             index=index,
             checkpoint=self._signed.note,
-            proof=self._fetch_inclusion(index),
+            proof=self.fetch_inclusion(index),
         )
         verify_inclusion(
             leaf=leaf_hash(receipt.entry),
@@ -74,15 +74,18 @@ class Snapshot:
 
     def committed(self, start: int, stop: int | None) -> Iterator[IndexedEntry]:
         """Yield the entries [start, stop), to the end if `stop` is None, without their payloads."""
+        for index, raw in enumerate(self.logged(start, stop), start):
+            entry = parse_entry(raw)
+            verify_origin(entry, origin=self._origin)
+            self._verify_writer(index, entry)
+            yield IndexedEntry(index, entry)
+
+    def logged(self, start: int, stop: int | None) -> Iterator[bytes]:
+        """Yield the entries [start, stop), to the end if `stop` is None, as the bytes under the tree's leaves."""
         stop = self._check_range(start, stop)
         tree = self._tree()
         for place, first, last in _split_by_tile(start, stop):
-            bundle = self._bundle(place, tree)[first % TILE_WIDTH :][: last - first]
-            for index, raw in enumerate(bundle, first):
-                entry = parse_entry(raw)
-                verify_origin(entry, origin=self._origin)
-                self._verify_writer(index, entry)
-                yield IndexedEntry(index, entry)
+            yield from self._bundle(place, tree)[first % TILE_WIDTH :][: last - first]
 
     def _verify_writer(self, index: int, entry: Entry) -> None:
         try:
@@ -97,7 +100,8 @@ class Snapshot:
         return stop
 
     def _tree(self) -> TileTree:
-        return TileTree(size=self._size, root=self._signed.checkpoint.root, fetch=self._fetch_tile)
+        root = self._signed.checkpoint.root
+        return TileTree(size=self._size, root=root, fetch=lambda tile: fetch_tile(tile, self._transport.get))
 
     def _opened(self, start: int, leaves: Sequence[Hash]) -> Iterator[OpenedEntry]:
         # The log answers with fewer entries than asked for when they are large.
@@ -111,29 +115,16 @@ class Snapshot:
                 index += 1
 
     def _bundle(self, place: int, tree: TileTree) -> list[bytes]:
-        width = min(TILE_WIDTH, self._size - place * TILE_WIDTH)
-        raw = self._transport.get(str(Bundle(place, width)), limit=MAX_BUNDLE_BYTES)
-        entries = split_bundle(raw, width)
-        leaves = [leaf_hash(entry) for entry in entries]
-        # The entries of a full bundle make its node in the tile above, so that their own tile need not be fetched.
-        if width == TILE_WIDTH:
-            holds = Frontier().grow(leaves).frontier.root() == tree.node(TILE_HEIGHT, place)
-        else:
-            holds = leaves == tree.leaves(place)
-        if not holds:
-            raise ProofError(f"the entries from {place * TILE_WIDTH} on are not those that the log committed to")
-        return entries
+        return read_bundle(place, size=self._size, tree=tree, get=self._transport.get)
 
-    def _fetch_inclusion(self, index: int) -> tuple[Hash, ...]:
+    def fetch_inclusion(self, index: int) -> tuple[Hash, ...]:
+        """Return the inclusion proof of the entry at `index`, which the caller verifies."""
         raw = self._transport.get(f"proof/inclusion/{self._size}/{index}", limit=MAX_PROOF_BYTES)
         return parse_inclusion(raw, index=index, size=self._size)
 
     def _fetch_page(self, start: int, limit: int) -> list[OpenedEntry]:
         raw = self._transport.get(f"entries?start={start}&limit={limit}", limit=MAX_PAGE_BYTES)
         return parse_page(raw, start=start, limit=limit)
-
-    def _fetch_tile(self, tile: Tile) -> bytes:
-        return self._transport.get(str(tile), limit=tile.width * HASH_BYTES)
 
 
 def _split_by_tile(start: int, stop: int) -> Iterator[tuple[int, int, int]]:

@@ -4,15 +4,17 @@ Nothing here believes an answer. Redirects are not followed: the segment is wher
 """
 
 import itertools
+import math
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from tlog_client.errors import RefusedError, TransientError
 from tlog_client.text import printable
@@ -50,9 +52,21 @@ class Backoff:
 class Transport:
     """The routes of one segment, below its prefix."""
 
-    def __init__(self, url: str, *, session: requests.Session, timeout: float, backoff: Backoff) -> None:
-        """Take the segment's prefix and the longest silence, in seconds, to bear; raise MalformedError for no URL."""
-        self._url = _check_url(url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        session: requests.Session,
+        timeout: float,
+        backoff: Backoff,
+        deadline: float = math.inf,
+    ) -> None:
+        """Take the segment's prefix and the longest silence, in seconds, to bear; raise MalformedError for no URL.
+
+        `deadline` is how many seconds an answer may take in all, so that one which trickles cannot last for ever.
+        """
+        self._url = check_url(url)
+        self._deadline = deadline
         self._session = session
         self._timeout = timeout
         self._backoff = backoff
@@ -93,6 +107,7 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None = None,
     ) -> bytes:
+        end = time.monotonic() + self._deadline
         try:
             with self._session.request(
                 method,
@@ -104,8 +119,8 @@ class Transport:
                 stream=True,
             ) as response:
                 if response.status_code == expected:
-                    return _read(response, limit)
-                raise _failure(response, _read(response, MAX_PROBLEM_BYTES))
+                    return _read(response, limit, end)
+                raise _failure(response, _read(response, MAX_PROBLEM_BYTES, end))
         except requests.RequestException as error:
             raise self._unanswered(error) from error
 
@@ -124,7 +139,8 @@ class Transport:
         return FetchError(message)
 
 
-def _check_url(url: str) -> str:
+def check_url(url: str) -> str:
+    """Return a prefix without a slash at its end; raise MalformedError if it is no URL of HTTP."""
     if not _is_prefix(url):
         raise MalformedError(f"not the URL of a segment: {url}; expected such as https://log.example/segments/payments")
     return url.rstrip("/")
@@ -138,13 +154,26 @@ def _is_prefix(url: str) -> bool:
         return False
 
 
-def _read(response: requests.Response, limit: int) -> bytes:
+def _read(response: requests.Response, limit: int, end: float) -> bytes:
     body = bytearray()
-    for chunk in response.iter_content(_CHUNK_BYTES):
+    for chunk in _chunks(response):
         body += chunk
         if len(body) > limit:
             raise FetchError(f"the answer is longer than {limit} bytes")
+        if time.monotonic() > end:
+            raise TransientError("the answer takes too long")
     return bytes(body)
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    # Not iter_content, which waits until a chunk is full, however slowly it trickles in.
+    try:
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            yield chunk
+    except urllib3.exceptions.DecodeError as error:
+        raise requests.exceptions.ContentDecodingError(error) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _failure(response: requests.Response, body: bytes) -> FetchError:

@@ -82,7 +82,19 @@ def cosign(text: str, *, time: int, signer: SignerKey) -> Signature:
 def open_cosignature(note: Note, key: VerifierKey) -> Cosignature:
     """Return the latest cosignature of the note by the witness `key`; raise SignatureError or MalformedError.
 
-    There must be one, and each line under the witness's name and ID must hold. One of type 06 without a time is none.
+    There must be one; otherwise as `open_all`.
+    """
+    found = open_all(note, key)
+    if not found:
+        raise SignatureError(f"not cosigned by {key.name}")
+    return found[-1]
+
+
+def open_all(note: Note, key: VerifierKey) -> list[Cosignature]:
+    """Return the cosignatures of the note by the witness `key`, in the order of their times, be there none.
+
+    Each line under the witness's name and ID must hold: else SignatureError or MalformedError. One of type 06 without a
+    time is no cosignature, but must hold too.
     """
     _check_witness(key)
     lines = [line for line in note.signatures if (line.name, line.key_id) == (key.name, key.id)]
@@ -90,9 +102,12 @@ def open_cosignature(note: Note, key: VerifierKey) -> Cosignature:
     for cosignature in cosignatures:
         key.verify(_message(note.text, cosignature.time, key), cosignature.signature)
     timed = [one for one in cosignatures if one.time or key.type != SUBTREE]
-    if not timed:
-        raise SignatureError(f"not cosigned by {key.name}")
-    return max(timed, key=lambda cosignature: cosignature.time)
+    return sorted(timed, key=lambda cosignature: cosignature.time)
+
+
+def time_of(line: Signature) -> int:
+    """Return the time, in POSIX seconds, of a witness's signature line that was verified before."""
+    return int.from_bytes(line.blob[:TIME_BYTES], "big")
 
 
 def cosign_subtree(subtree: Subtree, signer: SignerKey) -> Signature:

@@ -107,20 +107,18 @@ Evidence = EmptyRoot | Fork | Prefix | OtherEntry | Backdating
 def format_evidence(evidence: Evidence) -> bytes:
     """Return the file of evidence; MalformedError if it would be larger than 16 KiB: drop the lines of other keys."""
     match evidence:
-        case EmptyRoot(head):
-            lines, notes = ["empty"], [head]
-        case Fork(one, other, witness):
-            lines, notes = ["fork", *_witness_line(witness)], [one, other]
-        case Prefix(older, newer, proof, witness):
-            lines, notes = ["prefix", *_witness_line(witness), *_hash_lines(proof)], [older, newer]
+        case EmptyRoot():
+            lines = ["empty"]
+        case Fork():
+            lines = ["fork", *_witness_line(evidence.witness)]
+        case Prefix():
+            lines = ["prefix", *_witness_line(evidence.witness), *_hash_lines(evidence.proof)]
         case OtherEntry(index, first, second):
             lines = ["entry", f"index {index}", *_included_lines(first), *_included_lines(second)]
-            notes = [first.head, second.head]
         case _:
             lines = ["backdating", f"index {evidence.index}", f"entry {encode_base64(evidence.entry)}"]
             lines += _hash_lines(evidence.proof)
-            notes = [evidence.head, evidence.earlier]
-    raw = "\n".join([HEADER, *lines, "", ""]).encode() + b"\n".join(map(bytes, notes))
+    raw = "\n".join([HEADER, *lines, "", ""]).encode() + b"\n".join(map(bytes, evidence_heads(evidence)))
     if len(raw) > MAX_EVIDENCE_BYTES:
         raise MalformedError(f"evidence has at most {MAX_EVIDENCE_BYTES} bytes")
     return raw
@@ -160,6 +158,26 @@ def describe_evidence(evidence: Evidence, policy: TrustPolicy, *, format_time: F
                 return _judge_backdating(evidence, policy, format_time)
     except (MalformedError, ProofError, SignatureError) as error:
         raise EvidenceError(str(error)) from None
+
+
+def accused_witness(evidence: Evidence) -> VerifierKey | None:
+    """Return the key of the witness that evidence accuses, None if it accuses the log."""
+    return evidence.witness if isinstance(evidence, Fork | Prefix) else None
+
+
+def evidence_heads(evidence: Evidence) -> tuple[Note, ...]:
+    """Return the one or two heads that evidence rests on, in the order of the file."""
+    match evidence:
+        case EmptyRoot(head):
+            return (head,)
+        case Fork(one, other):
+            return one, other
+        case Prefix(older, newer):
+            return older, newer
+        case OtherEntry(_, first, second):
+            return first.head, second.head
+        case _:
+            return evidence.head, evidence.earlier
 
 
 def find_contradiction(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlog_core.checkpoint import Checkpoint, check_lines, open_checkpoint, parse_checkpoint, parse_head
-from tlog_core.cosignature import WITNESS_TYPES, open_cosignature
+from tlog_core.cosignature import WITNESS_TYPES, open_all
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import ED25519, Note, VerifierKey, open_parsed, parse_note, parse_verifier
@@ -135,17 +135,22 @@ def open_witnessed(raw: bytes, policy: TrustPolicy) -> Witnessed:
     """
     note = parse_note(raw)
     verify_log(note, policy)
-    present = {(line.name, line.key_id) for line in note.signatures}
-    cosigned = tuple(
-        (witness.name, open_cosignature(note, witness.key).time)
-        for witness in policy.witnesses
-        if (witness.key.name, witness.key.id) in present
-    )
+    cosigned = open_cosignatures(note, policy)
     time = policy.quorum_time(dict(cosigned))
     if policy.quorum is not None and time is None:
         names = ", ".join(name for name, _ in cosigned) or "nobody"
         raise SignatureError(f"cosigned by {names}, which is not the quorum {policy.quorum}")
     return Witnessed(parse_checkpoint(note.text), cosigned, time)
+
+
+def open_cosignatures(note: Note, policy: TrustPolicy) -> tuple[tuple[str, int], ...]:
+    """Return the name in the policy, and the time, of each of its witnesses that cosigned, be they no quorum.
+
+    Raises MalformedError or SignatureError for a wrong line under the key of any of them.
+    """
+    return tuple(
+        (witness.name, found[-1].time) for witness in policy.witnesses if (found := open_all(note, witness.key))
+    )
 
 
 def open_trusted(raw: bytes, trust: VerifierKey | TrustPolicy) -> Checkpoint:

@@ -331,6 +331,27 @@ def test_a_proof_that_fails_leaves_the_file_as_it_was(tlog: Shell, sim: Simulato
     assert Path("receipt").read_bytes() == b"precious"
 
 
+def test_upgrade_puts_each_receipt_under_what_witnesses_cosigned(tlog: Shell, sim: Simulator, policy: Path) -> None:
+    sim.grow(3)
+    Path("receipts").write_text(tlog("prove", 0).out + tlog("prove", 2).out)
+    Path("better").write_bytes(b"precious")
+    arguments = ("upgrade", "receipts", "-o", "better")
+    sim.cosigned = 2
+    output = tlog(*arguments)
+    assert (output.status, output.out) == (NOT_FETCHED, "")
+    assert "receipts:2: " in output.err
+    sim.grow(4)
+    # Not by one of those whom the policy wants.
+    sim.cosigned, sim.quorum = 5, [signer_from_seed("west", b"w" * 32, key_type=COSIGNATURE)]
+    assert tlog(*arguments, "--policy", policy).status == REFUSED
+    assert Path("better").read_bytes() == b"precious"
+    sim.quorum = list(WITNESSES)
+    assert tlog(*arguments, "--policy", policy).status == VERIFIED
+    verified = tlog("verify", "better", "--policy", policy)
+    assert (verified.status, verified.out.count(" of 5, ")) == (VERIFIED, 2)
+    assert tlog("upgrade", "receipts").out.encode() == Path("better").read_bytes()
+
+
 # verify and export-proof
 
 

@@ -2,14 +2,16 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from simulator import (
+    ORIGIN,
     Answer,
     Lie,
     Simulator,
@@ -37,7 +39,7 @@ from tlog_client import (
     verify_receipt,
 )
 from tlog_core.checkpoint import open_checkpoint
-from tlog_core.note import COSIGNATURE, signer_from_seed
+from tlog_core.note import COSIGNATURE, parse_note, sign_note, signer_from_seed
 
 OpenLog = Callable[..., Log]
 
@@ -659,3 +661,76 @@ def test_many_entries_are_verified_from_few_tiles_held_one_at_a_time(log: Log, s
     tiles = [route for route in sim.routes() if route.startswith("GET tile/") and "entries" not in route]
     # The right edge, on three levels, and the one full tile above the bundles.
     assert len(tiles) == 4
+
+
+# Cosigned receipts
+
+
+def test_a_cosigned_receipt_is_asked_for_only_if_wanted(sim: Simulator, tmp_path: Path) -> None:
+    for cosigned in (False, True):
+        with Log(sim.url, sim.key, state=tmp_path / "state", cosigned=cosigned) as log:
+            log.append({"n": 1})
+            log.append_many([1, 2])
+    posted = [request.query for request in sim.requests if request.method == "POST"]
+    assert posted == [{}, {}, {"cosigned": "true"}, {"cosigned": "true"}]
+
+
+def test_a_receipt_is_upgraded_to_the_newest_cosigned_checkpoint(log: Log, sim: Simulator) -> None:
+    sim.grow(3)
+    receipt = log.prove(1)
+    sim.grow(5)
+    log.checkpoint()
+    sim.cosigned, sim.quorum = 6, [signer_from_seed("w.example", bytes(32), key_type=COSIGNATURE)]
+    assert log.cosigned_checkpoint().checkpoint.size == 6
+    upgraded = log.upgrade(receipt)
+    assert upgraded == replace(sim.receipt(1, 6), checkpoint=upgraded.checkpoint)
+    assert len(parse_note(upgraded.checkpoint).signatures) == 2
+    verify_receipt(upgraded, key=sim.key, payload=b'{"n":1}')
+
+
+def test_a_receipt_that_is_not_cosigned_yet_stays_as_it_is(log: Log, sim: Simulator) -> None:
+    sim.grow(3)
+    receipt = log.prove(2)
+    with pytest.raises(RefusedError):
+        log.upgrade(receipt)
+    sim.cosigned = 2
+    with pytest.raises(FetchError, match="2 entries, and not yet entry 2"):
+        log.upgrade(receipt)
+
+
+def test_an_upgrade_that_does_not_hold_is_refused(log: Log, sim: Simulator) -> None:
+    sim.grow(9)
+    receipt = log.prove(4)
+    log.checkpoint()
+    sim.cosigned = 7
+    with (
+        sim_lies(sim, "proof", lambda answer: answer["proof"].clear() if "index" in answer else None),
+        pytest.raises(ProofError),
+    ):
+        log.upgrade(receipt)
+    # What is to be upgraded is verified first.
+    with pytest.raises(ProofError):
+        log.upgrade(replace(receipt, index=3))
+    with pytest.raises(SignatureError):
+        log.upgrade(replace(receipt, checkpoint=bytes(sign_note(parse_note(receipt.checkpoint).text, OTHER))))
+
+
+def test_a_cosigned_checkpoint_of_another_history_is_evidence(log: Log, sim: Simulator) -> None:
+    sim.grow(9)
+    log.checkpoint()
+    sim.fork(2)
+    sim.cosigned = 9
+    with pytest.raises(InconsistencyError):
+        log.cosigned_checkpoint()
+
+
+OTHER = signer_from_seed(ORIGIN, b"other" * 6 + b"xx")
+
+
+@contextmanager
+def sim_lies(sim: Simulator, route: str, change: Callable[[Any], None]) -> Iterator[None]:
+    sim.lies[route] = alter(change)
+    try:
+        yield
+    finally:
+        del sim.lies[route]

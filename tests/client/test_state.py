@@ -17,6 +17,7 @@ from simulator import Simulator
 from tlog_client import FetchError, InconsistencyError, Log, SignedCheckpoint, StateError
 from tlog_client.heads import Heads
 from tlog_client.state import StateFile, default_folder, open_signed
+from tlog_core.checkpoint import Checkpoint
 from tlog_core.merkle import Hash
 from tlog_core.note import VerifierKey
 from tlog_core.proof import prove_consistency
@@ -89,7 +90,7 @@ from tlog_core.proof import prove_consistency
 sim = Simulator()
 sim.grow(60)
 state = StateFile(Path(sys.argv[2]), sim.key)
-heads = Heads(state, lambda old, new: prove_consistency(old_size=old, new_size=new, node=sim.node))
+heads = Heads(state, lambda old, new: prove_consistency(old_size=old, new_size=new.size, node=sim.node))
 last = 0
 for size in map(int, sys.argv[3].split(",")):
     heads.accept(open_signed(sim.note(size), sim.key))
@@ -192,11 +193,11 @@ def test_heads_that_come_together_are_settled_together(grown: Simulator, file: S
     asked: list[tuple[int, int]] = []
     first_asked, others_wait = threading.Event(), threading.Event()
 
-    def fetch(old: int, new: int) -> list[Hash]:
-        asked.append((old, new))
+    def fetch(old: int, new: Checkpoint) -> list[Hash]:
+        asked.append((old, new.size))
         first_asked.set()
         others_wait.wait(5)
-        return prove_consistency(old_size=old, new_size=new, node=grown.node)
+        return prove_consistency(old_size=old, new_size=new.size, node=grown.node)
 
     heads = Heads(file, fetch)
     heads.accept(signed(grown, 5))
@@ -223,9 +224,9 @@ def test_a_lie_among_heads_that_come_together_harms_no_other(grown: Simulator, f
     liar.fork(3)
     waiting = threading.Event()
 
-    def fetch(old: int, new: int) -> list[Hash]:
+    def fetch(old: int, new: Checkpoint) -> list[Hash]:
         waiting.wait(5)
-        return prove_consistency(old_size=old, new_size=new, node=grown.node)
+        return prove_consistency(old_size=old, new_size=new.size, node=grown.node)
 
     heads = Heads(file, fetch)
     heads.accept(signed(grown, 5))

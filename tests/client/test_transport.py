@@ -4,6 +4,7 @@ import gzip
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import requests
 from simulator import Answer, Simulator, drop_before, refuse, unavailable
 
 from tlog_client import Backoff, FetchError, Log, MalformedError, RefusedError, TransientError
+from tlog_client.transport import Transport
 
 OpenLog = Callable[..., Log]
 
@@ -211,3 +213,30 @@ def test_a_session_brings_credentials_and_stays_open(sim: Simulator, tmp_path: P
         assert closed == []
         del session.close
     assert sim.requests[0].headers["authorization"] == "Bearer secret"
+
+
+def test_an_answer_that_only_trickles_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                # Never so silent that the timeout would end it.
+                while not done.wait(0.01):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        transport = Transport(
+            f"http://127.0.0.1:{server.getsockname()[1]}/segments/x",
+            session=requests.Session(),
+            timeout=5.0,
+            backoff=Backoff(attempts=1),
+            deadline=0.2,
+        )
+        with pytest.raises(TransientError, match="takes too long"):
+            transport.get("checkpoint", limit=2_000_000)
+        done.set()
+        thread.join()

@@ -11,6 +11,7 @@ from tlog_core.cosignature import (
     cosign_subtree,
     open_cosignature,
     parse_cosignature,
+    time_of,
     verify_cosigned_subtree,
 )
 from tlog_core.errors import MalformedError, SignatureError
@@ -119,7 +120,7 @@ PART = Subtree("example.com/log", 4, 6, Hash(bytes(32)))
 def test_a_witness_cosigns_by_ml_dsa_44_too() -> None:
     note = Note(TEXT, (*sign_note(TEXT, LOG).signatures, cosign(TEXT, time=TIME, signer=SUBTREE_WITNESS)))
     read = parse_note(bytes(note))
-    assert open_cosignature(read, SUBTREE_WITNESS.verifier).time == TIME
+    assert open_cosignature(read, SUBTREE_WITNESS.verifier).time == time_of(read.signatures[1]) == TIME
     assert len(read.signatures[1].blob) == 2_428
     for text in (TEXT.replace("\n7\n", "\n8\n"), TEXT.replace("example.com/log", "example.com/lag")):
         with pytest.raises(SignatureError, match="wrong signature"):

@@ -261,7 +261,7 @@ def test_another_depth_can_be_asked_for(depth: int) -> None:
 
 def test_refusals_of_json_say_where() -> None:
     with pytest.raises(MalformedError, match=r"not JSON at line 2, column 2: expecting value"):
-        parse_json(b"[1,\n ]")
+        parse_json(b"[1,\n x]")
     with pytest.raises(MalformedError, match="not UTF-8 at byte 3"):
         parse_json(b'"ab\xff"')
     with pytest.raises(MalformedError, match="byte order mark"):

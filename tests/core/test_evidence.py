@@ -1,9 +1,11 @@
 """What convicts, and what never does. Trees here are honest unless they are called forks."""
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import reference
@@ -24,7 +26,9 @@ from tlog_core.evidence import (
     Included,
     OtherEntry,
     Prefix,
+    accused_witness,
     describe_evidence,
+    evidence_heads,
     find_contradiction,
     find_other_entry,
     format_evidence,
@@ -50,6 +54,9 @@ POLICY = parse_policy(f"{KEYS}group two 2 {' '.join(one.name for one in WITNESSE
 SIZES = range(65)
 TIME = 1_764_000_000_000
 """Of every entry, in milliseconds. An honest log's witnesses cosign it a second later."""
+
+
+VECTORS = Path(__file__).parent.parent.parent / "spec" / "vectors" / "evidence"
 
 
 def entry(index: int, *, time: int = TIME, origin: str = LOG.name) -> bytes:
@@ -651,3 +658,16 @@ def test_a_file_that_is_not_utf8_is_refused() -> None:
     for raw in (b"\xff" + FORK.encode(), FORK.encode() + b"\xff\n"):
         with pytest.raises(MalformedError, match="UTF-8"):
             parse_evidence(raw)
+
+
+@pytest.mark.parametrize(
+    "kind", ["two-roots-of-one-size", "two-roots-cosigned-by-a-witness", "two-entries-at-one-index"]
+)
+def test_evidence_names_the_witness_that_it_accuses_and_the_heads_that_it_rests_on(kind: str) -> None:
+    case = json.loads((VECTORS / f"{kind}.json").read_text())
+    evidence, text = parse_evidence(case["evidence"].encode()), case["evidence"]
+    witness = accused_witness(evidence)
+    assert (f"\nwitness {witness}\n" in text) is ("witness" in kind)
+    assert (witness is None) is ("witness" not in kind)
+    assert text.endswith("\n" + "\n".join(bytes(head).decode() for head in evidence_heads(evidence)))
+    assert len(evidence_heads(evidence)) == 2

@@ -20,8 +20,9 @@ from tlog_core.encoding import (
 from tlog_core.entry import Entry, WriterSignature, parse_entry
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.evidence import Included, OtherEntry, format_evidence, parse_evidence
+from tlog_core.gossip import Message, Peer, SignedMessage, format_peers, parse_message, parse_peers, sign_message
 from tlog_core.merkle import leaf_hash
-from tlog_core.note import SignerKey, VerifierKey, open_note, parse_note, parse_signer, parse_verifier
+from tlog_core.note import SignerKey, VerifierKey, open_note, parse_note, parse_signer, parse_verifier, sign_note
 from tlog_core.policy import parse_policy
 from tlog_core.receipt import BatchReceipt, Receipt, parse_batch_receipt, parse_receipt
 from tlog_core.tile import join_bundle, join_hashes, parse_path, split_bundle, split_hashes
@@ -88,11 +89,22 @@ def formats(log: SignerKey) -> dict[str, Format]:
         "tlog-proof": Format(parse_tlog_proof, format_tlog_proof),
         "trust policy": Format(again(parse_policy), None),
         "evidence": Format(parse_evidence, format_evidence),
+        "message": Format(parse_message, lambda signed: bytes(signed.note)),
+        "text of a message": Format(lambda raw: signed_text(raw, log), lambda signed: str(signed.message).encode()),
+        "list of peers": Format(text(parse_peers), lambda peers: format_peers(peers).encode()),
         "path of a tile": Format(text(parse_path), encoded),
         "path of a bundle": Format(text(parse_path), encoded),
         "bundle": Format(lambda raw: split_bundle(raw, 2), join_bundle),
         "hashes": Format(lambda raw: split_hashes(raw, 2), join_hashes),
     }
+
+
+def signed_text(raw: bytes, log: SignerKey) -> SignedMessage:
+    """Parse the message of any text, right where the one who signs is at fault."""
+    try:
+        return parse_message(bytes(sign_note(raw.decode(), log)))
+    except UnicodeDecodeError:
+        raise MalformedError("no text that could be signed") from None
 
 
 def policy(log: SignerKey) -> bytes:
@@ -106,6 +118,8 @@ def samples(
     receipt = receipts[1]
     included = Included(leaf_hash(receipt.entry), receipt.proof, parse_note(checkpoint))
     entry = parse_entry(receipt.entry)
+    key = parse_verifier(VKEY)
+    message = Message(key, 1_764_000_000_000, (b"evidence",), (checkpoint, b"head"), bytes(32))
     signed = Entry(entry.commitment, entry.origin, entry.time, "\u00e4", WriterSignature(3, bytes(range(68))))
     return {
         "json": JSON,
@@ -124,6 +138,9 @@ def samples(
         "tlog-proof": format_tlog_proof(receipt),
         "trust policy": policy(log),
         "evidence": format_evidence(OtherEntry(1, included, included)),
+        "message": sign_message(message, log),
+        "text of a message": str(message).encode(),
+        "list of peers": format_peers([Peer(log.verifier, "https://monitor.example:8/a"), Peer(key)]).encode(),
         "path of a tile": b"tile/1/x001/234.p/5",
         "path of a bundle": b"tile/entries/x001/x234/067",
         "bundle": b"\x00\x03abc\x00\x01d",
@@ -148,6 +165,9 @@ NAMES = [
     "tlog-proof",
     "trust policy",
     "evidence",
+    "message",
+    "text of a message",
+    "list of peers",
     "path of a tile",
     "path of a bundle",
     "bundle",

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -6,11 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
-from tlog_core.cosignature import cosign
+from tlog_core.cosignature import Subtree, cosign, cosign_subtree
 from tlog_core.encoding import encode_base64
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.merkle import EMPTY_ROOT, Hash
-from tlog_core.note import COSIGNATURE, Note, Signature, SignerKey, VerifierKey, key_id, sign_note, signer_from_seed
+from tlog_core.note import (
+    COSIGNATURE,
+    SUBTREE,
+    Note,
+    Signature,
+    SignerKey,
+    VerifierKey,
+    key_id,
+    sign_note,
+    signer_from_seed,
+)
 from tlog_core.policy import (
     MAX_POLICY_BYTES,
     Group,
@@ -299,3 +310,22 @@ def test_a_key_opens_a_checkpoint_without_witnesses_and_a_policy_by_its_quorum()
     assert open_trusted(raw, policy(f"log {LOG.verifier}\nwitness X1 {X1}\nquorum X1\n")) == CHECKPOINT
     with pytest.raises(SignatureError):
         open_trusted(raw, policy(f"log {LOG.verifier}\nwitness X2 {X2}\nquorum X2\n"))
+
+
+def test_a_witness_of_ml_dsa_44_counts_and_what_it_says_of_a_subtree_does_not() -> None:
+    signer = signer_from_seed("pq.example", bytes(32), key_type=SUBTREE)
+    log = signer_from_seed("log.example", bytes(32))
+    checkpoint = Checkpoint(log.name, 7, Hash(bytes(32)))
+    note = sign_checkpoint(checkpoint, log)
+    read = parse_policy(f"log {log.verifier}\nwitness pq {signer.verifier}\nquorum pq\n".encode())
+    timed = cosign(note.text, time=1_764_000_000, signer=signer)
+    assert open_witnessed(bytes(Note(note.text, (*note.signatures, timed))), read).time == 1_764_000_000
+    whole = cosign_subtree(Subtree(log.name, 0, 7, checkpoint.root), signer)
+    with pytest.raises(SignatureError, match="not the quorum"):
+        open_witnessed(bytes(Note(note.text, (*note.signatures, whole))), read)
+    # It spoils nothing where no quorum is asked for, unless it is wrong.
+    free = replace(read, quorum=None)
+    assert open_witnessed(bytes(Note(note.text, (*note.signatures, whole))), free).cosigned == ()
+    wrong = replace(whole, blob=bytes(8) + timed.blob[8:])
+    with pytest.raises(SignatureError, match="wrong signature"):
+        open_witnessed(bytes(Note(note.text, (*note.signatures, wrong))), free)

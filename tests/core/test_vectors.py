@@ -16,8 +16,9 @@ from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry, writer_message
 from tlog_core.errors import EvidenceError, MalformedError, ProofError, SignatureError
 from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
+from tlog_core.gossip import open_peers, parse_message
 from tlog_core.merkle import Hash, leaf_hash
-from tlog_core.note import Signature, open_note, parse_note, parse_verifier
+from tlog_core.note import Signature, open_note, open_parsed, parse_note, parse_verifier
 from tlog_core.policy import open_witnessed, parse_policy
 from tlog_core.proof import prefix_root, verify_consistency, verify_inclusion, verify_range, verify_subtree
 from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
@@ -145,6 +146,22 @@ def evidence(case: Case) -> None:
     assert describe_evidence(found, parse_policy(raw(case, "policy"))) == case["sentence"]
 
 
+def gossip(case: Case) -> None:
+    read, key = parse_message(raw(case, "message")), parse_verifier(case["vkey"])
+    open_parsed(read.note, [key])
+    message = read.message
+    assert read.sender == (key.name, key.id)
+    assert (str(message.to), message.time) == (case["to"], case["time"])
+    assert message.request == (bytes.fromhex(case["request"]) if case["request"] else None)
+    assert [item.hex() for item in message.evidence] == case["evidence"]
+    assert [item.hex() for item in message.heads] == case["heads"]
+
+
+def peers(case: Case) -> None:
+    found = open_peers(raw(case, "peers"), parse_verifier(case["vkey"]))
+    assert [[str(peer.key), peer.url] for peer in found] == case["listed"]
+
+
 def commitment(case: Case) -> None:
     verify_commitment(
         Commitment(one(case, "commitment")),
@@ -223,6 +240,8 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "subtree-cosignature": subtree_cosignature,
     "policy": policy,
     "evidence": evidence,
+    "gossip": gossip,
+    "peers": peers,
     "commitment": commitment,
     "entry": entry,
     "receipt": receipt,

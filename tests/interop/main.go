@@ -2,12 +2,15 @@
 //
 //	interop log <url of a witness> <its vkey> <signer key of the log>
 //	interop witness <vkey of a log> <signer key of the witness>
+//	interop read <prefix of a log> <its vkey> <file with the checkpoint that was read last>
+//	interop tiles <signer key of the log> <folder> <what its entries begin with>
 package main
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"filippo.io/torchwood"
 	formats "github.com/transparency-dev/formats/note"
@@ -29,21 +33,26 @@ import (
 func main() {
 	log.SetFlags(0)
 	switch {
-	case len(os.Args) == 5 && os.Args[1] == "log":
-		runLog(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 6 && os.Args[1] == "log":
+		runLog(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
 	case len(os.Args) == 4 && os.Args[1] == "witness":
 		runWitness(os.Args[2], os.Args[3])
+	case len(os.Args) == 5 && os.Args[1] == "read":
+		readLog(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 5 && os.Args[1] == "tiles":
+		serveTiles(os.Args[2], os.Args[3], os.Args[4])
 	default:
-		log.Fatal("usage: interop log URL VKEY SKEY | interop witness VKEY SKEY")
+		log.Fatal("usage: interop log URL VKEY MLDSAVKEY SKEY | witness VKEY SKEY | read URL VKEY FILE | tiles SKEY FOLDER TEXT")
 	}
 }
 
 // runLog grows a log and has each checkpoint cosigned, and tries what must be refused.
-func runLog(address, vkey, skey string) {
+func runLog(address, vkey, mldsaVkey, skey string) {
 	signer := must(note.NewSigner(skey))
 	verifier := must(torchwood.NewVerifierFromSigner(skey))
 	cosigner := must(torchwood.NewCosignatureVerifier(vkey))
 	formatsCosigner := must(formats.NewVerifierForCosignatureV1(vkey))
+	subtrees := must(formats.NewMLDSAVerifier(mldsaVkey))
 	base := must(url.Parse(address))
 	w := client.NewWitness(base, http.DefaultClient)
 	tree := &tree{origin: signer.Name()}
@@ -58,8 +67,12 @@ func runLog(address, vkey, skey string) {
 		cosigned := append(bytes.Clone(checkpoint), lines...)
 		opened := must(note.Open(cosigned, note.VerifierList(verifier, cosigner)))
 		must(note.Open(cosigned, note.VerifierList(formatsCosigner)))
-		if len(opened.Sigs) != 2 {
-			log.Fatalf("%d signatures at size %d", len(opened.Sigs), size)
+		postQuantum := must(note.Open(cosigned, note.VerifierList(subtrees)))
+		if size > 5 {
+			tree.checkSubtree(base, 5, size, cosigned, subtrees)
+		}
+		if len(opened.Sigs) != 2 || len(postQuantum.Sigs) != 1 {
+			log.Fatalf("%d and %d signatures at size %d", len(opened.Sigs), len(postQuantum.Sigs), size)
 		}
 		served := get(base, tree.origin)
 		if must(note.Open(served, note.VerifierList(verifier, cosigner))).Text != opened.Text {
@@ -123,6 +136,26 @@ func (t *tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 func (t *tree) grow(size int64) {
 	for ; t.size < size; t.size++ {
 		t.hashes = append(t.hashes, must(tlog.StoredHashes(t.size, fmt.Appendf(nil, "entry %d", t.size), t))...)
+	}
+}
+
+// checkSubtree has the witness sign that one entry is a part of a checkpoint that it cosigned.
+func (t *tree) checkSubtree(base *url.URL, index, size int64, checkpoint []byte, verifier formats.SubtreeVerifier) {
+	hash := must(t.ReadHashes([]int64{tlog.StoredHashIndex(0, index)}))[0]
+	body := fmt.Sprintf("subtree %d %d\n%s\n", index, index+1, hash)
+	for _, one := range must(tlog.ProveRecord(size, index, t)) {
+		body += one.String() + "\n"
+	}
+	response := must(http.Post(base.JoinPath("sign-subtree").String(), "", strings.NewReader(body+"\n"+string(checkpoint))))
+	defer response.Body.Close()
+	line := must(io.ReadAll(response.Body))
+	if response.StatusCode != http.StatusOK {
+		log.Fatalf("sign-subtree: %s: %s", response.Status, line)
+	}
+	encoded := strings.Fields(string(line))[2]
+	blob := must(base64.StdEncoding.DecodeString(encoded))
+	if !verifier.VerifySubtree(0, t.origin, uint64(index), uint64(index+1), hash[:], blob[4:]) {
+		log.Fatalf("the line of a subtree does not verify: %s", line)
 	}
 }
 

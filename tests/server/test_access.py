@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import secrets
 import shutil
 import socket
 import sqlite3
@@ -11,9 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, start, until
@@ -25,7 +28,11 @@ from tlog.config import Config
 from tlog.errors import ConfigError
 from tlog.files import exclusive
 from tlog.segments import Nobody, Segments
-from tlog.submit import append
+from tlog.submit import append, commit_to
+from tlog_client.signing import SIGNED_TYPE, sign_batch
+from tlog_core.commitment import Opening
+from tlog_core.encoding import encode_base64
+from tlog_core.note import signer_from_seed
 
 TOML = "application/toml"
 
@@ -194,6 +201,7 @@ GLOBAL: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "token:list": ("GET", "/tokens", None, {}),
     "token:issue": ("POST", "/tokens", b'{"principal":"x y","days":1}', {}),
     "token:rotate": ("POST", "/tokens/0/rotation", b'{"overlap_days":99}', {}),
+    "key:list": ("GET", "/keys", None, {}),
     "key:add": ("POST", "/keys", b'{"vkey":"x"}', {}),
     "key:remove": ("POST", "/keys/removal", b'{"vkey":"x"}', {}),
     "token:revoke": ("DELETE", "/tokens/0", None, {}),
@@ -277,6 +285,7 @@ def test_every_route_is_in_the_tables_of_this_file(tmp_path: Path) -> None:
     below = {
         ("GET", f"/segments/<segment>/{rest}")
         for rest in (
+            "checkpoint/cosigned",
             "entries/<index>",
             "tile/<path:path>",
             "proof/inclusion/<size>/<index>",
@@ -439,6 +448,30 @@ def test_when_a_token_was_used_last_is_known_soon(own_house: House) -> None:
     assert abs((last() or 0) / 1000 - time.time()) < PATIENCE
 
 
+def test_the_keys_of_writers_are_listed_page_by_page_also_those_removed(own_house: House) -> None:
+    house = own_house
+    vkeys = sorted(str(signer_from_seed(name, secrets.token_bytes(32)).verifier) for name in ("till", "till", "a", "b"))
+    for vkey in vkeys:
+        assert house.ask("root", "POST", "/keys", json.dumps({"vkey": vkey}).encode()).status == 201
+    assert house.ask("root", "POST", "/keys/removal", json.dumps({"vkey": vkeys[1]}).encode()).status == 200
+    seen, after = [], ""
+    for left in (3, 2, 1, 0):
+        answer = house.ask("root", "GET", f"/keys?limit=1&after={quote(after, safe='')}").json()
+        seen += answer["keys"]
+        assert (len(answer["keys"]), answer["next"] is None) == (1, left == 0)
+        after = answer["next"]
+    assert house.ask("root", "GET", "/keys").json() == {"keys": seen, "next": None}
+    assert [one["vkey"] for one in seen] == vkeys
+    assert [one["vkey"] for one in seen if one["removed"] is not None] == [vkeys[1]]
+    assert all(one["added"] <= (one["removed"] or one["added"]) for one in seen)
+    assert house.ask("root", "GET", "/keys?limit=0").status == 400
+    assert house.ask("root", "GET", "/keys?offset=1").status == 400
+    lines = [line.split("\t") for line in tlog("writer", "list", "--data", house.server.data).splitlines()]
+    assert [(vkey, state.split()[0]) for vkey, _, state in lines] == [
+        (vkey, "removed" if vkey == vkeys[1] else "in") for vkey in vkeys
+    ]
+
+
 def test_no_secret_is_in_any_file_or_log(own_house: House) -> None:
     house = own_house
     for who in PEOPLE:
@@ -446,6 +479,82 @@ def test_no_secret_is_in_any_file_or_log(own_house: House) -> None:
         house.ask(who, "GET", f"/segments/{house.tokens[who]}")
         house.ask(who, "GET", f"/no-such?token={house.tokens[who]}")
     assert house.server.stop() == 0
+    house.check_no_secret()
+
+
+def test_nothing_that_was_sent_or_given_out_is_in_the_log_of_a_whole_run(own_house: House) -> None:
+    """Every route with what is secret where it belongs, where it does not, and where it makes the server fail."""
+    house, marks = own_house, itertools.count()
+    sent: list[str] = []
+
+    def mark(kind: str) -> str:
+        # With an underscore, which no segment's name has: those are logged.
+        sent.append(f"{kind}_{next(marks)}_{secrets.token_hex(8)}")
+        return sent[-1]
+
+    def sweep() -> None:
+        for who in ("root", "examiner", "writer", "auditor", "creator", mark("no-token"), None):
+            for method, path, body, headers in (*ROUTES.values(), *GLOBAL.values()):
+                for name in ("payments", "missing", mark("in-the-path"), house.tokens["writer"]):
+                    place = f"{path.format(name)}?{mark('in-the-query')}={mark('in-the-query')}"
+                    given = {name.replace("-", "_"): value for name, value in headers.items()}
+                    house.ask(who, method, place, body, **{"Idempotency_Key": mark("key"), **given})
+
+    def issued(answer: Answer) -> str:
+        house.tokens[mark("token")] = token = answer.json()["token"]
+        return str(token.split("_")[1])
+
+    for text in (mark("payload"), f'{{"{mark("member")}": "{mark("payload")}"}}', f'"{mark("cut")}'):
+        for kind in (JSON, NDJSON, "text/plain", mark("type"), SIGNED_TYPE):
+            house.ask("writer", "POST", "/segments/payments/entries", text.encode(), Content_Type=kind)
+    openings = house.ask("auditor", "GET", "/segments/payments/entries").json()["entries"]
+    assert len(openings) > 3
+    sent += [one["opening"] for one in openings]
+    key = signer_from_seed("till", secrets.token_bytes(32))
+    assert house.ask("root", "POST", "/keys", json.dumps({"vkey": str(key.verifier)}).encode()).status == 201
+    opening = Opening(secrets.token_bytes(32))
+    batch = sign_batch(
+        [json.dumps(mark("signed")).encode()],
+        JSON,
+        openings=(opening,),
+        origin=f"{LOG_NAME}/segments/payments",
+        first=0,
+        signer=key,
+    )
+    for status in (201, 409):
+        answer = house.ask("till", "POST", "/segments/payments/entries", batch.body(), Content_Type=SIGNED_TYPE)
+        assert answer.status == status
+    sent += [encode_base64(opening), opening.hex(), key.format()]
+    body = json.dumps({"principal": "new", "days": 1}).encode()
+    token_id = issued(house.ask("root", "POST", "/tokens", body))
+    token_id = issued(house.ask("root", "POST", f"/tokens/{token_id}/rotation", b'{"overlap_days":0}'))
+    assert house.ask("root", "DELETE", f"/tokens/{token_id}").status == 204
+    for wrong in (mark("body"), json.dumps({mark("member"): mark("value")})):
+        for path in ("/tokens", "/keys", "/keys/removal", f"/tokens/{token_id}/rotation"):
+            assert house.ask("root", "POST", path, wrong.encode()).status == 400
+    assert house.apply(f'{mark("policy")} = "{mark("policy")}"', 1).status == 400
+    assert house.apply(f"{POLICY}# {mark('comment')}\n", 1).status == 200
+    asked = json.dumps({"reason": mark("reason"), "minutes": 1}).encode()
+    request = house.ask("monitor", "POST", "/segments/payments/access-requests", asked).json()["id"]
+    for who in ("first", "second", "second"):
+        house.ask(who, "PUT", f"/segments/payments/access-requests/{request}/approval", b"")
+    sweep()
+    # Again, while what is stored is damaged: what fails is logged with its cause.
+    assert house.server.stop() == 0
+    [(name,)] = _rows(Config(house.server.data), "select id from segment where name = 'payments'")
+    database = Config(house.server.data).segment(name)
+    database.write_bytes(database.read_bytes()[:4096].ljust(40_960, b"\0"))
+    house.server = start(house.server.data, guarded=True, log_name=None)
+    for kind in (JSON, NDJSON, SIGNED_TYPE):
+        damaged = batch.body() if kind == SIGNED_TYPE else json.dumps(mark("payload")).encode()
+        who = "till" if kind == SIGNED_TYPE else "writer"
+        assert house.ask(who, "POST", "/segments/payments/entries", damaged, Content_Type=kind).status == 500
+    sweep()
+    assert house.server.stop() == 0
+    log = house.server.log.read_text()
+    assert log.count('"request"') > 1_000
+    assert log.count('"failed"') > 3
+    assert [secret for secret in sent if secret in log] == []
     house.check_no_secret()
 
 
@@ -617,7 +726,7 @@ def test_a_change_that_a_crash_left_on_record_only_is_in_force_after_the_next_st
     segments = Segments(config, Nobody(), lambda: 1)
     change = PolicyApplied(by="root", at=1, version=2, document=POLICY.replace('"writer", "till"', '"till"'))
     with exclusive(config.changes), segments.use("control") as control:
-        append(control, writer="root", kind=JSON, payloads=[encode_change(change)], idempotency_key=None)
+        append(control, commit_to(writer="root", kind=JSON, payloads=[encode_change(change)]))
     segments.close()
     again = House(start(house.server.data, guarded=True, log_name=None), house.tokens)
     try:
@@ -698,6 +807,29 @@ def test_who_asks_for_access_cannot_be_one_of_the_two_and_cannot_ask_for_long(ow
     assert house.ask("first", "PUT", f"{path}/{made}/approval", b"").status == 200
     assert house.ask("monitor", "PUT", f"{path}/{made}/approval", b"").status == 409
     assert house.ask("monitor", "GET", "/segments/payments/entries/0").status == 404
+
+
+def test_who_asks_again_and_again_does_not_push_the_requests_of_others_out_of_reach(own_house: House) -> None:
+    house, path = own_house, "/segments/payments/access-requests"
+    made = house.ask("monitor", "POST", path, b'{"reason":"incident","minutes":1}').json()["id"]
+    with closing(sqlite3.connect(house.server.data / "control.db")) as control, control:
+        control.executemany(
+            "insert into access_request (id, principal, segment, reason, milliseconds, requested)"
+            " select ?, principal, segment, reason, milliseconds, requested + ? from access_request where id = ?",
+            [(f"{number:016x}", number, made) for number in range(1, 1_001)],
+        )
+    listed = house.ask("first", "GET", path).json()["requests"]
+    assert (len(listed), made in [one["id"] for one in listed]) == (1_000, False)
+    answers = [house.ask(who, "PUT", f"{path}/{made}/approval", b"").json() for who in ("first", "second")]
+    assert [(one["id"], one["approver"], one["until"] is None) for one in answers] == [
+        (made, "first", True),
+        (made, "first", False),
+    ]
+    # By another segment's path it is not to be had, whoever knows it.
+    both = POLICY.replace('"first", "second"]\nsegments = ["payments"]', '"first", "second"]\nsegments = ["*"]')
+    assert house.apply(both, 1).status == 200
+    elsewhere = house.ask("first", "PUT", f"{path.replace('payments', 'secrets')}/{made}/approval", b"")
+    assert (elsewhere.status, elsewhere.json()["detail"]) == (404, "no such access request")
 
 
 # Sealing
@@ -783,22 +915,26 @@ bytes_per_second = 1000
 def test_whose_tokens_are_taken_is_on_record_before_they_are(tmp_path: Path) -> None:
     data, document = tmp_path / "data", ""
 
-    def recorded() -> list[Any]:
-        server = start(data, guarded=True)
+    def recorded(*, guarded: bool = True) -> list[Any]:
+        server = start(data, guarded=guarded)
         assert server.stop() == 0
         changes = House(server, {}).recorded("control")
         return [change["document"] for change in changes if change["event"] == "issuers.changed"]
 
-    assert recorded() == []
+    seen = recorded()
+    assert seen == []
     for name in ("one", "two"):
         document += f'[[issuer]]\nissuer = "https://{name}.example"\naudience = ["a"]\nalgorithms = ["ES256"]\n'
         document += f'name_prefix = "{name}:"\n'
         (data / "issuers.toml").write_text(document)
+        # A server that asks nobody who they are takes nobody's tokens.
+        assert recorded(guarded=False) == seen
         seen = recorded()
         assert (seen[-1], len(seen)) == (document, 1 if name == "one" else 2)
         # Read again, and nothing new.
         assert recorded() == seen
     (data / "issuers.toml").unlink()
+    assert recorded(guarded=False) == seen
     assert recorded() == [*seen, ""]
 
 

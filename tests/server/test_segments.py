@@ -20,7 +20,7 @@ def test_a_segment_is_created_with_a_key_of_its_own_and_an_empty_tree(server: Se
     assert answer.headers["Location"] == "/segments/created"
     assert answer.headers["Cache-Control"] == "no-cache"
     described = answer.json()
-    assert set(described) == {"created", "labels", "name", "origin", "sealed", "signed", "size", "vkey"}
+    assert set(described) == {"created", "frozen", "labels", "name", "origin", "sealed", "signed", "size", "vkey"}
     assert (described["name"], described["labels"], described["size"]) == ("created", labels, 0)
     assert described["origin"] == f"{LOG_NAME}/segments/created"
     assert parse_verifier(described["vkey"]).name == described["origin"]

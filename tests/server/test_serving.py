@@ -9,21 +9,19 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import psutil
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificate import make_certificate
 from flask import Flask
 from history import History, load, wait_for
 from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, until
@@ -35,6 +33,7 @@ from tlog.app import create_app
 from tlog.config import Config
 from tlog.errors import NotFoundError
 from tlog.guard import Guard
+from tlog.listen import _INSIST_SECONDS, _insist
 from tlog_core.note import parse_verifier
 from tlog_core.receipt import parse_receipt, verify_receipt
 
@@ -239,26 +238,6 @@ def test_a_server_with_a_certificate_speaks_tls(tmp_path: Path) -> None:
             process.terminate()
 
 
-def make_certificate(certificate: Path, key: Path) -> None:
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-
-
 def test_localhost_is_a_loopback_address(tmp_path: Path) -> None:
     port = free_port()
     command = [str(TLOG), "serve", "--data", str(tmp_path / "data"), "--host", "localhost", "--port", str(port)]
@@ -364,6 +343,31 @@ def test_those_who_stall_keep_nobody_else_waiting(start_server: Callable[..., Se
             )
         assert segment.append(b"1")
         assert segment.checkpoint().size == 1
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+print("ready", flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def test_a_worker_on_which_the_signal_to_stop_was_lost_is_told_again() -> None:
+    """As it is while a worker is starting; and no worker is told before the server is."""
+    with subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        server = SimpleNamespace(interrupt_signal=False, wrks=[worker])
+        threading.Thread(target=_insist, args=(server,), daemon=True).start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(4 * _INSIST_SECONDS)
+        server.interrupt_signal = True
+        try:
+            assert worker.wait(PATIENCE) == -signal.SIGTERM
+        finally:
+            worker.kill()
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed(start_server: Callable[..., Server]) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,26 @@ def test_a_signed_batch_is_logged_as_its_writer_signed_it(
     assert verified(segment, batch, signer, response.content) == list(range(len(payloads)))
     following = signed(segment, signer, first=len(payloads), payloads=payloads, kind=kind)
     assert verified(segment, following, signer, post(segment, following).content)[0] == len(payloads)
+
+
+def test_a_request_has_10000_signed_events_and_no_more(segment: Segment, signer: SignerKey) -> None:
+    payloads = [b'{"n":%d}' % number for number in range(10_000)]
+    batch = signed(segment, signer, payloads=payloads)
+    one_more = signed(segment, signer, first=10_000, payloads=[b"1"])
+    assert problem(segment.post(batch.body() + one_more.body(), SIGNED_TYPE)) == (413, "too-large")
+    assert segment.checkpoint().size == 0
+    response = post(segment, batch)
+    assert response.status_code == 201, response.text
+    assert verified(segment, batch, signer, response.content) == list(range(10_000))
+    assert [entry["payload"]["n"] for entry in segment.entries(9_990, 10_000)] == list(range(9_990, 10_000))
+    # All or nothing, too, where the last of them is at fault.
+    spoiled = signed(segment, signer, first=10_000, payloads=payloads).body()
+    head, line = spoiled[:-1].rsplit(b"\n", 1)
+    refused = segment.post(head + b"\n" + line.replace(b'"n":9999', b'"n":9998'), SIGNED_TYPE)
+    assert (*problem(refused), refused.json()["line"]) == (403, "wrong-signature", 10_000)
+    assert problem(post(segment, signed(segment, signer, first=9_999, payloads=[b"1"]))) == (409, "sequence-conflict")
+    assert post(segment, one_more).status_code == 201
+    assert segment.checkpoint().size == 10_001
 
 
 def test_a_replay_under_one_key_is_the_same_receipt_and_logs_nothing(segment: Segment, signer: SignerKey) -> None:
@@ -252,7 +273,7 @@ def test_keys_follow_one_another_and_no_weak_key_is_registered(
     assert post(segment, signed(segment, signer)).status_code == 201
     assert post(segment, signed(segment, second, first=2)).status_code == 201
     listed = tlog("writer", "list", "--data", server.data).stdout.splitlines()
-    assert listed.count(str(second.verifier)) == 1
+    assert [line.split("\t")[0] for line in listed].count(str(second.verifier)) == 1
     assert tlog("fsck", segment.name, "--data", server.data).returncode == 0
 
 
@@ -338,7 +359,8 @@ def test_a_key_is_on_record_and_registered_by_an_administrator_only(
         for who in ({}, writer, admin, admin)
     ]
     assert statuses == [401, 404, 201, 200]
-    assert tlog("writer", "list", "--data", server.data).stdout == f"{key.verifier}\n"
+    listed = tlog("writer", "list", "--data", server.data).stdout
+    assert (listed.split("\t")[0], listed.endswith("\tin use\n"), listed.count("\n")) == (str(key.verifier), True, 1)
     segment = server.segment("first", (server.data / "first.vkey").read_text().strip())
     with Log(
         segment.url,
@@ -458,3 +480,98 @@ def test_fsck_finds_what_a_key_does_not_vouch_for(start_server: Callable[..., Se
     control.close()
     done = tlog("fsck", "payments", "--data", server.data)
     assert (done.returncode, done.stdout.count("not signed by a known key of anonymous")) == (1, 2)
+
+
+# What whoever has the machine can do, and is found by whoever looks
+
+EDITS = {
+    "a gap": (5, "entry 2: 3 entries of anonymous are missing before sequence 5"),
+    "a repetition": (1, "entry 2: sequence 1 of anonymous comes again, where 2 was to come"),
+}
+
+
+@pytest.mark.parametrize(("first", "finding"), EDITS.values(), ids=EDITS)
+def test_fsck_finds_a_sequence_that_is_not_the_writers_next(
+    start_server: Callable[..., Server], tmp_path: Path, first: int, finding: str
+) -> None:
+    """All of it well signed, by the writer and by the log, whose operator changed what is expected next."""
+    server = start_server()
+    key = signer_from_seed(ME, secrets.token_bytes(32))
+    assert register(server.data, str(key.verifier), tmp_path).returncode == 0
+    segment = server.create("payments")
+    assert post(segment, signed(segment, key)).status_code == 201
+    assert server.stop() == 0
+    edit_segment(server.data, "payments", "update writer set next = ?", first)
+    again = start_server(port=server.port)
+    assert post(segment, signed(segment, key, first=first)).status_code == 201
+    assert again.stop() == 0
+    done = tlog("fsck", "payments", "--data", server.data)
+    assert (done.returncode, done.stdout) == (1, f"payments: {finding}\n")
+
+
+def test_fsck_finds_an_unsigned_entry_in_a_segment_of_signed_ones(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server()
+    key = signer_from_seed(ME, secrets.token_bytes(32))
+    assert register(server.data, str(key.verifier), tmp_path).returncode == 0
+    created = requests.put(f"{server.url}/segments/strict", json={"signed": True}, timeout=PATIENCE)
+    segment = server.segment("strict", created.json()["vkey"])
+    assert post(segment, signed(segment, key)).status_code == 201
+    for demands, body in (0, b"unsigned"), (1, None):
+        assert server.stop() == 0
+        edit_control(server.data, "update segment set signed = ? where name = 'strict'", demands)
+        server = start_server(port=server.port)
+        if body is not None:
+            assert segment.post(body, "text/plain").status_code == 201
+    # What comes after it, and the seal, which is tlog's own, are in order.
+    assert post(segment, signed(segment, key, first=2)).status_code == 201
+    assert requests.put(f"{segment.url}/seal", timeout=PATIENCE).status_code == 200
+    assert server.stop() == 0
+    done = tlog("fsck", "strict", "--data", server.data)
+    assert (done.returncode, done.stdout) == (
+        1,
+        "strict: entry 2: is not signed by its writer, as the segment demands\n",
+    )
+
+
+@pytest.mark.parametrize("value", [1, 0, PRIME + 1, ORDER_8], ids=["order 1", "order 4", "not canonical", "order 8"])
+def test_a_weak_key_that_is_planted_in_the_database_is_not_trusted(
+    start_server: Callable[..., Server], tmp_path: Path, value: int
+) -> None:
+    """Under a key of order 1 anyone's signature is right: whoever writes the database could be any writer."""
+    server = start_server(workers=1)
+    key = signer_from_seed(ME, secrets.token_bytes(32))
+    assert register(server.data, str(key.verifier), tmp_path).returncode == 0
+    segment = server.create("payments")
+    assert post(segment, signed(segment, key)).status_code == 201
+    point = value.to_bytes(32, "little")
+    vkey = f"{ME}+{key_id(ME, 1, point).hex()}+{encode_base64(bytes([1]) + point)}"
+    assert server.stop() == 0
+    edit_control(server.data, "insert into writer_key (vkey, name, added) values (?, ?, 0)", vkey, ME)
+    start_server(port=server.port)
+    batch = signed(segment, key, first=2, payloads=[b"1"])
+    # R is the neutral element and S is 0, which is right for every message under a key of order 1.
+    forged = encode_base64(key_id(ME, 1, point) + (1).to_bytes(32, "little") + bytes(32))
+    body = batch.body().replace(encode_base64(batch.signed[0].signature).encode(), forged.encode())
+    for line in (body, batch.body()):
+        answer = segment.post(line, SIGNED_TYPE)
+        assert problem(answer) == (500, "corrupt")
+        assert "a stored key of a writer: a weak public key" in answer.json()["detail"]
+    assert segment.checkpoint().size == 2
+    # Who does not sign needs no key.
+    assert segment.post(b"1").status_code == 201
+    for command in (("fsck",), ("writer", "list")):
+        done = tlog(*command, "--data", server.data)
+        assert (done.returncode, "weak public key" in done.stderr) == (1, True)
+
+
+def edit_control(data: Path, statement: str, *values: object) -> list[Any]:
+    with closing(sqlite3.connect(data / "control.db", isolation_level=None)) as control:
+        return control.execute(statement, values).fetchall()
+
+
+def edit_segment(data: Path, name: str, statement: str, *values: object) -> None:
+    [(segment_id,)] = edit_control(data, "select id from segment where name = ?", name)
+    with closing(sqlite3.connect(data / "segments" / f"{segment_id}.db", isolation_level=None)) as segment:
+        segment.execute(statement, values)

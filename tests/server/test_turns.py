@@ -43,6 +43,24 @@ def test_no_more_are_at_work_than_there_are_turns() -> None:
     assert max(most) <= 3
 
 
+def test_who_leaves_a_turn_comes_back_to_it_after_the_others() -> None:
+    turns, served = Turns(1), list[str]()
+
+    def other() -> None:
+        with turns.take():
+            served.append("other")
+
+    with turns.take():
+        thread = threading.Thread(target=other)
+        thread.start()
+        until(lambda: len(turns._queue) == 1, "the thread to stand in line")
+        with turns.leave():
+            thread.join(10)
+            served.append("waited")
+        assert turns._free == 0
+    assert served == ["other", "waited"]
+
+
 def test_a_failure_gives_its_turn_back() -> None:
     turns = Turns(1)
     for _ in range(3):

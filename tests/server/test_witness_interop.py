@@ -9,58 +9,35 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 import reference
 import requests
-from live import JSON, NDJSON, PATIENCE, Segment, free_port, until
+from live import JSON, NDJSON, PATIENCE, Segment, Server, free_port, until
+from others import GO, SOURCES, needs_go, run_go
+from panels import make_data, panel, trusting
 from witnessing import NAME, make_log, start_witness, submission, witness_signer
 
 from tlog_core.cosignature import open_cosignature
 from tlog_core.encoding import decode_base64, encode_base64
 from tlog_core.note import COSIGNATURE, ED25519, VerifierKey, parse_note
+from tlog_core.receipt import parse_receipt, verify_receipt
 
-SOURCES = Path(__file__).parent.parent / "interop"
-GO = shutil.which("go")
 LITEWITNESS = "filippo.io/torchwood/cmd/litewitness@v0.9.0"
 AGENT = ("ssh-agent", "ssh-add", "ssh-keygen")
-BUILD_SECONDS = 600
 
-pytestmark = pytest.mark.skipif(GO is None, reason="there is no Go here, in which the other side is written")
-
-
-def run_go(*arguments: str | Path, **environment: str) -> None:
-    run = subprocess.run(
-        [str(GO), *arguments],
-        cwd=SOURCES,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BUILD_SECONDS,
-    )
-    if "dial tcp" in run.stderr or "no such host" in run.stderr:
-        pytest.skip("Go has not all that is needed here, and cannot fetch it")
-    assert run.returncode == 0, run.stderr
-
-
-@pytest.fixture(scope="module")
-def interop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program of tests/interop."""
-    program = tmp_path_factory.mktemp("go") / "interop"
-    run_go("build", "-mod=readonly", "-o", program, ".")
-    return program
+pytestmark = needs_go
 
 
 def test_a_log_and_a_client_of_others_are_cosigned_and_refused_as_they_expect(interop: Path, tmp_path: Path) -> None:
     log = make_log("go.example/log", 0)
-    running = start_witness(tmp_path / "data", log.key)
+    running = start_witness(tmp_path / "data", log.key, subtrees=True)
     try:
         run = subprocess.run(
-            [interop, "log", running.server.url, str(running.key), log.signer.format()],
+            [interop, "log", running.server.url, str(running.key), str(running.subtree_key), log.signer.format()],
             capture_output=True,
             text=True,
             check=False,
@@ -103,13 +80,11 @@ def test_what_litewitness_is_tested_with_our_witness_answers_alike(tmp_path: Pat
         running.server.kill()
 
 
-@pytest.fixture
-def their_witness(interop: Path, segment: Segment) -> Iterator[tuple[str, VerifierKey]]:
-    """A running witness of transparency-dev/witness, of one segment, and its verifier key."""
+@contextmanager
+def their_witness(interop: Path, log: VerifierKey) -> Iterator[tuple[str, VerifierKey]]:
+    """Run a witness of transparency-dev/witness, of one log; give its URL and its verifier key."""
     signer = witness_signer()
-    process = subprocess.Popen(
-        [interop, "witness", str(segment.key), signer.format()], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([interop, "witness", str(log), signer.format()], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), signer.verifier
@@ -118,14 +93,14 @@ def their_witness(interop: Path, segment: Segment) -> Iterator[tuple[str, Verifi
         process.communicate()
 
 
-def test_a_witness_of_others_cosigns_our_segments(their_witness: tuple[str, VerifierKey], segment: Segment) -> None:
-    url, key = their_witness
-    follow(segment, url, key)
+def test_a_witness_of_others_cosigns_our_segments(interop: Path, segment: Segment) -> None:
+    with their_witness(interop, segment.key) as (url, key):
+        follow(segment, url, key)
 
 
-@pytest.fixture
-def litewitness(segment: Segment, tmp_path: Path) -> Iterator[tuple[str, VerifierKey]]:
-    """A running litewitness, of one segment, whose key an SSH agent holds; and its verifier key."""
+@contextmanager
+def litewitness(tmp_path: Path, log: VerifierKey) -> Iterator[tuple[str, VerifierKey]]:
+    """Run a litewitness, of one log, whose key an SSH agent holds; give its URL and its verifier key."""
     if missing := [name for name in AGENT if shutil.which(name) is None]:
         pytest.skip(f"there is no {missing[0]} here, in which litewitness has its key")
     run_go("install", LITEWITNESS, GOBIN=str(tmp_path))
@@ -148,8 +123,8 @@ def litewitness(segment: Segment, tmp_path: Path) -> Iterator[tuple[str, Verifie
         until(lambda: is_up(f"http://{listen}"), "litewitness to answer")
         with closing(sqlite3.connect(database)) as rows, rows:
             empty = encode_base64(reference.mth([]))
-            rows.execute("insert into log (origin, tree_size, tree_hash) values (?, 0, ?)", [segment.key.name, empty])
-            rows.execute("insert into key (origin, key) values (?, ?)", [segment.key.name, str(segment.key)])
+            rows.execute("insert into log (origin, tree_size, tree_hash) values (?, 0, ?)", [log.name, empty])
+            rows.execute("insert into key (origin, key) values (?, ?)", [log.name, str(log)])
         yield f"http://{listen}", VerifierKey(NAME, COSIGNATURE, public)
 
 
@@ -165,9 +140,24 @@ def is_up(url: str) -> bool:
         return False
 
 
-def test_litewitness_cosigns_our_segments(litewitness: tuple[str, VerifierKey], segment: Segment) -> None:
-    url, key = litewitness
-    follow(segment, url, key)
+def test_litewitness_cosigns_our_segments(segment: Segment, tmp_path: Path) -> None:
+    with litewitness(tmp_path, segment.key) as (url, key):
+        follow(segment, url, key)
+
+
+def test_a_log_gets_its_quorum_from_witnesses_of_others(
+    interop: Path, tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    log = make_data(tmp_path / "data", "payments")["payments"]
+    with their_witness(interop, log) as one, litewitness(tmp_path, log) as other:
+        policy = panel([(key, url) for url, key in (one, other)], 2)
+        (tmp_path / "witnesses").write_bytes(bytes(policy))
+        server = start_server(options=["--witnesses", str(tmp_path / "witnesses")])
+        segment = server.segment("payments", str(log))
+        for number in range(6):
+            body = b"%d" % number
+            answer = requests.post(f"{segment.url}/entries?cosigned=true", json=number, timeout=PATIENCE)
+            verify_receipt(parse_receipt(answer.content), key=trusting(policy, log), payload=body)
 
 
 def follow(segment: Segment, url: str, key: VerifierKey) -> None:

@@ -1,10 +1,14 @@
 """Separation of duties (spec/access.md): nobody holds two roles of one segment of which one checks the other."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from tlog.access.action import CONFLICTS, RESERVED, Role
 from tlog.access.rule import ANY_VALUE, TEMPLATE, Policy, Rule, Where, Who
 from tlog.errors import PolicyError
+
+MAX_COMPARED: Final = 1_000_000
+"""How many pairs of patterns are compared at most to check a policy; that takes some seconds."""
 
 
 def void_roles(held: Iterable[Role]) -> frozenset[Role]:
@@ -18,27 +22,54 @@ def check_duties(policy: Policy) -> None:
 
     Rules that expired count: a document is right or wrong whatever the time.
     """
+    compared = 0
     for one, other in CONFLICTS:
-        holders: dict[tuple[str, str], list[Rule]] = {}
+        holders: dict[tuple[str, ...], list[Rule]] = {}
         for rule in _giving(policy, other):
             for mark in _marks(rule.who):
                 holders.setdefault(mark, []).append(rule)
         for rule in _giving(policy, one):
-            for mark in _marks(rule.who):
-                _check_against(rule, one, holders.get(mark, []), other)
+            # Those who have several marks in common are one.
+            met = {holder.line: holder for mark in _sought(rule.who) for holder in holders.get(mark, [])}
+            compared += sum(_comparisons(rule.where, holder.where) for holder in met.values())
+            if compared > MAX_COMPARED:
+                raise PolicyError(
+                    f"more than {MAX_COMPARED} pairs of patterns are to be compared to find who is both "
+                    f"{one.value} and {other.value}; say who or where by fewer rules, as by labels with {{claim}}",
+                    line=rule.line,
+                    rule=rule.name,
+                )
+            _check_against(rule, one, met.values(), other)
 
 
 def _giving(policy: Policy, role: Role) -> list[Rule]:
     return [rule for rule in policy.rules if rule.allows and role in rule.roles]
 
 
-def _marks(who: Who) -> list[tuple[str, str]]:
-    """Return what two rules have in common if they share a principal; few do, which spares comparing all with all."""
-    names = [("principal", name) for name in who.principals]
-    return names + [("group", group) for group in who.groups] + [("claim", claim) for claim, _ in who.claims]
+def _marks(who: Who) -> list[tuple[str, ...]]:
+    """Return what rules are found by that may be about a principal of this one, which spares comparing all with all."""
+    return _names(who) + [
+        mark for claim, values in who.claims for mark in (("claim", claim), *(("claim", claim, one) for one in values))
+    ]
 
 
-def _check_against(rule: Rule, role: Role, holders: list[Rule], other: Role) -> None:
+def _sought(who: Who) -> list[tuple[str, ...]]:
+    """Return the marks of rules that may be about a principal of this one."""
+    return _names(who) + [
+        mark
+        for claim, values in who.claims
+        for mark in (
+            [("claim", claim)] if ANY_VALUE in values else [("claim", claim, one) for one in (*values, ANY_VALUE)]
+        )
+    ]
+
+
+def _names(who: Who) -> list[tuple[str, ...]]:
+    names: list[tuple[str, ...]] = [("principal", name) for name in who.principals]
+    return names + [("group", group) for group in who.groups]
+
+
+def _check_against(rule: Rule, role: Role, holders: Iterable[Rule], other: Role) -> None:
     for holder in holders:
         if _share_principal(rule.who, holder.who) and _share_segment(rule.where, holder.where):
             first, second = sorted((rule, holder), key=lambda each: each.line)
@@ -74,6 +105,10 @@ def _share_segment(one: Where, other: Where) -> bool:
     return agree and _share_patterns(one.segments, other.segments)
 
 
+def _comparisons(one: Where, other: Where) -> int:
+    return max(len(one.segments), 1) * max(len(other.segments), 1)
+
+
 def _share_patterns(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     # Rules by labels alone select no reserved segment.
     return any(share_name(first, second) for first in one or ("*",) for second in other or ("*",))
@@ -83,9 +118,12 @@ def share_name(one: str, other: str) -> bool:
     """Tell whether some segment's name fits both patterns, of which a reserved name is only the same as itself."""
     if one in RESERVED or other in RESERVED:
         return one == other
-    # Most pairs differ before their first * or {claim}.
+    # Most pairs differ before their first * or {claim}, or after their last.
     first, second = _head(one), _head(other)
     if not first.startswith(second) and not second.startswith(first):
+        return False
+    first, second = _tail(one), _tail(other)
+    if not first.endswith(second) and not second.endswith(first):
         return False
     one, other = TEMPLATE.sub("*", one), TEMPLATE.sub("*", other)
     if "*" not in one + other:
@@ -104,6 +142,10 @@ def share_name(one: str, other: str) -> bool:
 
 def _head(pattern: str) -> str:
     return pattern.partition("*")[0].partition("{")[0]
+
+
+def _tail(pattern: str) -> str:
+    return pattern.rpartition("*")[2].rpartition("}")[2]
 
 
 def _skip(places: set[int], pattern: str) -> set[int]:

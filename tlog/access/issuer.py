@@ -2,7 +2,6 @@
 
 import tomllib
 from dataclasses import dataclass
-from ipaddress import ip_address
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,6 +11,7 @@ import msgspec
 
 from tlog.access.token import check_principal
 from tlog.errors import ConfigError
+from tlog_client.credential import is_on_loopback
 from tlog_core.errors import MalformedError
 
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
@@ -83,7 +83,7 @@ def parse_issuers(raw: bytes) -> tuple[Issuer, ...]:
 
 
 def check_url(url: str, *, loopback: bool) -> None:
-    """Raise MalformedError if keys are not to be fetched from there: HTTPS only, but on `loopback`."""
+    """Raise MalformedError if keys are not to be fetched from there: HTTPS only, or HTTP too if on `loopback`."""
     try:
         parts = urlsplit(url)
         known = bool(parts.hostname) and parts.port != 0 and parts.username is None and not set("?#") & set(url)
@@ -91,18 +91,8 @@ def check_url(url: str, *, loopback: bool) -> None:
         known = False
     if not known or not url.isascii() or not url.isprintable() or " " in url:
         raise MalformedError("not a URL such as https://issuer.example/keys")
-    if parts.scheme != "https" and not (loopback and is_loopback(url)):
+    if parts.scheme != "https" and not (loopback and parts.scheme == "http" and is_on_loopback(url)):
         raise MalformedError("neither https nor on loopback")
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether a URL is plain HTTP to this very machine."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        return parts.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
-    except ValueError:
-        return False
 
 
 def _issuer(table: Any, number: int) -> Issuer:

@@ -1,8 +1,9 @@
 """The public keys of an issuer (RFC 7517): fetched when they are needed, kept, and fetched again when they change."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any, Final
 
 import requests
@@ -11,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
 from urllib3.exceptions import HTTPError
 
-from tlog.access.issuer import Issuer, check_url, is_loopback
+from tlog.access.issuer import Issuer, check_url
 from tlog.errors import UnauthorizedError, UnavailableError
+from tlog_client.credential import is_on_loopback
 from tlog_core.encoding import parse_json, text_member
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.note import ED25519, VerifierKey
@@ -27,7 +29,10 @@ USABLE: Final = 60 * 60_000
 """For how many milliseconds they are used if they cannot be fetched again."""
 
 PAUSE: Final = 10_000
-"""How many milliseconds are between two fetches, however many unknown keys are named meanwhile."""
+"""How many milliseconds are between the end of a fetch and the next, however many unknown keys are named meanwhile."""
+
+MAX_WAITING: Final = 8
+"""How many threads of a process wait at once for keys that another fetches; all the others can go on with theirs."""
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
@@ -50,9 +55,15 @@ _ALGORITHMS: Final = {
 class IssuerKeys:
     """The keys of one issuer, for the threads of one process. Opens no connection before a token asks for a key."""
 
-    def __init__(self, issuer: Issuer, clock: Callable[[], int], fetch: Callable[[str], bytes]) -> None:
-        """Take the issuer, a clock in milliseconds, and what gets the document at a URL or raises FetchError."""
+    def __init__(
+        self, issuer: Issuer, clock: Callable[[], int], fetch: Callable[[str], bytes], waiting: BoundedSemaphore
+    ) -> None:
+        """Take the issuer, a clock in milliseconds, and what gets the document at a URL or raises FetchError.
+
+        `waiting` is held by each thread that waits for another to fetch keys, of whatever issuer.
+        """
         self.issuer = issuer
+        self._waiting = waiting
         self._clock = clock
         self._fetch = fetch
         self._lock = Lock()
@@ -63,34 +74,51 @@ class IssuerKeys:
     def find(self, key_id: str, algorithm: str) -> PyJWK:
         """Return a key; UnauthorizedError if the issuer has none like this, UnavailableError if it cannot be asked."""
         wanted = (key_id, algorithm)
-        known = wanted in self._usable()
+        known, looked = wanted in self._usable(), True
         if not known or not _within(FRESH, self._fetched, self._clock()):
             # Whoever has a key goes on with it while another thread fetches.
-            self._renew(patience=0.0 if known else _WAIT_SECONDS)
+            looked = self._renew(patience=0.0 if known else _WAIT_SECONDS)
         found = self._usable().get(wanted)
         if found is not None:
             return found
-        if self._failure is not None:
+        if self._failure is not None or not looked:
             raise UnavailableError("the keys of the token's issuer cannot be fetched now; try again") from self._failure
         raise UnauthorizedError("the token is signed by a key that its issuer does not show; get another token")
 
     def _usable(self) -> Keys:
         return self._keys if _within(USABLE, self._fetched, self._clock()) else {}
 
-    def _renew(self, *, patience: float) -> None:
-        """Fetch the keys, unless that was tried just now; wait so many seconds for another thread that does."""
-        if not self._lock.acquire(timeout=patience):
-            return
+    def _renew(self, *, patience: float) -> bool:
+        """Fetch the keys, unless that was tried just now; False if another thread still does after so many seconds."""
+        if not self._take_turn(patience):
+            return False
         try:
             now = self._clock()
             if not _within(PAUSE, self._tried, now):
-                self._tried = now
-                self._keys = _parse_keys(self._fetch(self._keys_uri()))
-                self._fetched, self._failure = now, None
+                self._try(now)
+        finally:
+            self._lock.release()
+        return True
+
+    def _take_turn(self, patience: float) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        # Who waits holds a thread, and whoever likes can name keys that nobody has.
+        if not patience or not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._lock.acquire(timeout=patience)
+        finally:
+            self._waiting.release()
+
+    def _try(self, now: int) -> None:
+        try:
+            self._keys = _parse_keys(self._fetch(self._keys_uri()))
+            self._fetched, self._failure = now, None
         except (FetchError, MalformedError) as error:
             self._failure = error
         finally:
-            self._lock.release()
+            self._tried = self._clock()
 
     def _keys_uri(self) -> str:
         if self.issuer.jwks_uri is not None:
@@ -101,7 +129,7 @@ class IssuerKeys:
             raise MalformedError("the discovery document is that of another issuer")
         uri = text_member(document, "jwks_uri")
         # An issuer elsewhere does not send us to what listens on this machine.
-        check_url(uri, loopback=is_loopback(self.issuer.issuer))
+        check_url(uri, loopback=is_on_loopback(self.issuer.issuer))
         return uri
 
 
@@ -109,18 +137,25 @@ def fetch_document(url: str) -> bytes:
     """Return what is at a URL, at most MAX_DOCUMENT_BYTES, within seconds and without redirects; raise FetchError."""
     end = time.monotonic() + _FETCH_SECONDS
     try:
-        with requests.get(
-            url,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            timeout=_FETCH_SECONDS,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+        with (
+            _session() as session,
+            session.get(url, timeout=_FETCH_SECONDS, allow_redirects=False, stream=True) as response,
+        ):
             if response.status_code != requests.codes.ok:
                 raise FetchError(f"HTTP status {response.status_code} from {url}")
             return _read(response, end)
     except (OSError, HTTPError) as error:
         raise FetchError(f"no answer from {url}: {type(error).__name__}") from error
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # A proxy could change what keys an issuer on loopback shows us, and what is in ~/.netrc is for no issuer. Whose
+    # certificates are believed is all that the environment says.
+    session.trust_env = False
+    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
+    return session
 
 
 def _read(response: requests.Response, end: float) -> bytes:

@@ -9,12 +9,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 import jwt
 
 from tlog.access.issuer import Issuer
-from tlog.access.jwks import IssuerKeys
+from tlog.access.jwks import MAX_WAITING, IssuerKeys
 from tlog.access.principal import Principal
 from tlog.access.token import check_principal
 from tlog.errors import UnauthorizedError
@@ -64,7 +65,8 @@ class Oidc:
 
     def __init__(self, issuers: Sequence[Issuer], clock: Callable[[], int], fetch: Callable[[str], bytes]) -> None:
         """Take the issuers, a clock in milliseconds, and what gets the document at a URL or raises FetchError."""
-        self._issuers = {issuer.issuer: IssuerKeys(issuer, clock, fetch) for issuer in issuers}
+        waiting = BoundedSemaphore(MAX_WAITING)
+        self._issuers = {issuer.issuer: IssuerKeys(issuer, clock, fetch, waiting) for issuer in issuers}
         self._clock = clock
         # By SHA-256 of the token, so that no credential is kept. Single reads and writes of dicts are atomic.
         self._kept: dict[bytes, _Kept] = {}

@@ -8,12 +8,14 @@ from flask import Response, request
 
 from tlog.access import Action
 from tlog.access.token import Presented
-from tlog.api.answer import answer, json_answer
+from tlog.api.answer import answer, json_answer, page, query
 from tlog.api.body import read_body, read_model
 from tlog.api.models import (
     AccessRequest,
     AccessRequestList,
     IssuedToken,
+    KeyList,
+    ListedKey,
     ListedToken,
     NewAccessRequest,
     NewToken,
@@ -23,7 +25,7 @@ from tlog.api.models import (
     WriterKey,
 )
 from tlog.api.route import Call, Route
-from tlog.errors import NotFoundError
+from tlog.config import DEFAULT_PAGE, MAX_PAGE
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError
 
@@ -84,6 +86,15 @@ def revoke_token(call: Call, token: str) -> Response:
     return answer(b"", "text/plain", status=204)
 
 
+def list_keys(call: Call) -> Response:
+    """Answer `GET /keys`."""
+    given = query(request, "after", "limit")
+    limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
+    rows = call.services.control.store.all_writer_keys(after=given.get("after", ""), limit=limit + 1)
+    keys = [ListedKey(one.added, one.removed, str(one.key)) for one in rows[:limit]]
+    return json_answer(KeyList(keys, keys[-1].vkey if len(rows) > limit else None))
+
+
 def add_key(call: Call) -> Response:
     """Answer `POST /keys`."""
     wanted = read_model(request, WriterKey)
@@ -109,7 +120,8 @@ def request_access(call: Call) -> Response:
 
 def list_requests(call: Call) -> Response:
     """Answer `GET /segments/<name>/access-requests`."""
-    return json_answer(AccessRequestList(_requests(call)))
+    latest = call.services.control.store.access_requests(call.target.segment, _LATEST)
+    return json_answer(AccessRequestList([AccessRequest(**asdict(one)) for one in latest]))
 
 
 def approve_access(call: Call, wanted: str) -> Response:
@@ -124,16 +136,8 @@ def _issued(token: Presented) -> Response:
     return json_answer(IssuedToken(token.id, token.text()), status=201, caching="no-store")
 
 
-def _requests(call: Call) -> list[AccessRequest]:
-    requests = call.services.control.store.access_requests(call.target.segment, _LATEST)
-    return [AccessRequest(**asdict(one)) for one in requests]
-
-
 def _request(call: Call, wanted: str) -> AccessRequest:
-    found = next((one for one in _requests(call) if one.id == wanted), None)
-    if found is None:
-        raise NotFoundError("no such access request")
-    return found
+    return AccessRequest(**asdict(call.services.control.store.access_request(call.target.segment, wanted)))
 
 
 ROUTES = (
@@ -167,6 +171,15 @@ ROUTES = (
         takes={"application/json": Rotation},
     ),
     Route("DELETE", "/tokens/<token>", Action.ISSUE_TOKEN, revoke_token, "Revoke a token", gives={204: "text/plain"}),
+    Route(
+        "GET",
+        "/keys",
+        Action.ADD_KEY,
+        list_keys,
+        "List the keys of writers",
+        gives={200: (KeyList,)},
+        query=("after", "limit"),
+    ),
     Route(
         "POST",
         "/keys",

@@ -102,12 +102,19 @@ def discard_body(request: Request) -> None:
         request.environ["wsgi.input"].read(int(given))
 
 
-def read_model(request: Request, model: type[Model]) -> Model:
-    """Return the JSON body of a request as one of `api.models`; raise MalformedError that says what is wrong."""
+def read_model(request: Request, model: type[Model], *, empty: Model | None = None) -> Model:
+    """Return the JSON body of a request as one of `api.models`, or `empty`, if that is given, where there is no body.
+
+    Raises MalformedError that says what is wrong.
+    """
+    body = read_body(request)
+    if not body and empty is not None:
+        return empty
     try:
-        return msgspec.convert(parse_json(read_body(request)), model, strict=True)
+        return msgspec.convert(parse_json(body), model, strict=True)
     except msgspec.ValidationError as error:
-        raise MalformedError(f"the body is not as /openapi.json says: {error}") from None
+        members = ", ".join(model.__annotations__)
+        raise MalformedError(f"the body is an object of {members}, as /openapi.json says: {error}") from None
 
 
 def idempotency_key(request: Request) -> str | None:

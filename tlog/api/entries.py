@@ -12,35 +12,53 @@ from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
 from tlog.api.route import Call, Route
 from tlog.api.signed import SIGNED_TYPE
 from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
+from tlog.errors import NoWitnessesError
 from tlog.reads import Read
 from tlog.sequencer import Logged, Submission
 from tlog.store.codec import Payload
-from tlog.submit import append
+from tlog.submit import append, commit_to, logged_under, verify_signatures
+from tlog.witnesses.asker import Asker
 from tlog_core.encoding import encode_base64
+from tlog_core.errors import MalformedError
 from tlog_core.proof import prove_inclusion, prove_range
 from tlog_core.receipt import JSON_TYPE
 
 
 def log_events(call: Call) -> Response:
     """Answer `POST /segments/<name>/entries`."""
+    asker = _asker(call)
     key = idempotency_key(request)
     events = read_events(request, call.services.canonicalize)
-    writer = call.caller.principal.name
-    if events.signed is not None:
-        events.signed.verify(
-            call.segment, writer, events.kind, events.payloads, call.services.guard.writer_keys(writer)
-        )
-    submission, logged = append(
-        call.segment,
-        writer=writer,
+    submission = commit_to(
+        writer=call.caller.principal.name,
         kind=events.kind,
         payloads=events.payloads,
         idempotency_key=key,
         signed=events.signed,
     )
+    if submission.signed:
+        keys = call.services.guard.writer_keys(submission.writer)
+        verify_signatures(submission, origin=call.segment.row.origin, keys=keys)
+    submission, logged = append(call.segment, submission)
     call.services.metrics.appended()
+    if asker is not None:
+        with call.services.turns.leave():
+            head = asker.wait_for(call.segment, logged.start + len(logged.entries))
+        logged = logged if head is None else logged_under(call.segment, logged, head)
     receipt = _batch_receipt(submission, logged) if events.batch else _receipt(submission, logged)
     return json_answer(receipt, status=201)
+
+
+def _asker(call: Call) -> Asker | None:
+    """Return who has the receipt cosigned, None if it is not to be; raise MalformedError or NoWitnessesError."""
+    wanted = query(request, "cosigned").get("cosigned")
+    if wanted not in (None, "true"):
+        raise MalformedError("cosigned is true, or not there")
+    if wanted is None:
+        return None
+    if call.services.asker is None:
+        raise NoWitnessesError("this server has no witnesses to ask, and nothing was logged; leave out cosigned=true")
+    return call.services.asker
 
 
 def read_entry(call: Call, index: str) -> Response:
@@ -131,6 +149,7 @@ ROUTES = (
         "Log one event, or a batch",
         gives={201: (Receipt, BatchReceipt)},
         takes={"application/json": Any, "application/x-ndjson": str, SIGNED_TYPE: str, "*/*": bytes},
+        query=("cosigned",),
     ),
     Route(
         "GET",

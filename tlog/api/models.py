@@ -81,6 +81,16 @@ class NewSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen:
+    """Which witness said when, in milliseconds, that it has cosigned what this segment is not: a head of that size."""
+
+    at: int
+    reason: str
+    size: int
+    witness: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListedSegment:
     """A segment as lists show it; `created` and `sealed`, null if it is not, are in milliseconds since the epoch."""
 
@@ -95,9 +105,10 @@ class ListedSegment:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment with its size in entries."""
+    """A segment with its size in entries. If it is `frozen`, it takes no more; else that is null."""
 
     created: int
+    frozen: Frozen | None
     labels: dict[str, str]
     name: str
     origin: str
@@ -168,6 +179,23 @@ class TokenList:
     """All tokens."""
 
     tokens: list[ListedToken]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key of a writer. Times are in milliseconds since the epoch; one that is in use has no `removed`."""
+
+    added: int
+    removed: int | None
+    vkey: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyList:
+    """A page of writers' keys, and the `after` of the next page."""
+
+    keys: list[ListedKey]
+    next: str | None
 
 
 class NewAccessRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

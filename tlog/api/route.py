@@ -20,6 +20,7 @@ from tlog.metrics import Metrics
 from tlog.reads import Reads
 from tlog.segments import Segment, Segments
 from tlog.turns import Turns
+from tlog.witnesses.asker import Asker
 from tlog_core.errors import TlogError
 
 _REFUSED_SECONDS: Final = 0.1
@@ -33,6 +34,7 @@ class Services:
     control: Control
     guard: Guard
     reads: Reads
+    asker: Asker | None
     metrics: Metrics
     journal: Journal
     turns: Turns

@@ -3,18 +3,16 @@
 from collections.abc import Iterator
 from itertools import islice
 
-import msgspec
 from flask import Response, g, request
 
 from tlog.access import Action
 from tlog.api.answer import json_answer, page, query
-from tlog.api.body import read_body
-from tlog.api.models import ListedSegment, NewSegment, Segment, SegmentList
+from tlog.api.body import read_model
+from tlog.api.models import Frozen, ListedSegment, NewSegment, Segment, SegmentList
 from tlog.api.route import Call, Route
 from tlog.config import DEFAULT_PAGE, MAX_PAGE
 from tlog.store.changes import SegmentRow
-from tlog_core.encoding import parse_json
-from tlog_core.errors import MalformedError
+from tlog.store.segment import SegmentStore
 
 
 def create(call: Call) -> Response:
@@ -24,7 +22,7 @@ def create(call: Call) -> Response:
         call.caller.principal.name, target.segment, dict(target.labels), signed=wanted.signed
     )
     with call.services.segments.use(row.name) as segment:
-        response = json_answer(_segment(row, segment.store.head().size), status=201 if fresh else 200)
+        response = json_answer(_segment(row, segment.store), status=201 if fresh else 200)
     response.headers["Location"] = f"/segments/{row.name}"
     return response
 
@@ -43,15 +41,13 @@ def listing(call: Call) -> Response:
 
 def describe(call: Call) -> Response:
     """Answer `GET /segments/<name>`."""
-    return json_answer(
-        _segment(call.services.control.store.find(call.segment.row.name), call.segment.store.head().size)
-    )
+    return json_answer(_segment(call.services.control.store.find(call.segment.row.name), call.segment.store))
 
 
 def seal(call: Call) -> Response:
     """Answer `PUT /segments/<name>/seal`."""
     row = call.services.control.seal_segment(call.caller.principal.name, call.segment.row.name)
-    return json_answer(_segment(row, call.segment.store.head().size))
+    return json_answer(_segment(row, call.segment.store))
 
 
 def requested_labels() -> dict[str, str]:
@@ -62,19 +58,9 @@ def requested_labels() -> dict[str, str]:
 def _wanted() -> NewSegment:
     # Access is decided by the labels, before the view runs, and the body can be read once.
     if "new_segment" not in g:
-        g.new_segment = _read_new()
+        g.new_segment = read_model(request, NewSegment, empty=NewSegment())
     wanted: NewSegment = g.new_segment
     return wanted
-
-
-def _read_new() -> NewSegment:
-    body = read_body(request)
-    if not body:
-        return NewSegment()
-    try:
-        return msgspec.convert(parse_json(body), NewSegment, strict=True)
-    except msgspec.ValidationError as error:
-        raise MalformedError(f'the body is empty or {{"labels": {{…}}, "signed": …}}: {error}') from None
 
 
 def _visible(call: Call, after: str) -> Iterator[SegmentRow]:
@@ -83,8 +69,10 @@ def _visible(call: Call, after: str) -> Iterator[SegmentRow]:
         after = rows[-1].name
 
 
-def _segment(row: SegmentRow, size: int) -> Segment:
-    return Segment(row.created, dict(row.labels), row.name, row.origin, row.sealed, row.signed, size, row.vkey)
+def _segment(row: SegmentRow, store: SegmentStore) -> Segment:
+    found, size = store.frozen(), store.head().size
+    frozen = None if found is None else Frozen(found.at, found.reason, found.size, found.witness)
+    return Segment(row.created, frozen, dict(row.labels), row.name, row.origin, row.sealed, row.signed, size, row.vkey)
 
 
 ROUTES = (

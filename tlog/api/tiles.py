@@ -1,6 +1,7 @@
 """The checkpoint, tiles and entry bundles of a segment, as C2SP tlog-tiles serves them."""
 
 import gzip
+import hashlib
 
 from flask import Response, request
 
@@ -18,9 +19,24 @@ _GZIP_LEVEL = 1
 
 def checkpoint(call: Call) -> Response:
     """Answer `GET /segments/<name>/checkpoint`: the same bytes for every caller."""
-    head = call.segment.store.head()
-    response = answer(head.note, TEXT)
-    response.set_etag(encode_base64(head.root))
+    return _note(call.segment.store.cosigned_note())
+
+
+def cosigned_checkpoint(call: Call) -> Response:
+    """Answer `GET /segments/<name>/checkpoint/cosigned`: the same bytes for every caller."""
+    asker = call.services.asker
+    if asker is None:
+        raise NotFoundError("this server has no witnesses to ask")
+    head = asker.newest(call.segment)
+    if head is None:
+        raise NotFoundError("no head of this segment is cosigned by a quorum of its witnesses yet; try again later")
+    return _note(head.note)
+
+
+def _note(note: bytes) -> Response:
+    response = answer(note, TEXT)
+    # Of all of it: cosignatures come after the head that they are of.
+    response.set_etag(encode_base64(hashlib.sha256(note).digest()))
     response.make_conditional(request)
     return response
 
@@ -72,6 +88,14 @@ ROUTES = (
         Action.READ_CHECKPOINT,
         checkpoint,
         "Read the latest checkpoint (C2SP tlog-checkpoint)",
+        gives={200: "text/plain"},
+    ),
+    Route(
+        "GET",
+        "/segments/<segment>/checkpoint/cosigned",
+        Action.READ_CHECKPOINT,
+        cosigned_checkpoint,
+        "Read the newest checkpoint that a quorum of witnesses has cosigned",
         gives={200: "text/plain"},
     ),
     Route(

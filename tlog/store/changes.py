@@ -61,6 +61,15 @@ class SegmentRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WriterKeyRow:
+    """A key of a writer. Times are in milliseconds since the epoch; one that is in use has no `removed`."""
+
+    key: VerifierKey
+    added: int
+    removed: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class AccessRequest:
     """Break-glass: who asks to read which segment, and until when that holds once two others have approved."""
 

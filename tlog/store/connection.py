@@ -15,7 +15,7 @@ DatabaseError = sqlite3.Error
 """What any statement may raise."""
 
 OperationalError = sqlite3.OperationalError
-"""Of these, what is no damage and may pass: a disk that is full or fails, a file that cannot be opened."""
+"""Of these, what the file's content is mostly not to blame for: see `may_pass`."""
 
 _MINIMUM_VERSION: Final = (3, 51, 3)
 # A commit is durable when it returns (WAL, FULL), damage shows early, what is deleted is overwritten.
@@ -31,6 +31,12 @@ _SETTINGS: Final = {
     "secure_delete": 1,
     "busy_timeout": 30_000,
 }
+
+
+def may_pass(error: DatabaseError) -> bool:
+    """Tell whether it is no damage: a disk that is full or fails, a file that cannot be opened, a lock."""
+    # What SQLite has no other name for is a statement that does not fit: a table is gone.
+    return isinstance(error, OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR
 
 
 def connect(path: Path, *, create: bool = False) -> Connection:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from tlog.access.rule import Grant
 from tlog.access.token import Token, TokenHash
 from tlog.errors import ConfigError, CorruptError, NotFoundError
-from tlog.store.changes import AccessRequest, Changing, SegmentRow
+from tlog.store.changes import AccessRequest, Changing, SegmentRow, WriterKeyRow
 from tlog.store.connection import Connection, connect, transaction
 from tlog.store.schema import migrate_control
 from tlog_core.errors import MalformedError
@@ -23,10 +23,9 @@ select name, id, origin, vkey, labels, created, sealed, signed from segment wher
 """
 _TOKENS = "select id, hash, principal, groups, created, expires, last_used, revoked from token"
 _KEYS_OF = "select vkey from writer_key where name = ? and removed is null order by added, vkey"
-_ALL_KEYS = "select vkey from writer_key order by name, added, vkey"
+_ALL_KEYS = "select vkey, added, removed from writer_key where vkey > ? order by vkey limit ?"
 _REQUESTS = """
-select id, principal, segment, reason, milliseconds, requested, approver, until from access_request
-where segment = ? order by requested desc, id limit ?
+select id, principal, segment, reason, milliseconds, requested, approver, until from access_request where segment = ?
 """
 
 
@@ -117,24 +116,32 @@ class ControlStore:
 
     def writer_keys(self, name: str) -> Sequence[VerifierKey]:
         """Return the keys by which a writer signs now, the oldest first; CorruptError."""
-        return self._keys(_KEYS_OF, name)
-
-    def all_writer_keys(self) -> Sequence[VerifierKey]:
-        """Return the keys by which writers sign or ever signed, the oldest of each writer first; CorruptError."""
-        return self._keys(_ALL_KEYS)
-
-    def _keys(self, query: str, *given: str) -> Sequence[VerifierKey]:
         with self._lock:
-            rows = self._connection.execute(query, given).fetchall()
-        try:
-            return [parse_writer_key(vkey) for (vkey,) in rows]
-        except MalformedError as error:
-            raise CorruptError(f"a stored key of a writer: {error}") from None
+            rows = self._connection.execute(_KEYS_OF, [name]).fetchall()
+        return [_key(vkey) for (vkey,) in rows]
+
+    def all_writer_keys(self, *, after: str = "", limit: int = -1) -> Sequence[WriterKeyRow]:
+        """Return keys by which writers sign or ever signed, those behind `after` in the order of their vkeys' bytes.
+
+        At most `limit` come, or all for -1. Raises CorruptError.
+        """
+        with self._lock:
+            rows = self._connection.execute(_ALL_KEYS, [after, limit]).fetchall()
+        return [WriterKeyRow(_key(vkey), added, removed) for vkey, added, removed in rows]
 
     def access_requests(self, segment: str, limit: int) -> Sequence[AccessRequest]:
         """Return requests of access to a segment, the latest first, at most so many."""
         with self._lock:
-            return [AccessRequest(*row) for row in self._connection.execute(_REQUESTS, [segment, limit])]
+            rows = self._connection.execute(f"{_REQUESTS} order by requested desc, id limit ?", [segment, limit])
+            return [AccessRequest(*row) for row in rows]
+
+    def access_request(self, segment: str, request_id: str) -> AccessRequest:
+        """Return the request of this ID of access to a segment, and to no other; NotFoundError."""
+        with self._lock:
+            row = self._connection.execute(f"{_REQUESTS} and id = ?", [segment, request_id]).fetchone()
+        if row is None:
+            raise NotFoundError("no such access request")
+        return AccessRequest(*row)
 
     def grants(self, now: int) -> Sequence[Grant]:
         """Return what is granted by break-glass at this time, in milliseconds."""
@@ -159,6 +166,13 @@ def _segment(row: tuple[str, str, str, str, str, int, int | None, int]) -> Segme
     name, segment_id, origin, vkey, labels, created, sealed, signed = row
     pairs = tuple(sorted(json.loads(labels).items()))
     return SegmentRow(name, segment_id, origin, vkey, pairs, created, sealed, bool(signed))
+
+
+def _key(vkey: str) -> VerifierKey:
+    try:
+        return parse_writer_key(vkey)
+    except MalformedError as error:
+        raise CorruptError(f"a stored key of a writer: {error}") from None
 
 
 def _token(row: tuple[Any, ...]) -> Token:

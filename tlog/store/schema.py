@@ -4,7 +4,7 @@ from sqlite_utils import Database, Migrations
 
 from tlog.store.connection import Connection
 
-SEGMENT_VERSION = 3
+SEGMENT_VERSION = 4
 """How many migrations the database of a segment has seen."""
 
 _SEGMENT = """
@@ -124,6 +124,38 @@ create table writer (
 ) strict, without rowid;
 """
 
+_COSIGNED = """
+-- The latest cosignature of each witness, as its signature line, and the head that it cosigned; `time` is in POSIX
+-- seconds.
+create table cosignature (
+    vkey text primary key,
+    size integer not null check (size >= 0),
+    root blob not null check (length(root) = 32),
+    time integer not null check (time > 0),
+    line text not null
+) strict, without rowid;
+
+-- The newest head that the quorum cosigned, as the note with all cosignatures. `time` is the quorum time in POSIX
+-- seconds, `last` that of the head's last entry in milliseconds.
+create table cosigned (
+    one integer primary key check (one = 1),
+    size integer not null check (size >= 0),
+    root blob not null check (length(root) = 32),
+    time integer not null,
+    last integer not null,
+    note blob not null
+) strict;
+
+-- Which witness said when, in milliseconds, what cannot be if this is the latest copy of the segment.
+create table frozen (
+    one integer primary key check (one = 1),
+    at integer not null,
+    witness text not null,
+    size integer not null,
+    reason text not null
+) strict;
+"""
+
 _KEYS = """
 -- The verifier keys by which writers sign; `name` is that in the key.
 create table writer_key (
@@ -185,6 +217,10 @@ def migrate_segment(connection: Connection) -> None:
     @migrations()
     def m003_writer(database: Database) -> None:
         _run(database, _WRITER)
+
+    @migrations()
+    def m004_cosigned(database: Database) -> None:
+        _run(database, _COSIGNED)
 
     migrations.apply(Database(connection, execute_plugins=False))
     connection.execute(f"pragma user_version = {SEGMENT_VERSION}")

@@ -8,12 +8,15 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from tlog.config import TURNS
 from tlog.errors import CorruptError, NotFoundError, UnavailableError
+from tlog.store import cosigned
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
-from tlog.store.connection import Connection, DatabaseError, OperationalError, connect, connect_reader
+from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass
+from tlog.store.cosigned import CosignedHead, Frozen, Standing, WitnessLine
 from tlog.store.schema import SEGMENT_VERSION, migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
 from tlog_core.tile import TILE_WIDTH, Tile
@@ -29,6 +32,7 @@ where length(hashes) < length(excluded.hashes)
 """
 _MOVE_HEAD = """
 update head set size = ?, time = ?, root = ?, note = ?, sealed = ? where size = ? and root = ? and not sealed
+and not exists (select 1 from frozen)
 """
 _FIND_REQUESTS = """
 select key, start, count, size from request where key in (select unhex(value) from json_each(?))
@@ -142,6 +146,25 @@ class Transaction:
         query = "select sum(length(payloads)) from payload where start >= ?"
         return int(self._connection.execute(query, [start]).fetchone()[0])
 
+    def standing(self) -> Standing:
+        """Return what witnesses said that a write must know."""
+        return cosigned.standing(self._connection)
+
+    def put_cosignature(self, row: WitnessLine) -> bool:
+        """Store a cosignature in the place of an earlier one by its witness; False if it is not later."""
+        return cosigned.put_cosignature(self._connection, row)
+
+    def put_cosigned(self, head: CosignedHead, *, afresh: bool) -> bool:
+        """Store a head that the quorum cosigned in the place of an earlier one; False if it is not later.
+
+        If it is the first of this quorum, `afresh`, it need not be later than the same head of another.
+        """
+        return cosigned.put_cosigned(self._connection, head, afresh=afresh)
+
+    def freeze(self, frozen: Frozen, *, behind: bool) -> bool:
+        """Freeze the segment; False if it is frozen. If for being `behind`, only if its head is smaller than that."""
+        return cosigned.freeze(self._connection, frozen, behind=behind)
+
     def put_tiles(self, tiles: Sequence[StoredTile]) -> None:
         """Store tiles, each in the place of its narrower self."""
         self._connection.executemany(
@@ -149,7 +172,7 @@ class Transaction:
         )
 
     def move_head(self, old: Head, new: Head) -> None:
-        """Replace the head; raise CorruptError if it is another or sealed, which the write lock rules out."""
+        """Replace the head; raise CorruptError if it is another, sealed or frozen, which the lock rules out."""
         moved = self._connection.execute(
             _MOVE_HEAD,
             [new.size, new.time, new.root, new.note, new.sealed, old.size, old.root],
@@ -166,6 +189,8 @@ class SegmentStore:
         self._path = path
         self._writer = connect(path)
         self._readers: deque[Connection] = deque()
+        # The file lock is the process's, not the thread's: those who append and those who ask witnesses both write.
+        self._writing = Lock()
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         if not self._is_current():
             self._migrate()
@@ -201,23 +226,45 @@ class SegmentStore:
         One process at a time: the file lock queues where SQLite would poll. If the commit itself fails its outcome is
         unknown: DatabaseError, and the store is to be closed and opened anew.
         """
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            self._writer.execute("begin immediate")
+        with self._writing:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
             try:
-                yield Transaction(self._writer)
-            except BaseException:
-                with suppress(DatabaseError):
-                    self._writer.execute("rollback")
-                raise
-            self._writer.execute("commit")
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+                self._writer.execute("begin immediate")
+                try:
+                    yield Transaction(self._writer)
+                except BaseException:
+                    with suppress(DatabaseError):
+                        self._writer.execute("rollback")
+                    raise
+                self._writer.execute("commit")
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def head(self) -> Head:
         """Return the head as it is now."""
         with self._reading() as connection:
             return _head(connection)
+
+    def cosigned_note(self) -> bytes:
+        """Return the checkpoint of the head, with the cosignatures that there are of exactly this one."""
+        with self._reading() as connection:
+            head = _head(connection)
+            return head.note + cosigned.lines_of(connection, head.size, head.root)
+
+    def cosignatures(self) -> list[WitnessLine]:
+        """Return the latest cosignature of each witness, in the order of their keys."""
+        with self._reading() as connection:
+            return cosigned.cosignatures(connection)
+
+    def cosigned(self) -> CosignedHead | None:
+        """Return the newest head that a quorum cosigned, if there is one."""
+        with self._reading() as connection:
+            return cosigned.cosigned(connection)
+
+    def frozen(self) -> Frozen | None:
+        """Return why the segment is frozen, if it is."""
+        with self._reading() as connection:
+            return cosigned.frozen(connection)
 
     def entries(self, start: int, end: int) -> list[bytes]:
         """Return the entries of [start, end), which must be below the head; CorruptError if one is missing."""
@@ -310,9 +357,9 @@ class SegmentStore:
                     self._readers.append(connection)
                 else:
                     connection.close()
-        except OperationalError as error:
-            raise UnavailableError(f"the database cannot be read now: {error}; retry") from error
         except DatabaseError as error:
+            if may_pass(error):
+                raise UnavailableError(f"the database cannot be read now: {error}; retry") from error
             raise CorruptError(f"the database is damaged: {error}; run tlog fsck") from error
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from policies import Document, write
 
 from tlog.access.action import Role
-from tlog.access.document import parse_policy
-from tlog.access.duties import share_name, void_roles
+from tlog.access.document import parse_policy, read_policy
+from tlog.access.duties import MAX_COMPARED, share_name, void_roles
 from tlog.errors import PolicyError
 
 
@@ -141,3 +141,46 @@ def test_two_patterns_overlap_if_some_name_fits_both(one: str, other: str) -> No
         return {name for name in NAMES if re.fullmatch(pattern.replace("*", ".*"), name)}
 
     assert share_name(one, other) == share_name(other, one) == bool(fits(one) & fits(other))
+
+
+def test_a_policy_of_ten_thousand_rules_is_taken_where_each_namespace_has_its_own() -> None:
+    """As what makes policies by itself would write it; all compared with all would be 25 million pairs."""
+    for who in ("groups", "principals", "claims"):
+        rules = [
+            {
+                "name": str(number),
+                "roles": [role],
+                who: {"namespace": f"n{number}"} if who == "claims" else [f"n{number}"],
+                **EVERYWHERE,
+            }
+            for number, role in enumerate(["writer", "admin"] * 5_000)
+        ]
+        assert not refused(*rules)
+        # And is looked through to the end: the last writer is made the last admin.
+        rules[-1][who] = rules[-2][who]
+        assert refused(*rules)
+
+
+def test_a_policy_that_would_take_long_to_check_is_refused_and_says_where() -> None:
+    def policy(count: int) -> bytes:
+        return write(
+            [
+                {"name": str(number), "roles": [role], "groups": ["g"], "segments": [f"s{number}"]}
+                for number, role in enumerate(["writer", "admin"] * count)
+            ]
+        )
+
+    most = int(MAX_COMPARED**0.5)
+    parse_policy(policy(most))
+    with pytest.raises(PolicyError, match="more than 1000000 pairs of patterns are to be compared") as caught:
+        parse_policy(policy(most + 1))
+    assert caught.value.rule == str(2 * (most - 1))
+    patterns = [f"s{number}" for number in range(most + 1)]
+    others = [f"t{number}" for number in range(most)]
+    with pytest.raises(PolicyError, match="fewer rules"):
+        parse_policy(write([admin(groups=["g"], segments=patterns), auditor(groups=["g"], segments=others)]))
+
+
+def test_a_policy_in_force_is_not_checked_for_duties_again() -> None:
+    """Every worker reads it, in the middle of requests; and what conflicts is void anyway."""
+    assert len(read_policy(write([admin(**BOB, **EVERYWHERE), auditor(**BOB, **EVERYWHERE)])).rules) == 2

@@ -119,6 +119,8 @@ def test_a_wrong_member_is_refused_by_its_name_and_that_of_the_issuer(old: str, 
         "https://[::1",
         "one.example",
         "file:///etc/passwd",
+        "ftp://localhost/keys",
+        "http://localhost.example/keys",
     ],
 )
 def test_keys_are_fetched_over_https_or_from_loopback_only(url: str) -> None:

@@ -2,23 +2,28 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificate import make_certificate
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from issuer import Running, encode, make_key, public_jwk, running_issuer, sign
+from live import until
 
-from tlog.access import Principal
+from tlog.access import Principal, jwks
 from tlog.access.issuer import ALGORITHMS, Issuer
-from tlog.access.jwks import FRESH, PAUSE, USABLE, fetch_document
+from tlog.access.jwks import FRESH, MAX_WAITING, PAUSE, USABLE, fetch_document
 from tlog.access.oidc import KEPT, LEEWAY, MAX_CLAIMS, MAX_DEPTH, MAX_TOKEN_BYTES, Oidc
 from tlog.errors import UnauthorizedError, UnavailableError
 from tlog_core.errors import FetchError
@@ -630,6 +635,135 @@ def test_who_has_a_key_does_not_wait_for_an_issuer_that_hangs(clock: Clock) -> N
         assert [oidc.identify(signed(other)).name for other in others] == ["ci:b", "ci:c"]
         go_on.set()
         assert waiting.result().name == "ci:alice"
+
+
+def test_few_wait_for_a_slow_issuer_however_many_name_keys_that_nobody_has(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two slow issuers, so that none of the two has threads of its own to hold."""
+    monkeypatch.setattr(jwks, "_WAIT_SECONDS", 30.0)
+    asked, go_on = threading.Semaphore(0), threading.Event()
+    places = [f"https://{name}.example" for name in ("a", "b")]
+    shown = Shown({f"{place}/keys": {"keys": [public_jwk("RS256", KEY, kid="k")]} for place in places})
+
+    def hang(url: str) -> bytes:
+        asked.release()
+        assert go_on.wait(30)
+        return shown(url)
+
+    oidc = Oidc([configured(place, jwks_uri=f"{place}/keys") for place in places], clock, hang)
+
+    def name_a_key(number: int) -> str:
+        place = places[number % 2]
+        return refusal(oidc, signed(json.dumps(claims(iss=place)), kid=f"invented-{number}"), Exception)
+
+    with ThreadPoolExecutor(40) as pool:
+        fetching = [pool.submit(name_a_key, number) for number in range(2)]
+        assert all(asked.acquire(timeout=30) for _ in fetching)
+        others = [pool.submit(name_a_key, number) for number in range(2, 40)]
+        until(lambda: sum(one.done() for one in others) == 38 - MAX_WAITING, "all but a few to be answered", 20)
+        # At once, and not by what is not known yet: the key may be there.
+        at_once = [one.result() for one in others if one.done()]
+        assert all("cannot be fetched now" in said for said in at_once)
+        go_on.set()
+        waited = [one.result() for one in (*fetching, *others)]
+    assert sum("does not show" in said for said in waited) == 2 + MAX_WAITING
+    assert sorted(shown.asked) == [f"{place}/keys" for place in places]
+    # Whoever waited has made room for others.
+    clock.now += PAUSE
+    go_on.clear()
+    with ThreadPoolExecutor(10) as pool:
+        again = [pool.submit(name_a_key, 0)]
+        assert asked.acquire(timeout=30)
+        again += [pool.submit(name_a_key, 2 * number) for number in range(1, MAX_WAITING + 2)]
+        until(lambda: sum(one.done() for one in again) == 1, "one too many to be answered", 20)
+        go_on.set()
+
+
+def test_who_gives_up_waiting_does_not_hear_that_the_key_is_not_there(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "_WAIT_SECONDS", 0.01)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hang(_: str) -> bytes:
+        asked.set()
+        assert go_on.wait(30)
+        return json.dumps({"keys": [public_jwk("RS256", KEY, kid="k")]}).encode()
+
+    oidc = Oidc([configured("https://a.example", jwks_uri="https://keys.example")], clock, hang)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(oidc.identify, signed())
+        assert asked.wait(30)
+        assert "cannot be fetched now" in refusal(oidc, signed(), UnavailableError)
+        go_on.set()
+        assert first.result().name == "ci:alice"
+
+
+def test_an_issuer_that_takes_long_is_left_alone_for_a_while_after_it(clock: Clock) -> None:
+    """Else one that always takes so long would be asked all the time."""
+    asked = []
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        clock.now += 2 * PAUSE
+        raise FetchError("too slow")
+
+    oidc = Oidc([configured("https://a.example", jwks_uri="https://keys.example")], clock, fetch)
+    for wait, times in ((0, 1), (PAUSE - 1, 1), (1, 2)):
+        clock.now += wait
+        refusal(oidc, signed(json.dumps(claims(iss="https://a.example", exp=NOW + 9999))), UnavailableError)
+        assert len(asked) == times
+
+
+def test_the_environment_says_nothing_of_how_keys_are_fetched(
+    issuer: Running, oidc: Oidc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a proxy nor credentials; and of certificates which are believed, and no more."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login alice password hunter2\n")
+    netrc.chmod(0o600)
+    token = issuer.token(claims())
+    with monkeypatch.context() as environment:
+        environment.setenv("NETRC", str(netrc))
+        # Nobody listens there: who went by it would get no answer.
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            environment.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            environment.delenv(name, raising=False)
+        assert oidc.identify(token).name == "ci:alice"
+    assert issuer.authorized() == []
+
+
+def test_whose_certificates_are_believed_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make_certificate(certificate, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"https://localhost:{server.server_port}/"
+        with pytest.raises(FetchError, match="SSLError"):
+            fetch_document(url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert fetch_document(url) == b"{}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A monitor follows the logs of a trust policy from outside, and forgets nothing it verified (`spec/monitoring.md`)."""

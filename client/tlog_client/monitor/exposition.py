@@ -1,0 +1,111 @@
+"""Listening: metrics for Prometheus, and whether the monitor is well. It needs the extra `tlog-client[monitor]`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from threading import Thread
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+from waitress import create_server, wasyncore
+
+from tlog_client.errors import StateError
+from tlog_client.monitor.app import MAX_BODY_BYTES, TEXT, Answer, Handler, make_app
+from tlog_client.monitor.judge import Judge
+from tlog_client.monitor.rounds import Rounds
+
+THREADS: Final = 4
+MAX_CONNECTIONS: Final = 100
+REQUEST_SECONDS: Final = 30
+
+
+class Watched(Collector):
+    """The metrics of a monitor, read from its memory when they are asked for."""
+
+    def __init__(self, judge: Judge, rounds: Rounds) -> None:
+        """Read what these know."""
+        self._judge = judge
+        self._rounds = rounds
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric with a sample a log."""
+        memory, now = self._judge.memory, self._judge.clock()
+        size = GaugeMetricFamily("tlog_monitor_size", "Entries of the newest verified head.", labels=["origin"])
+        looked = GaugeMetricFamily("tlog_monitor_looked", "Entries that were looked at.", labels=["origin"])
+        seen = GaugeMetricFamily(
+            "tlog_monitor_verified_time_seconds", "When the log last showed a head that held.", labels=["origin"]
+        )
+        age = GaugeMetricFamily(
+            "tlog_monitor_head_age_seconds", "Since when no quorum has cosigned a newer head.", labels=["origin"]
+        )
+        held = GaugeMetricFamily("tlog_monitor_unresolved", "Larger heads heard of elsewhere.", labels=["origin"])
+        convicted = GaugeMetricFamily("tlog_monitor_convicted", "1 if evidence convicts the log.", labels=["origin"])
+        troubles = GaugeMetricFamily(
+            "tlog_monitor_complaint", "1 while it lasts.", labels=["origin", "kind", "witness"]
+        )
+        for log in map(memory.known, self._judge.origins):
+            size.add_metric([log.origin], log.size)
+            looked.add_metric([log.origin], log.looked)
+            seen.add_metric([log.origin], log.seen)
+            held.add_metric([log.origin], len(memory.unresolved(log)))
+            convicted.add_metric([log.origin], int(memory.is_convicted(log.origin)))
+            if log.quorum_time:
+                age.add_metric([log.origin], max(0.0, now - log.quorum_time))
+            for kind, witness in memory.troubles(log):
+                troubles.add_metric([log.origin, kind, witness], 1)
+        findings = CounterMetricFamily("tlog_monitor_findings", "Findings so far.", labels=["origin", "class", "kind"])
+        for *labels, number in memory.counted():
+            findings.add_metric(labels, number)
+        rounds = CounterMetricFamily("tlog_monitor_rounds", "Rounds that came to an end.", value=self._rounds.number)
+        yield from (size, looked, seen, age, held, convicted, troubles, findings, rounds)
+
+
+def routes(judge: Judge, rounds: Rounds) -> dict[tuple[str, str], Handler]:
+    """Return the routes of every monitor that listens."""
+    registry = CollectorRegistry()
+    registry.register(Watched(judge, rounds))
+
+    def metrics(_: bytes) -> Answer:
+        return Answer(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+
+    def healthz(_: bytes) -> Answer:
+        if rounds.is_alive():
+            return Answer(200, TEXT, b"ok\n")
+        return Answer(503, TEXT, b"no round has ended for too long\n")
+
+    return {("GET", "/metrics"): metrics, ("GET", "/healthz"): healthz}
+
+
+@contextmanager
+def listening(
+    host: str, port: int, handlers: Mapping[tuple[str, str], Handler], *, ready: Callable[[str], None]
+) -> Iterator[None]:
+    """Serve these routes until the block ends; `ready` hears the URL. StateError if the address cannot be had."""
+    sockets: dict[int, Any] = {}
+    try:
+        server = create_server(
+            make_app(handlers),
+            map=sockets,
+            host=host,
+            port=port,
+            threads=THREADS,
+            connection_limit=MAX_CONNECTIONS,
+            channel_timeout=REQUEST_SECONDS,
+            max_request_body_size=MAX_BODY_BYTES,
+            ident="",
+            clear_untrusted_proxy_headers=True,
+        )
+    except OSError as error:
+        raise StateError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    thread = Thread(target=server.run, name="tlog-listen", daemon=True)
+    thread.start()
+    ready(f"http://{host}:{server.effective_port}")
+    try:
+        yield
+    finally:
+        # By the thread that waits for them, in which it would be an error if another closed them.
+        server.trigger.pull_trigger(partial(wasyncore.close_all, sockets))
+        thread.join(REQUEST_SECONDS)

@@ -1,0 +1,340 @@
+"""Following one log: a round fetches its latest head, and looks at every entry that is new (`spec/monitoring.md`)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tlog_client.answers import parse_consistency
+from tlog_client.errors import BudgetError, StateError
+from tlog_client.monitor.finding import Class, Finding
+from tlog_client.monitor.head import Head, only_log, open_head, recall_head
+from tlog_client.monitor.judge import FLOOD, FROM_LOG, Heard, Judge
+from tlog_client.monitor.look import Fault, Looker
+from tlog_client.monitor.memory import Known, Looked
+from tlog_client.monitor.mirror import frontier_of
+from tlog_client.monitor.source import Source
+from tlog_client.snapshot import MAX_PROOF_BYTES
+from tlog_client.text import printable
+from tlog_client.tiles import fetch_tile, read_bundle
+from tlog_client.transport import MAX_DETAIL
+from tlog_core.checkpoint import Checkpoint
+from tlog_core.entry import Entry
+from tlog_core.errors import FetchError, MalformedError, ProofError, SignatureError
+from tlog_core.evidence import MAX_LAG, Backdating, Prefix
+from tlog_core.merkle import leaf_hash, range_hash
+from tlog_core.note import MAX_NOTE_BYTES, VerifierKey, parse_note
+from tlog_core.policy import TrustedLog, TrustedWitness
+from tlog_core.proof import prefix_root, prove_inclusion
+from tlog_core.tile import TILE_WIDTH, Tile, TileTree
+
+STEP_BUNDLES: Final = 64
+"""After how many entry bundles what was looked at is kept: so much, at most, is looked at again after a crash."""
+
+MAX_AGE: Final = 1_800
+"""Seconds after which a head that its witnesses cosigned is old."""
+
+PATIENCE: Final = 3_600
+"""Seconds that a log may take to show a head which others have seen already."""
+
+_KINDS: Final = ("unreachable", "invalid", "stale", "withheld", "unproven", "old", "withholding", "flood", "witness")
+
+Complaints = dict[tuple[str, str], str]
+"""What is complained of in a round: kind, and the witness if it is one's, and the details."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Which writers must have signed, and how long to bear what is no proof of anything, in seconds."""
+
+    writer_keys: Sequence[VerifierKey] = ()
+    max_age: int = MAX_AGE
+    patience: int = PATIENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A head of `size` entries of which the quorum says that it was the largest tree at `time`, in POSIX seconds."""
+
+    size: int
+    time: int
+    head: Head
+
+
+class Follower:
+    """Follows one log of a trust policy; one thread at a time."""
+
+    def __init__(
+        self,
+        log: TrustedLog,
+        judge: Judge,
+        source: Source,
+        *,
+        settings: Settings,
+        verified: Callable[[Checkpoint], None] = lambda _: None,
+        progress: Callable[[str, int, int], None] = lambda _origin, _looked, _size: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Follow `log`, which has a URL.
+
+        `verified` hears of each new head after it is stored, `progress` after each step how many entries were looked
+        at, and of how many. When `stopped` says so, no further step is begun.
+        """
+        self.origin = log.key.name
+        self._log = log
+        self._judge = judge
+        self._memory = judge.memory
+        self._policy = judge.policy
+        self._source = source
+        self._settings = settings
+        self._writers = frozenset(key.name for key in settings.writer_keys)
+        self._verified = verified
+        self._progress = progress
+        self._stopped = stopped
+
+    def round(self) -> None:
+        """Look at the log, and at what its witnesses show of it, once; raise StateError, and nothing else.
+
+        A convicted log is not looked at any more.
+        """
+        if self._memory.is_convicted(self.origin):
+            return
+        complaints: Complaints = {}
+        seen = self._visit(complaints)
+        for witness in self._policy.witnesses:
+            if witness.url:
+                self._ask(witness, complaints)
+        log, now = self._memory.known(self.origin), self._source.clock()
+        if self._memory.is_convicted(self.origin):
+            return
+        self._look_back(log, int(now), complaints)
+        with self._memory.transaction():
+            if seen:
+                self._memory.see(log, int(now))
+            readable = {key: printable(detail)[:MAX_DETAIL] for key, detail in complaints.items()}
+            self._memory.settle(log, readable, _KINDS, int(now * 1000))
+        self._judge.flush()
+
+    def _visit(self, complaints: Complaints) -> bool:
+        """Hear the log's latest head, and follow it; say whether it is the newest, and holds."""
+        try:
+            raw = self._get("checkpoint", limit=MAX_NOTE_BYTES)
+        except (FetchError, MalformedError) as error:
+            complaints["unreachable", ""] = str(error)
+            return False
+        try:
+            head = open_head(parse_note(raw), self._policy)
+            if head.tree.origin != self.origin:
+                raise SignatureError(f"it is a checkpoint of {head.tree.origin}")
+            heard = self._judge.hear(head, source=FROM_LOG)
+        except (MalformedError, SignatureError) as error:
+            complaints["invalid", ""] = f"what the log shows is no head of its own: {error}"
+            return False
+        except BudgetError:
+            # There is no place to hold it; it is looked at all the same, and kept if it holds.
+            heard = Heard.UNRESOLVED
+        if heard is Heard.CONVICTS:
+            return False
+        log = self._memory.known(self.origin)
+        if head.tree.size < log.size:
+            complaints["stale", ""] = f"the log shows {head.tree.size} entries, and has signed {log.size}"
+            return False
+        return self._catch_up(head, complaints)
+
+    def _catch_up(self, head: Head, complaints: Complaints) -> bool:
+        log = self._memory.known(self.origin)
+        behind = bool(log.note) and self._writers_behind(log)
+        if log.note and head.tree.size == log.size and not behind:
+            return True
+        try:
+            return self._follow(head)
+        except FetchError as error:
+            complaints["withheld", ""] = str(error)
+        except (ProofError, MalformedError) as error:
+            complaints["unproven", ""] = f"what the log shows of its {head.tree.size} entries does not hold: {error}"
+        # Without tiles or entries nothing is proven; by a consistency proof of the log's own it may be.
+        self._ask_proof(head)
+        return False
+
+    def _follow(self, head: Head) -> bool:
+        """Look at all entries up to a head; say whether it is the newest verified one now.
+
+        Raises FetchError, ProofError or MalformedError.
+        """
+        first = self._tree(head)
+        if self._judge.tie(head, first.node):
+            return False
+        log = self._memory.known(self.origin)
+        self._check_looked(log, head, first)
+        tree: TileTree | None = first
+        self._recall_writers(log, head)
+        while (log := self._memory.known(self.origin)).looked < head.tree.size:
+            if self._stopped():
+                return False
+            # A new tree for each step but the first: the tiles that it has checked are held in memory.
+            self._step(log, head, tree or self._tree(head))
+            tree = None
+        if log.note and head.tree.size == log.size:
+            return True
+        if self._memory.root(log, head.tree.size) != head.tree.root:
+            raise StateError(f"the mirror of {self.origin} in {self._memory.path} is damaged; restore the file")
+        if self._judge.advance(head):
+            return False
+        self._verified(head.tree)
+        return True
+
+    def _step(self, log: Known, head: Head, tree: TileTree) -> None:
+        start = log.looked
+        stop = min(head.tree.size, (start // TILE_WIDTH + STEP_BUNDLES) * TILE_WIDTH)
+        following = {name: at[1] for name, at in self._memory.writers(log).items() if name in self._writers}
+        looker = Looker(
+            origin=self.origin,
+            writer_keys=self._settings.writer_keys,
+            time=log.entry_time,
+            sealed=bool(log.sealed),
+            following={**dict.fromkeys(self._writers, 0), **following},
+        )
+        anchors = self._anchors(log, head)
+        frontier = frontier_of(start, self._memory.node(log))
+        leaves, faults, backdated = [], list[Fault](), None
+        for index, raw in self._entries(start, stop, head, tree):
+            entry, broken = looker.look(index, raw)
+            leaves.append(leaf_hash(raw))
+            faults += broken
+            if entry is not None and backdated is None and (anchor := _after(anchors, index, entry)) is not None:
+                backdated = index, raw, anchor
+        if backdated is not None:
+            faults += self._backdated(log, head, tree, *backdated)
+        looked = Looked(frontier.grow(leaves), bytes(head.note), looker.time, looker.sealed, looker.following)
+        with self._memory.transaction():
+            self._memory.look(log, looked)
+            self._report(log, faults)
+        self._judge.flush()
+        self._progress(self.origin, stop, head.tree.size)
+
+    def _check_looked(self, log: Known, head: Head, tree: TileTree) -> None:
+        # What was looked at under another head, and not verified yet, must be part of this one too.
+        size = min(log.looked, head.tree.size)
+        if size and range_hash(0, size, tree.node) != self._memory.root(log, size):
+            raise ProofError(f"its first {size} entries are not those that were looked at before")
+
+    def _entries(self, start: int, stop: int, head: Head, tree: TileTree) -> Iterator[tuple[int, bytes]]:
+        for place in range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)):
+            entries = read_bundle(place, size=head.tree.size, tree=tree, get=self._get)
+            for index, raw in enumerate(entries, place * TILE_WIDTH):
+                if start <= index < stop:
+                    yield index, raw
+
+    # Writers
+
+    def _writers_behind(self, log: Known) -> dict[str, tuple[int, int]]:
+        at = self._memory.writers(log)
+        followed = {name: at.get(name, (0, 0)) for name in self._writers}
+        return {name: (looked, following) for name, (looked, following) in followed.items() if looked < log.looked}
+
+    def _recall_writers(self, log: Known, head: Head) -> None:
+        # A key that was not given before: what the writer did so far has to be looked at from the beginning.
+        for name, (looked, following) in self._writers_behind(log).items():
+            while looked < min(log.looked, head.tree.size) and not self._stopped():
+                stop = min(log.looked, head.tree.size, (looked // TILE_WIDTH + STEP_BUNDLES) * TILE_WIDTH)
+                looker = Looker(origin=self.origin, writer_keys=self._settings.writer_keys, following={name: following})
+                faults = list[Fault]()
+                for index, raw in self._entries(looked, stop, head, self._tree(head)):
+                    faults += looker.look_at_writer(index, raw)
+                looked, following = stop, looker.following[name]
+                with self._memory.transaction():
+                    self._memory.follow(log, looked, {name: following})
+                    self._report(log, faults)
+
+    # Backdating
+
+    def _anchors(self, log: Known, head: Head) -> list[Anchor]:
+        notes = [log.quorum_note, *(one.note for one in self._memory.unresolved(log) if one.size < head.tree.size)]
+        heads = [recall_head(note, self._policy) for note in notes if note]
+        return [Anchor(one.tree.size, one.time, one) for one in heads if one.time is not None]
+
+    def _backdated(self, log: Known, head: Head, tree: TileTree, index: int, raw: bytes, anchor: Anchor) -> list[Fault]:
+        proof = prove_inclusion(index=index, size=head.tree.size, node=tree.node)
+        found = Backdating(index, raw, tuple(proof), only_log(head), anchor.head.note)
+        try:
+            self._judge.convict(log, found)
+        except MalformedError:
+            # Too large for a file of evidence.
+            return [Fault(index, "backdating", f"entry {index} says that it is older than it can be")]
+        return []
+
+    # Complaints
+
+    def _ask(self, witness: TrustedWitness, complaints: Complaints) -> None:
+        try:
+            raw = self._source.witness(witness, self.origin)
+            if raw is not None:
+                self._judge.hear_head(raw, source=f"witness {witness.name}")
+        except (FetchError, MalformedError, SignatureError) as error:
+            complaints["witness", witness.name] = f"the witness {witness.name} shows no head: {error}"
+        except BudgetError:
+            # The judge has complained of it.
+            return
+
+    def _ask_proof(self, head: Head) -> None:
+        log = self._memory.known(self.origin)
+        if self._memory.is_convicted(self.origin) or not 0 < log.size < head.tree.size:
+            return
+        older = recall_head(log.note, self._policy)
+        try:
+            raw = self._get(f"proof/consistency/{log.size}/{head.tree.size}", limit=MAX_PROOF_BYTES)
+            proof = parse_consistency(raw, old_size=log.size, new_size=head.tree.size)
+            # Where the old size is a power of two the proof does not say what it starts from, and proves nothing here.
+            root = prefix_root(old_size=log.size, new_size=head.tree.size, proof=proof, new_root=head.tree.root)
+        except (FetchError, MalformedError, ProofError):
+            return
+        if root != older.tree.root:
+            self._judge.convict(log, Prefix(only_log(older), only_log(head), proof))
+
+    def _look_back(self, log: Known, now: int, complaints: Complaints) -> None:
+        """Complain of what only time shows."""
+        if self._policy.quorum is not None and log.note and now - log.quorum_time > self._settings.max_age:
+            age = f"{now - log.quorum_time} seconds ago" if log.quorum_time else "never"
+            complaints["old", ""] = f"the quorum {self._policy.quorum} last cosigned what the log shows {age}"
+        held = self._memory.unresolved(log)
+        late = [one for one in held if one.heard < now - self._settings.patience]
+        if late:
+            complaints["withholding", ""] = (
+                f"the log signed a head of {late[-1].size} entries, which {late[-1].source} brought, and does not show "
+                f"how it extends the {log.size} that are verified"
+            )
+        if self._judge.is_full(log):
+            complaints["flood", ""] = FLOOD
+
+    # Fetching
+
+    def _get(self, path: str, *, limit: int) -> bytes:
+        return self._source.log(self._log, path, limit)
+
+    def _tree(self, head: Head) -> TileTree:
+        # A proof asks for many nodes of one tile of leaves, which the tree does not hold.
+        last: dict[Tile, bytes] = {}
+
+        def fetch(tile: Tile) -> bytes:
+            if tile not in last:
+                raw = fetch_tile(tile, self._get)
+                last.clear()
+                last[tile] = raw
+            return last[tile]
+
+        return TileTree(size=head.tree.size, root=head.tree.root, fetch=fetch)
+
+    def _report(self, log: Known, faults: Sequence[Fault]) -> None:
+        now = int(self._source.clock() * 1000)
+        for fault in faults:
+            self._memory.report(
+                log,
+                Finding(
+                    now, Class.VIOLATION, fault.kind, self.origin, fault.detail, index=fault.index, source=FROM_LOG
+                ),
+            )
+
+
+def _after(anchors: Sequence[Anchor], index: int, entry: Entry) -> Anchor | None:
+    """Return a head without the entry at `index` that was cosigned long after the time that the entry has."""
+    late = [one for one in anchors if one.time > entry.time // 1000 + MAX_LAG and one.size <= index]
+    return max(late, key=lambda one: one.time) if late else None

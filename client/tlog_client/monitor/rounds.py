@@ -1,0 +1,75 @@
+"""Rounds: each log is looked at again and again, each at times of its own, by a bounded number of threads."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from time import monotonic
+from typing import Final
+
+from tlog_client.monitor.follower import Follower
+
+MAX_THREADS: Final = 8
+SPREAD: Final = 0.2
+"""By which part of it the time between two rounds is longer or shorter, so that nobody can tell when one comes."""
+
+
+class Rounds:
+    """The rounds of all logs. One that is slow holds up no other, unless as many are as there are threads."""
+
+    def __init__(self, followers: Sequence[Follower], *, interval: float, random: Callable[[], float]) -> None:
+        """`interval` is in seconds, `random` gives numbers from 0 up to 1."""
+        self._followers = followers
+        self._interval = interval
+        self._random = random
+        self._wake = Event()
+        self._stopped = False
+        self.number = 0
+        self.last = monotonic()
+        """When a round last ended, by the monotonic clock."""
+
+    def stop(self) -> None:
+        """Begin no further round."""
+        self._stopped = True
+        self._wake.set()
+
+    def stopped(self) -> bool:
+        """Say whether an end is wanted."""
+        return self._stopped
+
+    def is_alive(self) -> bool:
+        """Say whether rounds still come to an end."""
+        return monotonic() - self.last < 3 * self._interval + 60
+
+    def once(self) -> None:
+        """Look at each log once; raise StateError."""
+        self._run(again=False)
+
+    def run(self) -> None:
+        """Look at each log until `stop`; raise StateError."""
+        self._run(again=True)
+
+    def _run(self, *, again: bool) -> None:
+        due = dict.fromkeys(self._followers, monotonic())
+        running: dict[Follower, Future[None]] = {}
+        with ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tlog-round") as pool:
+            try:
+                while True:
+                    self._collect(running, due, again=again)
+                    if self._stopped or not (due or running):
+                        return
+                    for follower in [one for one, time in due.items() if time <= monotonic()]:
+                        del due[follower]
+                        running[follower] = pool.submit(follower.round)
+                        running[follower].add_done_callback(lambda _: self._wake.set())
+                    self._wake.wait(max(0.0, min(due.values()) - monotonic()) if due else None)
+                    self._wake.clear()
+            finally:
+                # What is still running comes to an end at its next step.
+                self._stopped = True
+
+    def _collect(self, running: dict[Follower, Future[None]], due: dict[Follower, float], *, again: bool) -> None:
+        for follower in [one for one, future in running.items() if future.done()]:
+            running.pop(follower).result()
+            self.number, self.last = self.number + 1, monotonic()
+            if again:
+                due[follower] = monotonic() + self._interval * (1 + SPREAD * (2 * self._random() - 1))

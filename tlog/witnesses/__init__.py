@@ -1,0 +1,1 @@
+"""The log as client of its witnesses: it asks them to cosign its heads (spec/witnessing.md)."""
