@@ -13,7 +13,7 @@ from tlog_client.answers import (
     verify_origin,
 )
 from tlog_client.state import SignedCheckpoint
-from tlog_client.tiles import fetch_tile, read_bundle
+from tlog_client.tiles import read_bundle, tiles_of
 from tlog_client.transport import Transport
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import FetchError, ProofError, SignatureError
@@ -21,7 +21,7 @@ from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import VerifierKey
 from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import Receipt
-from tlog_core.tile import TILE_WIDTH, TileTree
+from tlog_core.tile import TILE_WIDTH
 from tlog_core.writer import verify_writer
 
 MAX_PROOF_BYTES: Final = 16_384
@@ -67,7 +67,7 @@ class Snapshot:
     def entries(self, start: int, stop: int | None) -> Iterator[OpenedEntry]:
         """Yield the entries [start, stop), to the end if `stop` is None, with their payloads."""
         stop = self._check_range(start, stop)
-        tree = self._tree()
+        tree = tiles_of(self._signed.checkpoint, self._transport.get)
         for place, first, last in _split_by_tile(start, stop):
             leaves = tree.leaves(place)[first % TILE_WIDTH :][: last - first]
             yield from self._opened(first, leaves)
@@ -83,9 +83,10 @@ class Snapshot:
     def logged(self, start: int, stop: int | None) -> Iterator[bytes]:
         """Yield the entries [start, stop), to the end if `stop` is None, as the bytes under the tree's leaves."""
         stop = self._check_range(start, stop)
-        tree = self._tree()
+        tree = tiles_of(self._signed.checkpoint, self._transport.get)
         for place, first, last in _split_by_tile(start, stop):
-            yield from self._bundle(place, tree)[first % TILE_WIDTH :][: last - first]
+            bundle = read_bundle(place, size=self._size, tree=tree, get=self._transport.get)
+            yield from bundle[first % TILE_WIDTH :][: last - first]
 
     def _verify_writer(self, index: int, entry: Entry) -> None:
         try:
@@ -99,10 +100,6 @@ class Snapshot:
             raise FetchError(f"no entries from {start} up to {stop}: the log has {self._size}")
         return stop
 
-    def _tree(self) -> TileTree:
-        root = self._signed.checkpoint.root
-        return TileTree(size=self._size, root=root, fetch=lambda tile: fetch_tile(tile, self._transport.get))
-
     def _opened(self, start: int, leaves: Sequence[Hash]) -> Iterator[OpenedEntry]:
         # The log answers with fewer entries than asked for when they are large.
         index, stop = start, start + len(leaves)
@@ -113,9 +110,6 @@ class Snapshot:
                 _verify_leaf(leaf_hash(bytes(opened.entry)), leaves[index - start], index)
                 yield opened
                 index += 1
-
-    def _bundle(self, place: int, tree: TileTree) -> list[bytes]:
-        return read_bundle(place, size=self._size, tree=tree, get=self._transport.get)
 
     def fetch_inclusion(self, index: int) -> tuple[Hash, ...]:
         """Return the inclusion proof of the entry at `index`, which the caller verifies."""

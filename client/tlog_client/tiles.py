@@ -1,7 +1,6 @@
 """What every C2SP tlog-tiles log has below its prefix: tiles and entry bundles, and what is made of them alone."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Final, Protocol
 
 from tlog_client.errors import RefusedError
@@ -63,7 +62,9 @@ def read_bundle(place: int, *, size: int, tree: TileTree, get: Get) -> list[byte
 
 def consistency_in_tiles(old_size: int, new: Checkpoint, get: Get) -> Sequence[Hash]:
     """Return the proof from an older tree to a verified checkpoint's, out of its tiles; ProofError or FetchError."""
-    # A tree keeps no leaf tiles, and a proof is made of several nodes of one.
-    fetch = cache(lambda tile: fetch_tile(tile, get))
-    tree = TileTree(size=new.size, root=new.root, fetch=fetch)
-    return prove_consistency(old_size=old_size, new_size=new.size, node=tree.node)
+    return prove_consistency(old_size=old_size, new_size=new.size, node=tiles_of(new, get).node)
+
+
+def tiles_of(tree: Checkpoint, get: Get) -> TileTree:
+    """Return the nodes of a checkpoint's tree, checked against its root; FetchError, ProofError, MalformedError."""
+    return TileTree(size=tree.size, root=tree.root, fetch=lambda tile: fetch_tile(tile, get))

@@ -129,6 +129,7 @@ class TileTree:
         self._trusted: dict[Tile, list[Hash]] = {
             edge: split_hashes(fetch(edge), edge.width) for edge in edge_tiles(size)
         }
+        self._last: dict[Tile, list[Hash]] = {}
         frontier = Frontier()
         for edge in sorted(self._trusted, key=lambda tile: -tile.level):
             for subtree in self._trusted[edge]:
@@ -151,15 +152,18 @@ class TileTree:
         )
 
     def _hashes(self, tile: Tile) -> list[Hash]:
-        if tile in self._trusted:
-            return self._trusted[tile]
+        known = self._trusted.get(tile) or self._last.get(tile)
+        if known is not None:
+            return known
         hashes = split_hashes(self._fetch(tile), tile.width)
         parent = self._hashes(tile_of(tile.level + 1, tile.index // TILE_WIDTH, self._size))
         if Frontier().grow(hashes).frontier.root() != parent[tile.index % TILE_WIDTH]:
             raise ProofError(f"{tile} does not lead to the root")
-        # Leaf tiles are read once and in order; keeping them would hold the whole log in memory.
+        # Of leaf tiles the last is kept, of which a proof asks for many nodes: all would be the whole log in memory.
         if tile.level:
             self._trusted[tile] = hashes
+        else:
+            self._last = {tile: hashes}
         return hashes
 
 

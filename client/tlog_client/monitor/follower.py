@@ -15,7 +15,7 @@ from tlog_client.monitor.mirror import frontier_of
 from tlog_client.monitor.source import Source
 from tlog_client.snapshot import MAX_PROOF_BYTES
 from tlog_client.text import printable
-from tlog_client.tiles import fetch_tile, read_bundle
+from tlog_client.tiles import read_bundle, tiles_of
 from tlog_client.transport import MAX_DETAIL
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.entry import Entry
@@ -25,7 +25,7 @@ from tlog_core.merkle import leaf_hash, range_hash
 from tlog_core.note import MAX_NOTE_BYTES, VerifierKey, parse_note
 from tlog_core.policy import TrustedLog, TrustedWitness
 from tlog_core.proof import prefix_root, prove_inclusion
-from tlog_core.tile import TILE_WIDTH, Tile, TileTree
+from tlog_core.tile import TILE_WIDTH, TileTree
 
 STEP_BUNDLES: Final = 64
 """After how many entry bundles what was looked at is kept: so much, at most, is looked at again after a crash."""
@@ -160,7 +160,7 @@ class Follower:
 
         Raises FetchError, ProofError or MalformedError.
         """
-        first = self._tree(head)
+        first = tiles_of(head.tree, self._get)
         if self._judge.tie(head, first.node):
             return False
         log = self._memory.known(self.origin)
@@ -171,7 +171,7 @@ class Follower:
             if self._stopped():
                 return False
             # A new tree for each step but the first: the tiles that it has checked are held in memory.
-            self._step(log, head, tree or self._tree(head))
+            self._step(log, head, tree or tiles_of(head.tree, self._get))
             tree = None
         if log.note and head.tree.size == log.size:
             return True
@@ -238,7 +238,7 @@ class Follower:
                 stop = min(log.looked, head.tree.size, (looked // TILE_WIDTH + STEP_BUNDLES) * TILE_WIDTH)
                 looker = Looker(origin=self.origin, writer_keys=self._settings.writer_keys, following={name: following})
                 faults = list[Fault]()
-                for index, raw in self._entries(looked, stop, head, self._tree(head)):
+                for index, raw in self._entries(looked, stop, head, tiles_of(head.tree, self._get)):
                     faults += looker.look_at_writer(index, raw)
                 looked, following = stop, looker.following[name]
                 with self._memory.transaction():
@@ -309,19 +309,6 @@ class Follower:
 
     def _get(self, path: str, *, limit: int) -> bytes:
         return self._source.log(self._log, path, limit)
-
-    def _tree(self, head: Head) -> TileTree:
-        # A proof asks for many nodes of one tile of leaves, which the tree does not hold.
-        last: dict[Tile, bytes] = {}
-
-        def fetch(tile: Tile) -> bytes:
-            if tile not in last:
-                raw = fetch_tile(tile, self._get)
-                last.clear()
-                last[tile] = raw
-            return last[tile]
-
-        return TileTree(size=head.tree.size, root=head.tree.root, fetch=fetch)
 
     def _report(self, log: Known, faults: Sequence[Fault]) -> None:
         now = int(self._source.clock() * 1000)
