@@ -657,7 +657,7 @@ def _circle(peers: Path | None, key: VerifierKey | None, signer: Path | None) ->
 def _look_once(rounds: Rounds, gossip: Gossip | None) -> None:
     rounds.once()
     for report in () if gossip is None else gossip.round():
-        _say(f"peer {report.peer.key.name}: {report.outcome.value} {report.reason}".rstrip())
+        _say(str(report))
 
 
 def _tell_finding(line: bytes, text: str) -> None:

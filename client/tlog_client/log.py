@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -28,7 +27,7 @@ from tlog_client.signing import MAX_ENVELOPE_BYTES, SIGNED_TYPE, SignedBatch, si
 from tlog_client.snapshot import MAX_PROOF_BYTES, Snapshot
 from tlog_client.state import SignedCheckpoint, StateFile, default_folder, open_signed
 from tlog_client.tiles import consistency_in_tiles
-from tlog_client.transport import Backoff, Transport
+from tlog_client.transport import Backoff, Transport, new_session
 from tlog_client.watching import FollowedFile, follow
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening
@@ -92,7 +91,7 @@ class Log:
         self.key = parse_verifier(key.strip()) if isinstance(key, str) else key
         if self.key.type != ED25519:
             raise MalformedError(f"the key of {self.key.name} is a witness's, not a log's")
-        self._session = _new_session() if session is None else session
+        self._session = new_session() if session is None else session
         if token is not None and session is not None:
             raise MalformedError("a session has its own credentials; give a token or a session")
         if token is not None:
@@ -375,13 +374,6 @@ def _canonical(event: Any, place: int) -> bytes:
         return canonical_event(event)
     except MalformedError as error:
         raise MalformedError(f"event {place}: {error}") from None
-
-
-def _new_session() -> requests.Session:
-    session = requests.Session()
-    # By a cookie a log could know each client again, and show it a history of its own.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    return session
 
 
 def _new_key() -> str:

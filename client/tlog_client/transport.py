@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -137,6 +138,13 @@ class Transport:
             never_left = isinstance(cause, (ConnectionRefusedError, socket.gaierror))
             return TransientError(message, reached=not never_left)
         return FetchError(message)
+
+
+def new_session() -> requests.Session:
+    """Return a session that keeps no cookies: by one a log could know each client, and show it a history of its own."""
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return session
 
 
 def check_url(url: str) -> str:

@@ -125,7 +125,7 @@ def gossiping(gossip: Gossip, *, random: Random, say: Callable[[str], None]) -> 
 
     def report(one: Report) -> None:
         if one.outcome is not outcomes.get(one.peer, Outcome.HEARD):
-            say(f"peer {one.peer.key.name}: {one.outcome.value} {one.reason}".rstrip())
+            say(str(one))
         outcomes[one.peer] = one.outcome
 
     def work() -> None:

@@ -79,6 +79,10 @@ class Report:
     evidence: int = 0
     faults: int = 0
 
+    def __str__(self) -> str:
+        """Return how it ended, for people."""
+        return f"peer {self.peer.key.name}: {self.outcome.value} {self.reason}".rstrip()
+
 
 @dataclass(slots=True)
 class _Turns:

@@ -1,6 +1,5 @@
 """Where findings go: lines for programs and people, a folder of evidence, and a webhook (`spec/monitoring.md`)."""
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final
 
 import requests
 
-from tlog_client.durable import replace_durably
+from tlog_client.durable import replace_durably, sync_folder
 from tlog_client.errors import StateError
 from tlog_client.monitor.memory import Memory
 
@@ -45,7 +44,7 @@ class EvidenceFolder:
         self._path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             raise StateError(f"cannot keep evidence in {path}: {error.strerror}") from error
 
@@ -131,11 +130,3 @@ class Webhook:
         except requests.RequestException as error:
             return f"no answer from the webhook: {type(error).__name__}"
         return "" if 200 <= status < 300 else f"the webhook answered with HTTP status {status}"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

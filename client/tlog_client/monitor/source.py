@@ -3,14 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-
-import requests
 
 from tlog_client.credential import Bearer
 from tlog_client.errors import RefusedError
-from tlog_client.transport import Backoff, Transport
+from tlog_client.transport import Backoff, Transport, new_session
 from tlog_core.note import MAX_NOTE_BYTES
 from tlog_core.policy import TrustedLog, TrustedWitness
 
@@ -38,8 +35,7 @@ def http_source(
 
     def transport(url: str, *, credential: bool) -> Transport:
         if (url, credential) not in transports:
-            session = requests.Session()
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            session = new_session()
             if credential and token is not None:
                 session.auth = Bearer(token)
             transports[url, credential] = Transport(
