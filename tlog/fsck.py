@@ -153,7 +153,7 @@ def _check_tree(
                 yield f"entry {index}: {error}"
         leaves = [leaf_hash(raw) for raw in entries]
         for size in [size for size in roots if start <= size <= end]:
-            roots[size] = grow_tree(tree, leaves[: size - start]).tree.frontier.root()
+            roots[size] = tree.frontier.grow(leaves[: size - start]).frontier.root()
         grown = grow_tree(tree, leaves)
         yield from _check_tiles(store, grown)
         tree = grown.tree

@@ -8,7 +8,7 @@ import math
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -162,9 +162,15 @@ def _is_prefix(url: str) -> bool:
         return False
 
 
-def _read(response: requests.Response, limit: int, end: float) -> bytes:
+def read_body(response: requests.Response, *, limit: int, end: float, decode: bool = False) -> bytes:
+    """Return the body of an answer that comes as a stream, with its Content-Encoding undone if it is to `decode`.
+
+    Raises FetchError if there are more than `limit` bytes, TransientError if it is not there by `end` on the monotonic
+    clock, and what urllib3 does.
+    """
     body = bytearray()
-    for chunk in _chunks(response):
+    # As much as has come, and not iter_content, which waits until a chunk is full, however slowly it trickles in.
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=decode):
         body += chunk
         if len(body) > limit:
             raise FetchError(f"the answer is longer than {limit} bytes")
@@ -173,11 +179,9 @@ def _read(response: requests.Response, limit: int, end: float) -> bytes:
     return bytes(body)
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    # Not iter_content, which waits until a chunk is full, however slowly it trickles in.
+def _read(response: requests.Response, limit: int, end: float) -> bytes:
     try:
-        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-            yield chunk
+        return read_body(response, limit=limit, end=end, decode=True)
     except urllib3.exceptions.DecodeError as error:
         raise requests.exceptions.ContentDecodingError(error) from error
     except urllib3.exceptions.HTTPError as error:

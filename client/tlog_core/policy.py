@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlog_core.checkpoint import Checkpoint, check_lines, open_checkpoint, parse_checkpoint, parse_head
-from tlog_core.cosignature import WITNESS_TYPES, open_all
+from tlog_core.cosignature import WITNESS_TYPES, open_all, time_of
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import ED25519, Note, VerifierKey, open_parsed, parse_note, parse_verifier
@@ -72,6 +72,15 @@ class TrustPolicy:
     def log_keys(self, origin: str) -> list[VerifierKey]:
         """Return the keys that speak for the log of this origin."""
         return [log.key for log in self.logs if log.key.name == origin]
+
+    def times(self, note: Note) -> dict[str, int]:
+        """Return when each witness cosigned, by its name in the policy, of a note whose lines were verified before."""
+        lines = {(line.name, line.key_id): line for line in note.signatures}
+        return {
+            one.name: time_of(line)
+            for one in self.witnesses
+            if (line := lines.get((one.key.name, one.key.id))) is not None
+        }
 
     def quorum_time(self, times: Mapping[str, int]) -> int | None:
         """Return the latest time such that those who cosigned then or later make the quorum.

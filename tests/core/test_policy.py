@@ -319,7 +319,9 @@ def test_a_witness_of_ml_dsa_44_counts_and_what_it_says_of_a_subtree_does_not() 
     note = sign_checkpoint(checkpoint, log)
     read = parse_policy(f"log {log.verifier}\nwitness pq {signer.verifier}\nquorum pq\n".encode())
     timed = cosign(note.text, time=1_764_000_000, signer=signer)
-    assert open_witnessed(bytes(Note(note.text, (*note.signatures, timed))), read).time == 1_764_000_000
+    cosigned = Note(note.text, (*note.signatures, timed))
+    assert open_witnessed(bytes(cosigned), read).time == 1_764_000_000
+    assert (read.times(cosigned), read.times(note)) == ({"pq": 1_764_000_000}, {})
     whole = cosign_subtree(Subtree(log.name, 0, 7, checkpoint.root), signer)
     with pytest.raises(SignatureError, match="not the quorum"):
         open_witnessed(bytes(Note(note.text, (*note.signatures, whole))), read)

@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from tlog.access.issuer import Issuer, check_url
 from tlog.errors import UnauthorizedError, UnavailableError
 from tlog_client.credential import is_on_loopback
+from tlog_client.transport import read_body
 from tlog_core.encoding import parse_json, text_member
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.note import ED25519, VerifierKey
@@ -40,7 +41,6 @@ MIN_RSA_BITS: Final = 2048
 _FETCH_SECONDS: Final = 5.0
 _WAIT_SECONDS: Final = 1.0
 _NEVER: Final = -(1 << 62)
-_CHUNK_BYTES: Final = 65_536
 # RFC 7517 section 4.2; JWT-SVIDs are signed by keys of a use of their own (SPIFFE Trust Domain and Bundle, 4.2.2).
 _USES: Final = (None, "sig", "jwt-svid")
 # RFC 7518 section 3.1, RFC 8037 section 3.1: no key is for algorithms of two families.
@@ -143,7 +143,7 @@ def fetch_document(url: str) -> bytes:
         ):
             if response.status_code != requests.codes.ok:
                 raise FetchError(f"HTTP status {response.status_code} from {url}")
-            return _read(response, end)
+            return read_body(response, limit=MAX_DOCUMENT_BYTES, end=end)
     except (OSError, HTTPError) as error:
         raise FetchError(f"no answer from {url}: {type(error).__name__}") from error
 
@@ -156,18 +156,6 @@ def _session() -> requests.Session:
     session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
     session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     return session
-
-
-def _read(response: requests.Response, end: float) -> bytes:
-    body = bytearray()
-    # As much as has come, so that an answer in single bytes is given up in time.
-    while chunk := response.raw.read1(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise FetchError(f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
-        if time.monotonic() > end:
-            raise FetchError(f"the answer takes longer than {_FETCH_SECONDS} seconds")
-    return bytes(body)
 
 
 def _within(span: int, since: int, now: int) -> bool:

@@ -30,7 +30,6 @@ from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import Head, Transaction
 from tlog.witnesses.agenda import PAUSE, Agenda
 from tlog.witnesses.lane import Backoff, Lane
-from tlog.witnesses.panel import quorum_time
 from tlog.witnesses.request import ANSWER_SECONDS, Cosigned, Latest, Refused, submit
 from tlog_core.errors import ProofError, TlogError
 from tlog_core.merkle import Hash, range_hash
@@ -98,7 +97,9 @@ class Asker:
         """Return the newest head of a segment that the quorum has cosigned, None if there is none yet."""
         head = segment.store.cosigned()
         # It may be from before the witnesses were others.
-        return None if head is None or quorum_time(self._panel, parse_note(head.note)) is None else head
+        return (
+            None if head is None or self._panel.quorum_time(self._panel.times(parse_note(head.note))) is None else head
+        )
 
     def wait_for(self, segment: Segment, size: int) -> CosignedHead | None:
         """Return a head of at least `size` entries that the quorum has cosigned, None if there is none in time.

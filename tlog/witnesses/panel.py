@@ -1,14 +1,11 @@
-"""The witnesses that a log asks, as a C2SP tlog-policy says; and whether enough of them cosigned a head."""
+"""The witnesses that a log asks, as a C2SP tlog-policy says."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from tlog.errors import ConfigError
-from tlog_core.cosignature import time_of
 from tlog_core.errors import MalformedError
-from tlog_core.note import Note
 from tlog_core.policy import TrustedWitness, TrustPolicy, parse_policy
 
 MAX_WITNESSES: Final = 32
@@ -36,18 +33,6 @@ def read_panel(path: Path) -> TrustPolicy:
                 "checkpoints are submitted, such as https://witness.example/w1"
             )
     return policy
-
-
-def quorum_time(policy: TrustPolicy, note: Note) -> int | None:
-    """Return the quorum time, in POSIX seconds, of a note of which each line was verified; None if there is none."""
-    return policy.quorum_time(cosigned_at(policy, note))
-
-
-def cosigned_at(policy: TrustPolicy, note: Note) -> Mapping[str, int]:
-    """Return when each witness cosigned, by its name in the policy, of a note of which each line was verified."""
-    known = {(witness.key.name, witness.key.id): witness for witness in policy.witnesses}
-    found = [(known[key], line) for line in note.signatures if (key := (line.name, line.key_id)) in known]
-    return {witness.name: time_of(line) for witness, line in found}
 
 
 def submission_url(witness: TrustedWitness) -> str:

@@ -13,6 +13,8 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from tlog.witnesses.panel import submission_url
+from tlog_client.errors import TransientError
+from tlog_client.transport import read_body
 from tlog_core.cosignature import open_cosignature
 from tlog_core.encoding import encode_base64, parse_decimal
 from tlog_core.errors import FetchError, MalformedError, SignatureError
@@ -62,34 +64,25 @@ Answer = Cosigned | Latest | Refused
 def submit(session: requests.Session, witness: TrustedWitness, old: int, proof: Sequence[Hash], note: Note) -> Answer:
     """Submit a checkpoint, with the proof that it extends the one of size `old`, and return what the witness says."""
     hashes = "".join(f"{encode_base64(one)}\n" for one in proof)
-    body = f"old {old}\n{hashes}\n".encode() + bytes(note)
+    submitted = f"old {old}\n{hashes}\n".encode() + bytes(note)
     end = time.monotonic() + ANSWER_SECONDS
     try:
         with session.post(
             submission_url(witness),
-            data=body,
+            data=submitted,
             headers={"Accept-Encoding": "identity", "Content-Type": "text/plain; charset=utf-8"},
             timeout=(_CONNECT_SECONDS, ANSWER_SECONDS),
             allow_redirects=False,
             stream=True,
         ) as response:
-            return _judge(response.status_code, response.headers, _read(response, end), note, witness.key)
+            body = read_body(response, limit=MAX_ANSWER_BYTES, end=end)
+            return _judge(response.status_code, response.headers, body, note, witness.key)
     except (OSError, HTTPError) as error:
         return Refused("unreachable", type(error).__name__)
+    except TransientError:
+        return Refused("invalid", f"the answer takes longer than {ANSWER_SECONDS} seconds")
     except FetchError as error:
         return Refused("invalid", str(error))
-
-
-def _read(response: requests.Response, end: float) -> bytes:
-    body = bytearray()
-    # As much as has come, so that an answer in single bytes is given up in time.
-    while chunk := response.raw.read1(MAX_ANSWER_BYTES):
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise FetchError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        if time.monotonic() > end:
-            raise FetchError(f"the answer takes longer than {ANSWER_SECONDS} seconds")
-    return bytes(body)
 
 
 def _judge(

@@ -37,13 +37,7 @@ def open_head(note: Note, policy: TrustPolicy) -> Head:
 def recall_head(raw: bytes, policy: TrustPolicy) -> Head:
     """Return the head of a note that was verified when it was stored, without checking its signatures again."""
     note = parse_note(raw)
-    lines = {(line.name, line.key_id): line for line in note.signatures}
-    times = {
-        witness.name: time_of(line)
-        for witness in policy.witnesses
-        if (line := lines.get((witness.key.name, witness.key.id))) is not None
-    }
-    return Head(note, parse_head(note.text), policy.quorum_time(times))
+    return Head(note, parse_head(note.text), policy.quorum_time(policy.times(note)))
 
 
 def merge_heads(one: Head, other: Head, policy: TrustPolicy) -> Head:
