@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from random import SystemRandom
-from typing import IO, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -44,13 +44,6 @@ from tlog_client.files import (
     write_signer,
 )
 from tlog_client.log import Log
-from tlog_client.monitor.command import NO_MONITOR, Circle, Listen, check_policy, monitor
-from tlog_client.monitor.command import Options as MonitorOptions
-from tlog_client.monitor.command import status as monitor_status
-from tlog_client.monitor.exchange import gossiping
-from tlog_client.monitor.follower import Settings
-from tlog_client.monitor.gossip import Gossip
-from tlog_client.monitor.rounds import Rounds
 from tlog_client.state import default_folder
 from tlog_client.text import format_time, printable
 from tlog_client.writer import Writer
@@ -64,6 +57,11 @@ from tlog_core.note import MAX_NOTE_BYTES, SEED_BYTES, VerifierKey, parse_note, 
 from tlog_core.policy import TrustPolicy
 from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
 from tlog_core.tlog_proof import format_tlog_proof
+
+if TYPE_CHECKING:
+    from tlog_client.monitor.command import Circle, Listen
+    from tlog_client.monitor.gossip import Gossip
+    from tlog_client.monitor.rounds import Rounds
 
 REFUSED: Final = 1
 USAGE: Final = 2
@@ -508,13 +506,18 @@ def run_monitor(
 
     With --peers it tells other monitors what it verified, and hears them (spec/gossip.md), at --listen too.
     """
+    # Only now: every other command would wait for it.
+    from tlog_client.monitor.command import NO_MONITOR, Options, check_policy, monitor, status
+    from tlog_client.monitor.exchange import gossiping
+    from tlog_client.monitor.follower import Settings
+
     token = credential_of(os.environ)
     try:
         check_policy(policy, credential=token is not None)
     except MalformedError as error:
         raise click.UsageError(str(error)) from None
     with _looking_bar() as progress:
-        options = MonitorOptions(
+        options = Options(
             policy=policy,
             state=default_folder(os.environ) / "monitor" if state is None else state,
             settings=Settings(writer_keys, max_age, patience),
@@ -536,7 +539,7 @@ def run_monitor(
                 else:
                     with nullcontext() if gossip is None else gossiping(gossip, random=SystemRandom(), say=_say):
                         rounds.run()
-                found = monitor_status(judge)
+                found = status(judge)
         except StateError as error:
             _say(str(error))
             raise click.exceptions.Exit(NO_MONITOR) from None
@@ -643,18 +646,20 @@ def _trust(context: click.Context, key: VerifierKey | None, policy: TrustPolicy 
     return key
 
 
-def _circle(peers: Path | None, key: VerifierKey | None, signer: Path | None) -> Circle | None:
+def _circle(peers: Path | None, key: VerifierKey | None, signer: Path | None) -> "Circle | None":
     if peers is None and key is None and signer is None:
         return None
     if peers is None or key is None or signer is None:
         raise click.UsageError("to gossip, give --peers, --peers-key and --gossip-key")
+    from tlog_client.monitor.command import Circle
+
     try:
         return Circle(read_signer(signer), read_peers(peers, key))
     except TlogError as error:
         raise click.UsageError(str(error)) from None
 
 
-def _look_once(rounds: Rounds, gossip: Gossip | None) -> None:
+def _look_once(rounds: "Rounds", gossip: "Gossip | None") -> None:
     rounds.once()
     for report in () if gossip is None else gossip.round():
         _say(str(report))
@@ -666,7 +671,7 @@ def _tell_finding(line: bytes, text: str) -> None:
     sys.stdout.flush()
 
 
-def _listen_at(host: str, port: int) -> Listen:
+def _listen_at(host: str, port: int) -> "Listen":
     try:
         from tlog_client.monitor.exposition import listening, routes
     except ImportError:
