@@ -7,28 +7,24 @@ one, the samples of the tests are taken. The server is a real one, on loopback a
 """
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import requests
-from demo_watching import watch
+from demo_watching import COMMANDS, free_port, run, say, serving, watch
 from pysqlite3 import dbapi2 as sqlite3
 
 from tlog_client import Log, TlogError, parse_receipt, parse_verifier, verify_receipt
 from tlog_core.encoding import canonical_json, parse_json
 
-COMMANDS = Path(sys.executable).parent
 SAMPLES = Path(__file__).parent.parent / "tests" / "samples"
 BATCH = 100
-START_SECONDS = 30
 
 Events = Mapping[str, Sequence[Any]]
 """JSON values by segment, in order."""
@@ -52,7 +48,7 @@ def demonstrate(place: Path, events: Events) -> None:
     data, receipts = place / "data", place / "receipts.jsonl"
     keys = {name: create_segment(data, name) for name in events}
     began = time.perf_counter()
-    with serving(data) as url, receipts.open("wb") as out:
+    with serving(data, free_port()) as url, receipts.open("wb") as out:
         for name, values in events.items():
             with Log(f"{url}/segments/{name}", keys[name], state=place / "state") as log:
                 append(log, values, out)
@@ -79,37 +75,7 @@ def read_events(folder: Path) -> Events:
 
 def create_segment(data: Path, name: str) -> str:
     """Create a segment and return its verifier key."""
-    command: list[str | Path] = [COMMANDS / "tlog", "segment", "create", name, "--data", data]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-@contextmanager
-def serving(data: Path) -> Iterator[str]:
-    """Run a server on a free port and give its URL; stop it at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    with (data.parent / "server.log").open("wb") as log:
-        command: list[str | Path] = [COMMANDS / "tlog", "serve", "--unguarded", "--data", data, "--port", port]
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_until_ready(f"http://127.0.0.1:{port}/readyz")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(START_SECONDS)
-
-
-def wait_until_ready(url: str) -> None:
-    """Return once the server answers; raise what it answers last if it does not within 30 seconds."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            return requests.get(url, timeout=5).raise_for_status()
-        except requests.RequestException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    return run("tlog", "segment", "create", name, "--data", data).strip()
 
 
 def append(log: Log, values: Sequence[Any], out: BinaryIO) -> None:
@@ -152,11 +118,6 @@ def flip_a_bit(data: Path, copy: Path) -> None:
     if found.returncode != 1 or "entry 0" not in found.stdout:
         sys.exit(f"a flipped bit went unnoticed: fsck exited with {found.returncode}")
     say(f"one bit flipped in a copy, and caught: {found.stdout.strip()}")
-
-
-def say(line: str) -> None:
-    """Print a line now."""
-    print(line, flush=True)
 
 
 if __name__ == "__main__":
