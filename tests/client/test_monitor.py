@@ -92,14 +92,20 @@ def test_what_was_looked_at_is_not_fetched_again(sim: Simulator, watch: Callable
     assert sim.routes() == ["GET checkpoint"]
 
 
-def test_catching_up_goes_on_where_it_was_interrupted_also_under_a_larger_head(
-    sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupted(sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Return a monitor that was stopped after 512 of the 1,000 entries of a log."""
     monkeypatch.setattr(following, "STEP_BUNDLES", 1)
     one = watch()
     sim.grow(1000)
     one.stop_after = 2
     one.round()
+    return one
+
+
+def test_catching_up_goes_on_where_it_was_interrupted_also_under_a_larger_head(
+    sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = interrupted(sim, watch, monkeypatch)
     assert (one.steps, one.size, one.memory.known(ORIGIN).looked) == ([256, 512], 0, 512)
     one.stop_after = 1 << 30
     sim.grow(100)
@@ -114,11 +120,7 @@ def test_catching_up_goes_on_where_it_was_interrupted_also_under_a_larger_head(
 def test_a_fork_within_what_was_looked_at_but_not_verified_is_evidence(
     sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "STEP_BUNDLES", 1)
-    one = watch()
-    sim.grow(1000)
-    one.stop_after = 2
-    one.round()
+    one = interrupted(sim, watch, monkeypatch)
     sim.fork(300)
     sim.grow(5)
     one.restart()
@@ -721,11 +723,7 @@ def test_a_head_for_which_there_was_no_place_is_kept_once_it_ties_the_others(
 def test_a_smaller_head_beside_what_was_looked_at_proves_nothing_and_spoils_nothing(
     sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "STEP_BUNDLES", 1)
-    one = watch()
-    sim.grow(1000)
-    one.stop_after = 2
-    one.round()
+    one = interrupted(sim, watch, monkeypatch)
     one.stop_after = 1 << 30
     honest = list(sim.logged)
     sim.shrink(600)
@@ -740,11 +738,7 @@ def test_a_smaller_head_beside_what_was_looked_at_proves_nothing_and_spoils_noth
 def test_a_smaller_head_of_what_was_looked_at_is_verified_at_once(
     sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "STEP_BUNDLES", 1)
-    one = watch()
-    sim.grow(1000)
-    one.stop_after = 2
-    one.round()
+    one = interrupted(sim, watch, monkeypatch)
     sim.lies["checkpoint"] = lambda answer: replace(answer, body=sim.note(500))
     one.stop_after = 1 << 30
     assert (one.round(), one.size, one.memory.known(ORIGIN).looked) == ([], 500, 512)

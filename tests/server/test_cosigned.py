@@ -39,25 +39,11 @@ from tlog.witnesses.request import MAX_ANSWER_BYTES, Cosigned, Latest, Refused, 
 from tlog_core.commitment import Opening, commit
 from tlog_core.evidence import MAX_LAG
 from tlog_core.merkle import Hash
-from tlog_core.note import SignerKey, parse_note, signer_from_seed
+from tlog_core.note import SignerKey, parse_note
 from tlog_core.policy import TrustedWitness, TrustPolicy
 from tlog_core.receipt import JSON_TYPE
 
 ROOTS = [Hash(reference.sha256(b"%d" % number)) for number in range(2)]
-
-
-@pytest.fixture
-def signer() -> SignerKey:
-    return signer_from_seed("example.com/segments/payments", bytes(32))
-
-
-@pytest.fixture
-def store(tmp_path: Path, signer: SignerKey) -> Iterator[SegmentStore]:
-    path = tmp_path / "payments.db"
-    SegmentStore.create(path, sign_head(EMPTY_TREE, 1000, signer))
-    opened = SegmentStore(path)
-    yield opened
-    opened.close()
 
 
 def submission(number: int, key: bytes | None = None) -> Submission:

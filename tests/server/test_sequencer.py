@@ -14,14 +14,13 @@ from history import History, load, wait_for
 from live import NDJSON, TLOG, Server, until
 
 from tlog.errors import CorruptError
-from tlog.sequencer import Logged, Sequencer, Submission, sign_head
+from tlog.sequencer import Logged, Sequencer, Submission
 from tlog.store.codec import Payload
 from tlog.store.connection import connect, connect_reader
 from tlog.store.segment import SegmentStore
-from tlog.tree import EMPTY_TREE
 from tlog_core.commitment import Opening, commit
 from tlog_core.entry import parse_entry
-from tlog_core.note import SignerKey, signer_from_seed
+from tlog_core.note import SignerKey
 from tlog_core.receipt import JSON_TYPE
 
 
@@ -204,20 +203,6 @@ def test_a_refused_event_does_not_fail_those_beside_it(start_server: Callable[..
 
 
 # The sequencer alone, with a clock of the test's own.
-
-
-@pytest.fixture
-def signer() -> SignerKey:
-    return signer_from_seed("example.com/segments/payments", bytes(32))
-
-
-@pytest.fixture
-def store(tmp_path: Path, signer: SignerKey) -> Iterator[SegmentStore]:
-    path = tmp_path / "payments.db"
-    SegmentStore.create(path, sign_head(EMPTY_TREE, 1000, signer))
-    opened = SegmentStore(path)
-    yield opened
-    opened.close()
 
 
 def test_every_connection_writes_durably(store: SegmentStore, tmp_path: Path) -> None:
