@@ -19,7 +19,7 @@ from tlog_client.monitor.report import EvidenceFolder
 from tlog_client.monitor.source import Source, http_source
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.evidence import describe_evidence, parse_evidence
-from tlog_core.note import COSIGNATURE, SignerKey, signer_from_seed
+from tlog_core.note import COSIGNATURE, SUBTREE, SignerKey, signer_from_seed
 from tlog_core.policy import TrustPolicy, parse_policy
 
 WITNESS_PATH = f"/{sha256(ORIGIN.encode()).hexdigest()}/checkpoint"
@@ -28,7 +28,9 @@ NOW = START // 1000 + 100
 
 @cache
 def witness(name: str) -> SignerKey:
-    return signer_from_seed(f"{name}.example", reference.sha256(name.encode()), key_type=COSIGNATURE)
+    """Return a key of Ed25519, or of ML-DSA-44 if the name starts with `ml`."""
+    kind = SUBTREE if name.startswith("ml") else COSIGNATURE
+    return signer_from_seed(f"{name}.example", reference.sha256(name.encode()), key_type=kind)
 
 
 def policy_of(sim: Simulator, *witnesses: str, quorum: str = "none", shown: bool = False) -> TrustPolicy:
@@ -47,6 +49,7 @@ class Watch:
     settings: Settings
     now: float = NOW
     stop_after: int = 1 << 30
+    rest: float = 0.0
 
     def __post_init__(self) -> None:
         self.verified: list[Checkpoint] = []
@@ -69,7 +72,9 @@ class Watch:
 
     def source(self) -> Source:
         backoff = Backoff(attempts=1, sleep=lambda _: None)
-        return http_source(clock=lambda: self.now, token=None, timeout=5.0, backoff=backoff, deadline=10.0)
+        return http_source(
+            clock=lambda: self.now, token=None, timeout=5.0, backoff=backoff, deadline=10.0, rest=self.rest
+        )
 
     def restart(self) -> None:
         self.memory.close()

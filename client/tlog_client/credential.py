@@ -27,7 +27,7 @@ class Bearer(AuthBase):
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Put it on a request; MalformedError if it cannot be read, or would be sent in the clear."""
-        if not _is_private(request.url or ""):
+        if not is_private(request.url or ""):
             raise MalformedError("the credential would be sent in the clear; use the log's https URL")
         request.headers["Authorization"] = f"Bearer {self._read()}"
         return request
@@ -60,5 +60,6 @@ def is_on_loopback(url: str) -> bool:
         return False
 
 
-def _is_private(url: str) -> bool:
+def is_private(url: str) -> bool:
+    """Tell whether what is sent to a URL, and what comes back, nobody on a network can read or change."""
     return urlsplit(url).scheme == "https" or is_on_loopback(url)

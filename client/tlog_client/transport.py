@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from tlog_client.deadline import TOO_LONG, DeadlineAdapter, DeadlineError
 from tlog_client.errors import RefusedError, TransientError
 from tlog_client.text import printable
 from tlog_core.encoding import parse_decimal, parse_json
@@ -128,6 +129,9 @@ class Transport:
     def _unanswered(self, error: requests.RequestException) -> FetchError:
         cause = _cause(error)
         message = f"no answer from {self._url}: {_describe(cause)}"
+        if isinstance(cause, DeadlineError):
+            # Whoever spins out an answer is not waited for again at once.
+            return FetchError(message)
         passing = (
             requests.ConnectionError,
             requests.Timeout,
@@ -140,9 +144,15 @@ class Transport:
         return FetchError(message)
 
 
-def new_session() -> requests.Session:
-    """Return a session that keeps no cookies: by one a log could know each client, and show it a history of its own."""
+def new_session(head_seconds: float | None = None) -> requests.Session:
+    """Return a session that keeps no cookies: by one a log could know each client, and show it a history of its own.
+
+    With `head_seconds`, the headers of no answer take longer, whatever trickles in.
+    """
     session = requests.Session()
+    if head_seconds is not None:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, DeadlineAdapter(head_seconds))
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return session
 
@@ -165,8 +175,8 @@ def _is_prefix(url: str) -> bool:
 def read_body(response: requests.Response, *, limit: int, end: float, decode: bool = False) -> bytes:
     """Return the body of an answer that comes as a stream, with its Content-Encoding undone if it is to `decode`.
 
-    Raises FetchError if there are more than `limit` bytes, TransientError if it is not there by `end` on the monotonic
-    clock, and what urllib3 does.
+    Raises FetchError if there are more than `limit` bytes, or it is not there by `end` on the monotonic clock, and what
+    urllib3 does.
     """
     body = bytearray()
     # As much as has come, and not iter_content, which waits until a chunk is full, however slowly it trickles in.
@@ -175,7 +185,7 @@ def read_body(response: requests.Response, *, limit: int, end: float, decode: bo
         if len(body) > limit:
             raise FetchError(f"the answer is longer than {limit} bytes")
         if time.monotonic() > end:
-            raise TransientError("the answer takes too long")
+            raise FetchError(TOO_LONG)
     return bytes(body)
 
 
@@ -229,8 +239,8 @@ def _retry_after(text: str) -> float:
 
 def _cause(error: BaseException) -> BaseException:
     # What requests says itself is a repr within a repr; the system's own words stand at the bottom.
-    while error.__context__ is not None:
-        error = error.__context__
+    while deeper := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = deeper
     return error
 
 

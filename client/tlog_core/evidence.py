@@ -92,7 +92,11 @@ class OtherEntry:
 
 @dataclass(frozen=True, slots=True)
 class Backdating:
-    """An entry under a signed head, and a head without it that the quorum cosigned long after the entry's time."""
+    """An entry under a signed head, and a head without it that the quorum cosigned long after the entry's time.
+
+    It proves that the log did not show the entry to its witnesses within MAX_LAG seconds, as it promises, and not why:
+    a log that was down for that long is convicted too.
+    """
 
     index: int
     entry: bytes

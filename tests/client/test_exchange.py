@@ -5,13 +5,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from dripping import DRIPS, Talk, raw_server, silent
 from gossiping import Clock, History, Watcher, log_key, monitor_keys, policy_of
 from live import free_port, until
 from simulator import Simulator, running
@@ -36,27 +37,6 @@ def serving(path: str, handle: Handler) -> Iterator[str]:
     urls: list[str] = []
     with listening("127.0.0.1", 0, {("POST", path): handle}, ready=urls.append):
         yield urls[0]
-
-
-@contextmanager
-def raw_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
-    """Have `talk` speak to the first who connects, and yield the URL; the event says that the test is over."""
-    over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65_536)
-                talk(connection, over)
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            over.set()
-            thread.join()
 
 
 def dialling(urls: list[str], place: int, watcher: Watcher) -> Gossip:
@@ -134,33 +114,8 @@ def test_no_more_of_an_answer_is_read_than_shows_that_it_is_too_long() -> None:
         assert len(send_exchange(peer_at(url), b"x")) == MAX_MESSAGE_BYTES + 1
 
 
-def drip_headers(connection: socket.socket, over: threading.Event) -> None:
-    drip(connection, over, b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")
-
-
-def drip_body(connection: socket.socket, over: threading.Event) -> None:
-    drip(connection, over, b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b"x")
-
-
-def drip_continue(connection: socket.socket, over: threading.Event) -> None:
-    drip(connection, over, b"", b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def drip(connection: socket.socket, over: threading.Event, start: bytes, rest: bytes) -> None:
-    try:
-        connection.sendall(start)
-        while not over.wait(0.02):
-            connection.sendall(rest)
-    except OSError:
-        pass
-
-
-def silent(_: socket.socket, over: threading.Event) -> None:
-    over.wait()
-
-
-@pytest.mark.parametrize("talk", [drip_headers, drip_body, drip_continue, silent])
-def test_a_peer_that_spins_out_its_answer_is_cut_off(talk: Callable[[socket.socket, threading.Event], None]) -> None:
+@pytest.mark.parametrize("talk", [*DRIPS, silent])
+def test_a_peer_that_spins_out_its_answer_is_cut_off(talk: Talk) -> None:
     outcome: list[str] = []
 
     def dial(url: str) -> None:

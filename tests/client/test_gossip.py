@@ -21,7 +21,7 @@ from tlog_client.monitor.gossip import BusyError, Gossip, Outcome, StrangerError
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.evidence import find_contradiction, format_evidence
 from tlog_core.gossip import Message, parse_message, sign_message
-from tlog_core.note import open_parsed, parse_note, sign_note
+from tlog_core.note import KeyId, Note, Signature, open_parsed, parse_note, sign_note
 
 LOG = log_key()
 ONE = History(LOG, "one", 20)
@@ -135,7 +135,8 @@ def test_all_evidence_is_told_in_turn_and_leaves_room_for_heads() -> None:
 
 def test_an_item_too_large_for_any_message_is_passed_over() -> None:
     net = Net(2, LOG)
-    net.watchers[0].pretend(LOG.name, bytes(8_193), b"small")
+    large = Note(parse_note(ONE.head(3)).text, (Signature(LOG.name, KeyId(b"1234"), bytes(8_193)),))
+    net.watchers[0].pretend(LOG.name, bytes(large), b"small")
     assert parse_message(net.gossips[0].ask(net.peers[1])).message.heads == (b"small",)
 
 

@@ -1,6 +1,9 @@
 """The monitor, over real HTTP and real files, against a log that breaks one rule at a time."""
 
+import random
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +14,23 @@ from simulator import ORIGIN, START, Answer, Logged, Simulator, alter, drop_befo
 
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor import follower as following
+from tlog_client.monitor import memory as remembering
 from tlog_client.monitor.follower import Settings
 from tlog_client.monitor.head import open_head
 from tlog_client.monitor.judge import MAX_FILES, MAX_SHARE, MAX_UNRESOLVED, Heard, Judge
 from tlog_client.monitor.memory import IN_MEMORY, MAX_REPORTED, Memory
+from tlog_client.monitor.report import Teller
+from tlog_client.monitor.rounds import Rounds
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Commitment, Opening
 from tlog_core.cosignature import cosign
 from tlog_core.entry import Entry
 from tlog_core.errors import EvidenceError, MalformedError, SignatureError
-from tlog_core.evidence import EmptyRoot, format_evidence
+from tlog_core.evidence import EmptyRoot, Fork, format_evidence
+from tlog_core.gossip import MAX_HEAD_BYTES
 from tlog_core.merkle import EMPTY_ROOT, Hash, range_hash
 from tlog_core.note import Note, Signature, parse_note, signer_from_seed
-from tlog_core.policy import TrustPolicy
+from tlog_core.policy import Group, TrustedLog, TrustPolicy
 from tlog_core.writer import sign_commitments
 
 LOG = "log"
@@ -224,6 +231,45 @@ def test_an_entry_dated_a_day_before_what_its_witnesses_had_seen_is_evidence(
     one.round()
     sim.take(entry(START + 5))
     assert "dated entry 3 to" in one.convicts(one.round(), "backdating")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("log.example/audit/segments/other", [("violation", "origin", "new"), ("violation", "backdating", "new")]),
+        ("log.example/\x1b[2J\n", [("violation", "origin", "new"), ("violation", "backdating", "new")]),
+    ],
+)
+def test_what_only_looks_backdated_is_a_violation_and_the_monitor_goes_on(
+    sim: Simulator, watch: Callable[..., Watch], name: str, kinds: list[tuple[str, str, str]]
+) -> None:
+    one = watch(policy_of(sim, "w", quorum="w"))
+    sim.cosigners[witness("w")] = NOW + 90_000
+    one.now = NOW + 90_000
+    sim.grow(3)
+    one.round()
+    sim.take(entry(START + 5, origin=name))
+    found = one.round()
+    assert sorted((one["class"], one["kind"], one["state"]) for one in found) == sorted(kinds)
+    assert all(one["detail"].isprintable() for one in found)
+    one.restart()
+    sim.take(entry(one.now * 1000))
+    assert (one.round(), one.size) == ([], 5)
+
+
+def test_evidence_of_backdating_has_no_cosignature_that_it_does_not_rest_on(
+    sim: Simulator, watch: Callable[..., Watch]
+) -> None:
+    one = watch(policy_of(sim, "ml1", "ml2", "ml3", "w", quorum="w"))
+    for name in ("ml1", "ml2", "ml3", "w"):
+        sim.cosigners[witness(name)] = NOW + 90_000
+    one.now = NOW + 90_000
+    sim.grow(3)
+    one.round()
+    sim.take(entry(START + 5))
+    one.convicts(one.round(), "backdating")
+    [file] = (one.path / "evidence").iterdir()
+    assert len(file.read_bytes()) < 2_000
 
 
 def test_an_entry_dated_less_than_a_day_before_is_not(sim: Simulator, watch: Callable[..., Watch]) -> None:
@@ -472,6 +518,43 @@ def test_a_witness_that_cosigned_both_histories_is_convicted_too(sim: Simulator,
     assert not one.memory.is_convicted(str(witness("v").verifier))
 
 
+def test_a_convicted_witness_counts_for_no_quorum_and_is_not_asked(sim: Simulator, watch: Callable[..., Watch]) -> None:
+    one = watch(policy_of(sim, "w", "v", quorum="w", shown=True), max_age=50)
+    sim.cosigners[witness("w")] = NOW
+    sim.grow(9)
+    assert one.round() == []
+    assert one.memory.known(ORIGIN).quorum_time == NOW
+    # It cosigned, for another log, what no witness may: nothing is wrong with ours.
+    other = "log.example/audit/segments/other"
+    notes = [Checkpoint(other, 5, Hash(bytes([number]) * 32)) for number in range(2)]
+    one_side, other_side = (Note(str(tree), (cosign(str(tree), time=NOW, signer=witness("w")),)) for tree in notes)
+    raw = format_evidence(Fork(one_side, other_side, witness("w").verifier))
+    assert one.judge.hear_evidence(raw, source="peer")
+    one.convicts(one.findings(), "fork")
+    for _ in range(2):
+        assert one.memory.known(ORIGIN).quorum_time == 0
+        assert [name.name for name in one.judge.policy.witnesses] == ["v"]
+        one.restart()
+    sim.grow(1)
+    assert (one.kinds(), one.size) == ([("complaint", "old", "begun")], 10)
+    assert one.memory.known(ORIGIN).quorum_time == 0
+
+
+def test_a_quorum_reached_without_the_convicted_witness_still_counts(
+    sim: Simulator, watch: Callable[..., Watch]
+) -> None:
+    policy = policy_of(sim, "w", "v", quorum="none")
+    policy = replace(policy, groups=(Group("g", 1, ("w", "v")),), quorum="g")
+    one = watch(policy)
+    sim.cosigners.update({witness("w"): NOW, witness("v"): NOW - 7})
+    sim.grow(9)
+    one.round()
+    sim.fork(3)
+    del sim.cosigners[witness("v")]
+    assert len(one.convicts(one.round(), "fork", 2)) == 2
+    assert one.memory.known(ORIGIN).quorum_time == NOW - 7
+
+
 def test_a_witness_that_is_out_of_reach_is_a_complaint_and_one_that_knows_nothing_is_none(
     sim: Simulator, watch: Callable[..., Watch]
 ) -> None:
@@ -482,6 +565,18 @@ def test_a_witness_that_is_out_of_reach_is_a_complaint_and_one_that_knows_nothin
     assert one.kinds() == [("complaint", "witness", "begun")]
     sim.elsewhere[WITNESS_PATH] = sim.note()
     assert one.kinds() == [("complaint", "witness", "ended")]
+
+
+def test_a_witness_that_did_not_answer_rests(sim: Simulator, watch: Callable[..., Watch]) -> None:
+    one = watch(policy_of(sim, "w", shown=True))
+    one.rest = 60.0
+    one.restart()
+    sim.grow(2)
+    sim.elsewhere[WITNESS_PATH] = sim.note()
+    sim.lies[""] = lambda answer: replace(answer, body=b"", headers={"Content-Length": "9"})
+    for kinds in ([("complaint", "witness", "begun")], []):
+        sim.requests.clear()
+        assert (one.kinds(), sum(WITNESS_PATH in route for route in sim.routes())) == (kinds, bool(kinds))
 
 
 # What others tell
@@ -619,6 +714,52 @@ def test_a_convicted_log_cannot_fill_the_disk_with_evidence(sim: Simulator, watc
     assert len(list((one.path / "evidence").iterdir())) == MAX_FILES
 
 
+def test_a_convicted_witness_cannot_fill_the_memory_with_logs_that_nobody_follows(
+    sim: Simulator, watch: Callable[..., Watch]
+) -> None:
+    one = watch(policy_of(sim, "w"))
+    for number in range(MAX_FILES + 9):
+        trees = [Checkpoint(f"log.example/{number}", 5, Hash(bytes([root]) * 32)) for root in range(2)]
+        notes = [Note(str(tree), (cosign(str(tree), time=NOW, signer=witness("w")),)) for tree in trees]
+        raw = format_evidence(Fork(*notes, witness("w").verifier))
+        assert one.judge.hear_evidence(raw, source="peer") is (number < MAX_FILES)
+    with closing(sqlite3.connect(one.memory.path)) as database:
+        assert database.execute("select count(*) from log").fetchone() == (1 + MAX_FILES,)
+
+
+def test_a_head_with_more_cosignatures_than_a_message_takes_is_told_with_fewer(
+    sim: Simulator, watch: Callable[..., Watch]
+) -> None:
+    policy = policy_of(sim, "ml1", "ml2", "ml3")
+    one, other = watch(policy), watch(replace(policy, quorum="ml2"))
+    for number in (1, 2, 3):
+        sim.cosigners[witness(f"ml{number}")] = NOW
+    sim.grow(3)
+    for watching, names in ((one, []), (other, ["ml2.example"])):
+        watching.round()
+        assert len(watching.memory.known(ORIGIN).note) > MAX_HEAD_BYTES
+        [told] = watching.judge.heads(9)
+        assert len(told) <= MAX_HEAD_BYTES
+        assert [line.name for line in parse_note(told).signatures] == [ORIGIN, *names]
+        assert other.judge.hear_head(told, source="peer") is (Heard.KNOWN if names else Heard.UNRESOLVED)
+
+
+def test_a_larger_head_by_a_key_that_the_policy_gave_up_is_forgotten(
+    sim: Simulator, watch: Callable[..., Watch]
+) -> None:
+    second = signer_from_seed(ORIGIN, b"2" * 32)
+    policy = policy_of(sim)
+    one = watch(replace(policy, logs=(*policy.logs, TrustedLog(second.verifier))))
+    sim.grow(9)
+    one.round()
+    one.judge.hear_head(bytes(sign_checkpoint(Checkpoint(ORIGIN, 99, Hash(b"9" * 32)), second)), source="peer")
+    one.policy = policy
+    one.restart()
+    assert one.memory.unresolved(one.memory.known(ORIGIN)) == []
+    sim.grow(1)
+    assert (one.round(), one.size) == ([], 10)
+
+
 def test_a_receipt_of_another_entry_is_evidence(sim: Simulator, watch: Callable[..., Watch]) -> None:
     one = watch()
     sim.grow(9)
@@ -684,6 +825,50 @@ def test_a_policy_without_the_key_that_signed_is_told_what_to_do(sim: Simulator,
     with pytest.raises(StateError, match="put the log's earlier key into the trust policy"):
         one.restart()
     one.memory.close()
+
+
+def test_a_fault_of_ours_in_one_log_stops_no_other_and_is_not_taken_for_a_good_end(
+    sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound, said = watch(), watch(), list[str]()
+    monkeypatch.setattr(broken.judge, "hear", lambda *_, **__: 1 / 0)
+    sim.grow(5)
+    rounds = Rounds(
+        [broken.follower, sound.follower],
+        interval=1.0,
+        random=random.random,
+        failed=lambda origin, error: said.append(f"{origin}: {error}"),
+    )
+    with pytest.raises(StateError, match="not every log"):
+        rounds.once()
+    assert (sound.size, said) == (5, [f"{ORIGIN}: division by zero"])
+
+
+def test_a_memory_that_fails_stops_all_rounds(watch: Callable[..., Watch]) -> None:
+    one = watch()
+    one.memory.close()
+    rounds = Rounds([one.follower], interval=0.01, random=random.random, failed=lambda *_: None)
+    with pytest.raises(StateError, match="memory"):
+        rounds.run()
+
+
+def test_complaints_that_come_and_go_do_not_fill_the_memory(
+    sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "MAX_KEPT", 6)
+    one, told = watch(), list[str]()
+    teller = Teller(one.memory, lambda _, text: told.append(text))
+    for _ in range(10):
+        for lies in ({"checkpoint": flip(3)}, {}):
+            sim.lies = lies
+            one.follower.round()
+            teller.flush()
+    sim.take(entry(5), entry(3))
+    one.follower.round()
+    teller.flush()
+    # All were told. Of complaints the newest are there for a webhook, of all else everything.
+    assert [text.partition(" ")[0] for text in told] == ["complaint"] * 20 + ["violation"]
+    assert len(one.memory.undelivered(99)) == 7
 
 
 def test_many_monitors_without_files_are_cheap(sim: Simulator) -> None:

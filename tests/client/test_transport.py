@@ -4,16 +4,16 @@ import gzip
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from dripping import DRIPS, Talk, raw_server
 from simulator import Answer, Simulator, drop_before, refuse, unavailable
 
 from tlog_client import Backoff, FetchError, Log, MalformedError, RefusedError, TransientError
-from tlog_client.transport import Transport
+from tlog_client.transport import Transport, new_session
 
 OpenLog = Callable[..., Log]
 
@@ -215,28 +215,34 @@ def test_a_session_brings_credentials_and_stays_open(sim: Simulator, tmp_path: P
     assert sim.requests[0].headers["authorization"] == "Bearer secret"
 
 
-def test_an_answer_that_only_trickles_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        done = threading.Event()
+@pytest.mark.parametrize("talk", DRIPS)
+def test_an_answer_that_only_trickles_is_given_up_and_not_asked_for_again(talk: Talk) -> None:
+    outcome: list[Exception] = []
 
-        def trickle() -> None:
-            connection, _ = server.accept()
-            with connection, suppress(OSError):
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-                # Never so silent that the timeout would end it.
-                while not done.wait(0.01):
-                    connection.sendall(b"x")
+    def fetch(url: str) -> None:
+        with new_session(0.5) as session:
+            # Never so silent that the timeout would end it.
+            transport = Transport(url, session=session, timeout=5.0, backoff=Backoff(attempts=3), deadline=0.5)
+            try:
+                transport.get("checkpoint", limit=2_000_000)
+            except FetchError as error:
+                outcome.append(error)
 
-        thread = threading.Thread(target=trickle)
+    with raw_server(talk) as url:
+        thread = threading.Thread(target=fetch, args=(url,), daemon=True)
         thread.start()
-        transport = Transport(
-            f"http://127.0.0.1:{server.getsockname()[1]}/segments/x",
-            session=requests.Session(),
-            timeout=5.0,
-            backoff=Backoff(attempts=1),
-            deadline=0.2,
-        )
-        with pytest.raises(TransientError, match="takes too long"):
-            transport.get("checkpoint", limit=2_000_000)
-        done.set()
-        thread.join()
+        # Without the limit, the drops would keep it there until the test is over.
+        thread.join(20)
+        assert not thread.is_alive()
+    [error] = outcome
+    assert "takes too long" in str(error)
+    assert not isinstance(error, TransientError)
+
+
+def test_an_answer_in_time_is_not_cut_off_and_its_connection_is_used_again(sim: Simulator) -> None:
+    sim.grow(3)
+    with new_session(5.0) as session:
+        transport = Transport(sim.url, session=session, timeout=5.0, backoff=Backoff(attempts=1))
+        assert [transport.get("checkpoint", limit=9999) for _ in range(3)] == [sim.note()] * 3
+        pools = session.get_adapter(sim.url).poolmanager.pools  # type: ignore[attr-defined]
+        assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118 - not a dict

@@ -12,18 +12,22 @@ from pathlib import Path
 
 import pytest
 import requests
+from dripping import DRIPS, raw_server
 from history import History, load
 from live import JSON, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, until
 from panels import SIZE_TYPE, Heard, Reply, hearing, honestly, make_data, panel, trusting
 from witnessing import RunningWitness, start_witness, submission, witness_signer
 
 from tlog.config import MAX_WAITING
+from tlog.witnesses.lane import Lane
+from tlog.witnesses.request import ANSWER_SECONDS, Answer, Refused, submit
 from tlog_client import FetchError, Log
-from tlog_core.checkpoint import open_checkpoint
+from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from tlog_core.cosignature import cosign
 from tlog_core.errors import SignatureError
+from tlog_core.merkle import EMPTY_ROOT
 from tlog_core.note import VerifierKey, parse_note, signer_from_seed
-from tlog_core.policy import TrustPolicy, open_witnessed
+from tlog_core.policy import TrustedWitness, TrustPolicy, open_witnessed
 from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
 
 NAMES = ("payments", "refunds")
@@ -432,6 +436,19 @@ def test_heads_that_stay_as_they_are_are_cosigned_anew(house: House) -> None:
     assert len(parse_note(cosigned(segment)).signatures) == 2
 
 
+def test_idle_heads_are_cosigned_anew_also_after_the_list_of_segments_could_not_be_read(house: House) -> None:
+    house.real(1)
+    server = house.serve("--recosign-seconds", "1")
+    segment, trust = house.segment(server), house.trust()
+    assert post(segment, b"1").status_code == 201
+    with closing(sqlite3.connect(house.data / "control.db", isolation_level=None)) as control:
+        control.execute("alter table segment rename to gone")
+        until(lambda: any(line["event"] == "sweeping failed" for line in server.logged()), "a failure")
+        control.execute("alter table gone rename to segment")
+    first = open_witnessed(cosigned(segment), trust)
+    until(lambda: (open_witnessed(cosigned(segment), trust).time or 0) > (first.time or 0) + 1, "a later quorum time")
+
+
 def test_what_was_committed_while_nobody_asked_is_asked_for_at_the_start(house: House, stack: ExitStack) -> None:
     house.heard(1, honest(house, stack))
     server = house.serve(asking=False)
@@ -489,6 +506,19 @@ def test_without_witnesses_nothing_is_logged_that_was_to_be_cosigned(segment: Se
     assert (missing.status_code, missing.json()["type"]) == (404, "urn:tlog:problem:not-found")
 
 
+def test_a_witness_that_spins_out_its_answer_is_given_up_in_time(stack: ExitStack) -> None:
+    signer = witness_signer(1, "witness.example/w1")
+    note = sign_checkpoint(Checkpoint("log.example", 0, EMPTY_ROOT), signer_from_seed("log.example", bytes(32)))
+    witnesses = [TrustedWitness("w", signer.verifier, stack.enter_context(raw_server(talk))) for talk in DRIPS]
+    start = time.monotonic()
+    futures = [
+        Lane[Answer]("w").submit(lambda session, one=one: submit(session, one, 0, [], note)) for one in witnesses
+    ]
+    answers = [future.result(3 * ANSWER_SECONDS) for future in futures]
+    assert all(isinstance(answer, Refused) for answer in answers)
+    assert time.monotonic() - start < 2 * ANSWER_SECONDS
+
+
 W = str(witness_signer(5, "witness.example/w5").verifier)
 
 
@@ -501,6 +531,8 @@ W = str(witness_signer(5, "witness.example/w5").verifier)
         (f"witness a {W} ftp://w.example\nquorum a\n", "the URL"),
         (f"witness a {W} https://w.example/?x=1\nquorum a\n", "the URL"),
         (f"witness a {W} https://me@w.example/\nquorum a\n", "the URL"),
+        (f"witness a {W} http://w.example/\nquorum a\n", "asked over http"),
+        (f"witness a {W} http://10.0.0.1:8081\nquorum a\n", "asked over http"),
         (f"witness a {W} https://w.example\n", "one quorum line"),
         (f"witness a {W} https://w.example\nquorum a", "newline"),
         (

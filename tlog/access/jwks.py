@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from tlog.access.issuer import Issuer, check_url
 from tlog.errors import UnauthorizedError, UnavailableError
 from tlog_client.credential import is_on_loopback
-from tlog_client.transport import read_body
+from tlog_client.transport import new_session, read_body
 from tlog_core.encoding import parse_json, text_member
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.note import ED25519, VerifierKey
@@ -149,7 +149,7 @@ def fetch_document(url: str) -> bytes:
 
 
 def _session() -> requests.Session:
-    session = requests.Session()
+    session = new_session(_FETCH_SECONDS)
     # A proxy could change what keys an issuer on loopback shows us, and what is in ~/.netrc is for no issuer. Whose
     # certificates are believed is all that the environment says.
     session.trust_env = False

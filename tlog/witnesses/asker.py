@@ -309,15 +309,23 @@ class Asker:
             self._metrics.uncosigned(len(self._agenda))
 
     def _sweep(self) -> None:
-        """Go through all segments again and again, in the one worker that holds the lock."""
-        descriptor = os.open(self._config.sweeping, os.O_RDWR | os.O_CREAT, 0o600)
-        while not _is_elected(descriptor):
-            time.sleep(_ELECTION_SECONDS)
-        # At the start of everyone: what is on disk may be an old copy, of which a witness knows better.
-        self._sweep_once(-math.inf)
         while True:
-            time.sleep(self._config.recosign_seconds)
-            self._sweep_once(self._config.recosign_seconds)
+            try:
+                self._sweep_elected()
+            except Exception as error:  # nobody else would take it up: idle heads would grow old in all segments
+                self._log.error("sweeping failed", exc_info=error)
+                time.sleep(_ELECTION_SECONDS)
+
+    def _sweep_elected(self) -> None:
+        """Go through all segments again and again, in the one worker that holds the lock."""
+        with open(self._config.sweeping, "ab", opener=_privately) as file:
+            while not _is_elected(file.fileno()):
+                time.sleep(_ELECTION_SECONDS)
+            # At the start of everyone: what is on disk may be an old copy, of which a witness knows better.
+            self._sweep_once(-math.inf)
+            while True:
+                time.sleep(self._config.recosign_seconds)
+                self._sweep_once(self._config.recosign_seconds)
 
     def _sweep_once(self, fresh: float) -> None:
         # One at a time: there is no hurry.
@@ -327,6 +335,10 @@ class Asker:
                     self._agenda.put(row.name)
             except Exception as error:  # one segment that is damaged does not keep the others from being asked about
                 self._log.error("asking failed", segment=row.name, exc_info=error)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_elected(descriptor: int) -> bool:

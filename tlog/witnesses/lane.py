@@ -10,6 +10,9 @@ from typing import Final, Generic, TypeVar
 
 import requests
 
+from tlog.witnesses.request import ANSWER_SECONDS
+from tlog_client.transport import new_session
+
 T = TypeVar("T")
 
 _THREADS: Final = 4
@@ -39,7 +42,7 @@ class Lane(Generic[T]):
         return job.future
 
     def _run(self) -> None:
-        with requests.Session() as session:
+        with new_session(ANSWER_SECONDS) as session:
             while True:
                 job = self._jobs.get()
                 if not job.future.set_running_or_notify_cancel():

@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tlog.errors import ConfigError
+from tlog_client.credential import is_private
 from tlog_core.errors import MalformedError
 from tlog_core.policy import TrustedWitness, TrustPolicy, parse_policy
 
@@ -31,6 +32,11 @@ def read_panel(path: Path) -> TrustPolicy:
             raise ConfigError(
                 f"{path}: witness {witness.name!a} needs a printable name, and after its key the URL to which "
                 "checkpoints are submitted, such as https://witness.example/w1"
+            )
+        if not is_private(witness.url):
+            raise ConfigError(
+                f"{path}: witness {witness.name} is asked over http, and whoever is on the way could answer that a "
+                "segment is a copy, which stops it for good; give an https URL, or one of this machine itself"
             )
     return policy
 

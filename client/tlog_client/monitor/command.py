@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from traceback import format_exception
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -127,7 +128,11 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
             )
             for log in followed(options.policy)
         ]
-        rounds = Rounds(followers, interval=options.interval, random=random.random)
+
+        def failed(origin: str, error: Exception) -> None:
+            options.say(f"{origin}: the round failed; please report this\n{''.join(format_exception(error))}")
+
+        rounds = Rounds(followers, interval=options.interval, random=random.random, failed=failed)
         _take_up(memory, folder, judge, options)
         if webhook is not None:
             webhook.start()

@@ -5,14 +5,15 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from random import Random
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 from time import monotonic_ns
 from typing import Final
 from urllib.parse import urlsplit
 
+from tlog_client.deadline import cut_after
 from tlog_client.errors import StateError
 from tlog_client.monitor.app import TEXT, Answer, Handler
 from tlog_client.monitor.gossip import (
@@ -72,7 +73,7 @@ def send_exchange(peer: Peer, raw: bytes, *, seconds: float = EXCHANGE_SECONDS) 
         parts = urlsplit(peer.url)
         default = 443 if parts.scheme == "https" else 80
         address = parts.hostname or "", parts.port or default
-        with socket.create_connection(address, timeout=seconds) as plain, _cut_after(plain, seconds):
+        with socket.create_connection(address, timeout=seconds) as plain, cut_after(plain, seconds):
             return _post(plain, parts.scheme == "https", parts.netloc, parts.path + PATH, raw)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
@@ -92,30 +93,6 @@ def _post(plain: socket.socket, tls: bool, host: str, path: str, raw: bytes) -> 
         raise FetchError(f"{host} refused with status {response.status}: {printable(reason)}".replace("\n", " "))
     finally:
         connection.close()
-
-
-@contextmanager
-def _cut_after(plain: socket.socket, seconds: float) -> Iterator[None]:
-    # A time limit for each read is none for all of them: a byte now and then would hold us for ever. A second handle
-    # of the connection, because TLS takes the first away.
-    over = Event()
-    with plain.dup() as twin:
-
-        def cut() -> None:
-            over.set()
-            with suppress(OSError):
-                twin.shutdown(socket.SHUT_RDWR)
-
-        timer = Timer(seconds, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-    # What was cut may look like an answer that ends there.
-    if over.is_set():
-        raise TimeoutError("it takes too long")
 
 
 @contextmanager

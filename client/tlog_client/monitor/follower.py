@@ -7,7 +7,7 @@ from typing import Final
 from tlog_client.answers import parse_consistency
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor.finding import Class, Finding
-from tlog_client.monitor.head import Head, only_log, open_head, recall_head
+from tlog_client.monitor.head import Head, only_log, only_needed, open_head, recall_head
 from tlog_client.monitor.judge import FLOOD, FROM_LOG, Heard, Judge
 from tlog_client.monitor.look import Fault, Looker
 from tlog_client.monitor.memory import Known, Looked
@@ -19,7 +19,7 @@ from tlog_client.tiles import read_bundle, tiles_of
 from tlog_client.transport import MAX_DETAIL
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.entry import Entry
-from tlog_core.errors import FetchError, MalformedError, ProofError, SignatureError
+from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError
 from tlog_core.evidence import MAX_LAG, Backdating, Prefix
 from tlog_core.merkle import leaf_hash, range_hash
 from tlog_core.note import MAX_NOTE_BYTES, VerifierKey, parse_note
@@ -83,7 +83,6 @@ class Follower:
         self._log = log
         self._judge = judge
         self._memory = judge.memory
-        self._policy = judge.policy
         self._source = source
         self._settings = settings
         self._writers = frozenset(key.name for key in settings.writer_keys)
@@ -100,7 +99,7 @@ class Follower:
             return
         complaints: Complaints = {}
         seen = self._visit(complaints)
-        for witness in self._policy.witnesses:
+        for witness in self._judge.policy.witnesses:
             if witness.url:
                 self._ask(witness, complaints)
         log, now = self._memory.known(self.origin), self._source.clock()
@@ -110,7 +109,7 @@ class Follower:
         with self._memory.transaction():
             if seen:
                 self._memory.see(log, int(now))
-            readable = {key: printable(detail)[:MAX_DETAIL] for key, detail in complaints.items()}
+            readable = {key: _readable(detail) for key, detail in complaints.items()}
             self._memory.settle(log, readable, _KINDS, int(now * 1000))
         self._judge.flush()
 
@@ -122,7 +121,7 @@ class Follower:
             complaints["unreachable", ""] = str(error)
             return False
         try:
-            head = open_head(parse_note(raw), self._policy)
+            head = open_head(parse_note(raw), self._judge.policy)
             if head.tree.origin != self.origin:
                 raise SignatureError(f"it is a checkpoint of {head.tree.origin}")
             heard = self._judge.hear(head, source=FROM_LOG)
@@ -249,16 +248,16 @@ class Follower:
 
     def _anchors(self, log: Known, head: Head) -> list[Anchor]:
         notes = [log.quorum_note, *(one.note for one in self._memory.unresolved(log) if one.size < head.tree.size)]
-        heads = [recall_head(note, self._policy) for note in notes if note]
+        heads = [recall_head(note, self._judge.policy) for note in notes if note]
         return [Anchor(one.tree.size, one.time, one) for one in heads if one.time is not None]
 
     def _backdated(self, log: Known, head: Head, tree: TileTree, index: int, raw: bytes, anchor: Anchor) -> list[Fault]:
         proof = prove_inclusion(index=index, size=head.tree.size, node=tree.node)
-        found = Backdating(index, raw, tuple(proof), only_log(head), anchor.head.note)
+        found = Backdating(index, raw, tuple(proof), only_log(head), only_needed(anchor.head, self._judge.policy))
         try:
             self._judge.convict(log, found)
-        except MalformedError:
-            # Too large for a file of evidence.
+        except (MalformedError, EvidenceError):
+            # Too large for a file, or of a log that is no segment, or of another one: seen here, and proven to nobody.
             return [Fault(index, "backdating", f"entry {index} says that it is older than it can be")]
         return []
 
@@ -279,7 +278,7 @@ class Follower:
         log = self._memory.known(self.origin)
         if self._memory.is_convicted(self.origin) or not 0 < log.size < head.tree.size:
             return
-        older = recall_head(log.note, self._policy)
+        older = recall_head(log.note, self._judge.policy)
         try:
             raw = self._get(f"proof/consistency/{log.size}/{head.tree.size}", limit=MAX_PROOF_BYTES)
             proof = parse_consistency(raw, old_size=log.size, new_size=head.tree.size)
@@ -292,9 +291,9 @@ class Follower:
 
     def _look_back(self, log: Known, now: int, complaints: Complaints) -> None:
         """Complain of what only time shows."""
-        if self._policy.quorum is not None and log.note and now - log.quorum_time > self._settings.max_age:
+        if self._judge.policy.quorum is not None and log.note and now - log.quorum_time > self._settings.max_age:
             age = f"{now - log.quorum_time} seconds ago" if log.quorum_time else "never"
-            complaints["old", ""] = f"the quorum {self._policy.quorum} last cosigned what the log shows {age}"
+            complaints["old", ""] = f"the quorum {self._judge.policy.quorum} last cosigned what the log shows {age}"
         held = self._memory.unresolved(log)
         late = [one for one in held if one.heard < now - self._settings.patience]
         if late:
@@ -316,9 +315,19 @@ class Follower:
             self._memory.report(
                 log,
                 Finding(
-                    now, Class.VIOLATION, fault.kind, self.origin, fault.detail, index=fault.index, source=FROM_LOG
+                    now,
+                    Class.VIOLATION,
+                    fault.kind,
+                    self.origin,
+                    _readable(fault.detail),
+                    index=fault.index,
+                    source=FROM_LOG,
                 ),
             )
+
+
+def _readable(detail: str) -> str:
+    return printable(detail)[:MAX_DETAIL].replace("\n", " ")
 
 
 def _after(anchors: Sequence[Anchor], index: int, entry: Entry) -> Anchor | None:

@@ -148,8 +148,8 @@ class Gossip:
         self._send = send
         self._lock = Lock()
         self._told: list[bytes] = []
-        self._logs = {(log.key.name, log.key.id) for log in judge.policy.logs}
-        self._witnesses = {witness.key for witness in judge.policy.witnesses}
+        self._logs = {(log.key.name, log.key.id) for log in judge.given.logs}
+        self._witnesses = {witness.key for witness in judge.given.witnesses}
         others = [peer for peer in peers if peer.key.public != me.verifier.public]
         self._peers = {(peer.key.name, peer.key.id): peer for peer in others}
         self._contacts: dict[Peer, _Contact] = {}
@@ -251,7 +251,7 @@ class Gossip:
 
     def _check_addressed(self, message: Message, now: int) -> None:
         if message.to != self._me.verifier:
-            raise StrangerError(f"for {message.to.name}, and this is {self._me.verifier}")
+            raise StrangerError(f"not for {self._me.verifier}, which is answering here")
         if abs(message.time - now) > MAX_SKEW:
             raise StrangerError(
                 f"signed at {message.time}, and now it is {now}, in milliseconds; are the clocks right?"

@@ -56,6 +56,21 @@ def only_log(head: Head) -> Note:
     return Note(head.note.text, tuple(line for line in head.note.signatures if line.name == head.tree.origin))
 
 
+def only_needed(head: Head, policy: TrustPolicy) -> Note:
+    """Return the note without the cosignatures that its quorum time does not rest on, the longest left out first."""
+    lengths = {(line.name, line.key_id): len(line.blob) for line in head.note.signatures}
+    keys = {one.name: (one.key.name, one.key.id) for one in policy.witnesses}
+    needed = policy.times(head.note)
+    dropped = set[tuple[str, bytes]]()
+    for name in sorted(needed, key=lambda one: lengths[keys[one]], reverse=True):
+        rest = {other: time for other, time in needed.items() if other != name}
+        if policy.quorum_time(rest) == head.time:
+            needed = rest
+            dropped.add(keys[name])
+    kept = tuple(line for line in head.note.signatures if (line.name, line.key_id) not in dropped)
+    return Note(head.note.text, kept)
+
+
 def cosigners(one: Head, other: Head, policy: TrustPolicy) -> list[str]:
     """Return the names, in the policy, of the witnesses that cosigned both heads."""
     lines = [{(line.name, line.key_id) for line in head.note.signatures} for head in (one, other)]

@@ -5,13 +5,14 @@ or passed on that was not verified, nor any signature line of a key that the pol
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from hashlib import sha256
 from typing import Final, NoReturn
 
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor.finding import Class, Finding
-from tlog_client.monitor.head import Head, cosigners, merge_heads, open_head, recall_head
+from tlog_client.monitor.head import Head, cosigners, merge_heads, only_log, only_needed, open_head, recall_head
 from tlog_client.monitor.memory import Known, Memory, Unresolved
 from tlog_client.text import format_time
 from tlog_core.checkpoint import Checkpoint, parse_head
@@ -31,6 +32,7 @@ from tlog_core.evidence import (
     format_evidence,
     parse_evidence,
 )
+from tlog_core.gossip import MAX_HEAD_BYTES
 from tlog_core.merkle import EMPTY_ROOT, NodeReader, leaf_hash
 from tlog_core.note import Note, parse_note
 from tlog_core.policy import TrustPolicy
@@ -84,7 +86,7 @@ class Judge:
         `keep` stores evidence under its name, durable when it returns, before anyone hears of it. `reported` is called
         after findings were stored. `clock` gives POSIX seconds.
         """
-        self.policy = policy
+        self.given = policy
         self.memory = memory
         self.clock = clock
         self.origins = list(dict.fromkeys(log.key.name for log in policy.logs))
@@ -93,10 +95,16 @@ class Judge:
         keys = [*(log.key for log in policy.logs), *(witness.key for witness in policy.witnesses)]
         self._keys = {(key.name, key.id) for key in keys}
         self._witnesses = {witness.name: witness.key for witness in policy.witnesses}
+        self.policy = self._trusted()
+        """The given policy, without the witnesses that evidence convicts: no time of theirs counts any more."""
         with memory.transaction():
             memory.add_logs(self.origins)
-        for origin in self.origins:
-            self._check_memory(memory.known(origin))
+        for log in map(memory.known, self.origins):
+            self._check_memory(log)
+        with memory.transaction():
+            # The policy may have changed since.
+            self._drop_unknown()
+            self._recount()
 
     # What others may ask
 
@@ -108,7 +116,8 @@ class Judge:
         """
         logs = [log for log in map(self.memory.known, self.origins) if not self.memory.is_convicted(log.origin)]
         newest = [log.note for log in logs if log.note]
-        return [*newest, *(head.note for log in logs for head in self.memory.unresolved(log))][:limit]
+        told = [*newest, *(head.note for log in logs for head in self.memory.unresolved(log))][:limit]
+        return [note if len(note) <= MAX_HEAD_BYTES else self._shorten(note) for note in told]
 
     def evidence(self) -> list[bytes]:
         """Return at most 256 files of evidence, the newest first."""
@@ -141,9 +150,11 @@ class Judge:
         if self.memory.has_evidence(_name(raw)):
             return False
         found = parse_evidence(raw)
-        describe_evidence(found, self.policy)
+        origin = evidence_heads(found)[0].text.partition("\n")[0]
+        if self._is_enough(_accused(found, origin)):
+            return False
+        describe_evidence(found, self.given)
         with self.memory.transaction():
-            origin = evidence_heads(found)[0].text.partition("\n")[0]
             # A witness may be accused for a log that is not in our policy.
             self.memory.add_logs([origin])
             new = self._convict(self.memory.known(origin), found, source)
@@ -301,11 +312,11 @@ class Judge:
 
     def _convict(self, log: Known, found: Evidence, source: str) -> bool:
         raw = format_evidence(found)
-        sentence = describe_evidence(found, self.policy, format_time=format_time)
+        sentence = describe_evidence(found, self.given, format_time=format_time)
         witness = accused_witness(found)
-        accused = log.origin if witness is None else str(witness)
+        accused = _accused(found, log.origin)
         name = _name(raw)
-        if self.memory.count_evidence(accused) >= MAX_FILES:
+        if self._is_enough(accused):
             return False
         # The file is there before anyone can hear of it: a crash leaves evidence unreported, never a report without.
         self._keep(name, raw)
@@ -326,9 +337,45 @@ class Judge:
                 source=source,
             ),
         )
+        if witness is not None:
+            self.policy = self._trusted()
+            self._recount()
         return True
 
+    def _recount(self) -> None:
+        """Have no quorum time count but what those say who are trusted now."""
+        for log in map(self.memory.known, self.origins):
+            heads = [recall_head(note, self.policy) for note in (log.quorum_note, log.note) if note]
+            times = [(one.time, bytes(one.note)) for one in heads if one.time is not None]
+            time, note = max(times, default=(0, b""))
+            if time != log.quorum_time:
+                self.memory.set_quorum(log, time, note)
+
+    def _drop_unknown(self) -> None:
+        """Drop unresolved heads that no key of the policy stands for: they prove nothing, and are not followed."""
+        for log in map(self.memory.known, self.origins):
+            for one in self.memory.unresolved(log):
+                try:
+                    open_head(parse_note(one.note), self.policy)
+                except (MalformedError, SignatureError):
+                    self.memory.drop_unresolved(log, one)
+
     # Helpers
+
+    def _trusted(self) -> TrustPolicy:
+        return replace(
+            self.given,
+            witnesses=tuple(one for one in self.given.witnesses if not self.memory.is_convicted(str(one.key))),
+        )
+
+    def _is_enough(self, accused: str) -> bool:
+        return self.memory.count_evidence(accused) >= MAX_FILES
+
+    def _shorten(self, raw: bytes) -> bytes:
+        # Three cosignatures by ML-DSA-44 are more than a message takes: rather no time than no head.
+        head = recall_head(raw, self.policy)
+        note = bytes(only_needed(head, self.policy))
+        return note if len(note) <= MAX_HEAD_BYTES else bytes(only_log(head))
 
     def _contradictions(self, one: Head, other: Head, node: NodeReader) -> list[Evidence]:
         found = find_contradiction(one.note, other.note, node=node)
@@ -375,6 +422,11 @@ _KINDS: Final[dict[type, str]] = {
     OtherEntry: "entry",
     Backdating: "backdating",
 }
+
+
+def _accused(found: Evidence, origin: str) -> str:
+    witness = accused_witness(found)
+    return origin if witness is None else str(witness)
 
 
 def _name(raw: bytes) -> str:

@@ -258,6 +258,16 @@ class Memory:
                 quorum[0],
             )
 
+    def set_quorum(self, log: Known, time: int, note: bytes) -> None:
+        """Keep another quorum time than the last, because it is counted otherwise now; 0 and no note for none."""
+        self._changed_one(
+            "update log set quorum_time = ?, quorum_note = ? where id = ? and quorum_time = ?",
+            time,
+            note,
+            log.number,
+            log.quorum_time,
+        )
+
     def node(self, log: Known) -> NodeReader:
         """Return a reader of the nodes of the first `log.looked` entries."""
         return node_reader(lambda level, place: self._tile(log.number, level, place))
@@ -394,8 +404,8 @@ class Memory:
         return self._rows("select number, line from finding where not delivered order by number limit ?", limit)
 
     def deliver(self, number: int) -> None:
-        """Keep that a finding was delivered."""
-        self._changed_one("update finding set delivered = 1 where number = ?", number)
+        """Keep that a finding was delivered, if it was not forgotten meanwhile."""
+        self._write("update finding set delivered = 1 where number = ?", number)
 
     def prune(self) -> None:
         """Forget findings that were told and delivered, and the oldest complaints beyond those that are kept."""

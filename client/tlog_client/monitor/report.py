@@ -29,11 +29,14 @@ class Teller:
         self._turn = Lock()
 
     def flush(self) -> None:
-        """Tell what was not told yet, in order."""
+        """Tell what was not told yet, in order; forget what nobody waits for any more."""
         with self._turn:
-            for number, line, text in self._memory.untold():
+            untold = self._memory.untold()
+            for number, line, text in untold:
                 self._tell(line, text)
                 self._memory.tell(number)
+            if untold:
+                self._memory.prune()
 
 
 class EvidenceFolder:

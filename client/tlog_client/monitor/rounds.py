@@ -6,6 +6,7 @@ from threading import Event
 from time import monotonic
 from typing import Final
 
+from tlog_client.errors import StateError
 from tlog_client.monitor.follower import Follower
 
 MAX_THREADS: Final = 8
@@ -16,14 +17,26 @@ SPREAD: Final = 0.2
 class Rounds:
     """The rounds of all logs. One that is slow holds up no other, unless as many are as there are threads."""
 
-    def __init__(self, followers: Sequence[Follower], *, interval: float, random: Callable[[], float]) -> None:
-        """`interval` is in seconds, `random` gives numbers from 0 up to 1."""
+    def __init__(
+        self,
+        followers: Sequence[Follower],
+        *,
+        interval: float,
+        random: Callable[[], float],
+        failed: Callable[[str, Exception], None],
+    ) -> None:
+        """`interval` is in seconds, `random` gives numbers from 0 up to 1.
+
+        `failed` hears of an origin whose round ended in an error that is a fault of this program.
+        """
         self._followers = followers
         self._interval = interval
         self._random = random
+        self._failed = failed
         self._wake = Event()
         self._stopped = False
         self.number = 0
+        self.faults = 0
         self.last = monotonic()
         """When a round last ended, by the monotonic clock."""
 
@@ -41,8 +54,10 @@ class Rounds:
         return monotonic() - self.last < 3 * self._interval + 60
 
     def once(self) -> None:
-        """Look at each log once; raise StateError."""
+        """Look at each log once; raise StateError, also if a round failed."""
         self._run(again=False)
+        if self.faults:
+            raise StateError("not every log was looked at: this program failed")
 
     def run(self) -> None:
         """Look at each log until `stop`; raise StateError."""
@@ -69,7 +84,13 @@ class Rounds:
 
     def _collect(self, running: dict[Follower, Future[None]], due: dict[Follower, float], *, again: bool) -> None:
         for follower in [one for one, future in running.items() if future.done()]:
-            running.pop(follower).result()
+            try:
+                running.pop(follower).result()
+            except StateError:
+                raise
+            except Exception as error:  # one log does not stop the monitor of all
+                self.faults += 1
+                self._failed(follower.origin, error)
             self.number, self.last = self.number + 1, monotonic()
             if again:
                 due[follower] = monotonic() + self._interval * (1 + SPREAD * (2 * self._random() - 1))
