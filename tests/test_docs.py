@@ -59,21 +59,44 @@ def copy_project(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_of_a_page_does_what_the_page_says(page: Path, tmp_path: Path) -> None:
-    copy_project(tmp_path)
-    with socket.socket() as free, socket.socket() as another:
-        free.bind(("127.0.0.1", 0))
-        another.bind(("127.0.0.1", 0))
-        script, commands = script_of(page, free.getsockname()[1], another.getsockname()[1])
-    environment = {
-        "HOME": str(tmp_path / "home"),
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the environment of a copy of the project, as `scripts/install` makes it."""
+    folder = tmp_path_factory.mktemp("installed")
+    copy_project(folder)
+    subprocess.run([folder / "scripts/install"], check=True, env=environment(folder), capture_output=True)
+    return folder / ".venv"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {
+        "HOME": str(folder / "home"),
         # The interpreter that runs the tests stands for the machine's python3.
         "PATH": f"{Path(sys.base_prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
     }
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_does_what_the_page_says(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    copy_project(tmp_path)
+    # Who reads the README has nothing yet; to set it up again for each further page would show nothing more.
+    if page != ROOT / "README.md":
+        (tmp_path / ".venv").symlink_to(request.getfixturevalue("installed"))
+    with socket.socket() as free, socket.socket() as another:
+        free.bind(("127.0.0.1", 0))
+        another.bind(("127.0.0.1", 0))
+        script, commands = script_of(page, free.getsockname()[1], another.getsockname()[1])
     run = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert run.returncode == 0, f"after {run.stdout[-2000:]}\n{run.stderr[-2000:]}"
     rest = run.stdout
