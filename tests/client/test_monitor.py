@@ -720,8 +720,8 @@ def test_a_convicted_witness_cannot_fill_the_memory_with_logs_that_nobody_follow
     one = watch(policy_of(sim, "w"))
     for number in range(MAX_FILES + 9):
         trees = [Checkpoint(f"log.example/{number}", 5, Hash(bytes([root]) * 32)) for root in range(2)]
-        notes = [Note(str(tree), (cosign(str(tree), time=NOW, signer=witness("w")),)) for tree in trees]
-        raw = format_evidence(Fork(*notes, witness("w").verifier))
+        left, right = [Note(str(tree), (cosign(str(tree), time=NOW, signer=witness("w")),)) for tree in trees]
+        raw = format_evidence(Fork(left, right, witness("w").verifier))
         assert one.judge.hear_evidence(raw, source="peer") is (number < MAX_FILES)
     with closing(sqlite3.connect(one.memory.path)) as database:
         assert database.execute("select count(*) from log").fetchone() == (1 + MAX_FILES,)
