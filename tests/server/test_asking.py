@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -511,9 +512,8 @@ def test_a_witness_that_spins_out_its_answer_is_given_up_in_time(stack: ExitStac
     note = sign_checkpoint(Checkpoint("log.example", 0, EMPTY_ROOT), signer_from_seed("log.example", bytes(32)))
     witnesses = [TrustedWitness("w", signer.verifier, stack.enter_context(raw_server(talk))) for talk in DRIPS]
     start = time.monotonic()
-    futures = [
-        Lane[Answer]("w").submit(lambda session, one=one: submit(session, one, 0, [], note)) for one in witnesses
-    ]
+    asking = [partial(submit, witness=one, old=0, proof=[], note=note) for one in witnesses]
+    futures = [Lane[Answer]("w").submit(work) for work in asking]
     answers = [future.result(3 * ANSWER_SECONDS) for future in futures]
     assert all(isinstance(answer, Refused) for answer in answers)
     assert time.monotonic() - start < 2 * ANSWER_SECONDS
