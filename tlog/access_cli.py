@@ -194,9 +194,10 @@ def diff(data: Path, new: Path) -> None:
 
 
 def _open(config: Config) -> "ControlStore":
-    from tlog.segments import prepare_data
+    from tlog.segments import check_begun, prepare_data
     from tlog.store.control import ControlStore
 
+    check_begun(config)
     prepare_data(config, None)
     return ControlStore.open(config.control)
 

@@ -120,7 +120,7 @@ def create(data: Path, name: str, labels: tuple[str, ...], signed: bool, log_nam
     def create_it(control: "Control") -> None:
         click.echo(control.create_segment(OPERATOR, name, _labels(labels), signed=signed)[0].vkey)
 
-    change(config_of(data), create_it, log_name)
+    change(config_of(data), create_it, begin=True, log_name=log_name)
 
 
 @segment.command("list")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tlog.access.token import OWN_NAMES
 from tlog.config import Config
-from tlog.errors import ConfigError, CorruptError
-from tlog.segments import open_store, read_signer
+from tlog.errors import CorruptError
+from tlog.segments import check_begun, open_store, read_signer
 from tlog.store.changes import SegmentRow
 from tlog.store.codec import Payload
 from tlog.store.connection import DatabaseError
@@ -33,8 +33,7 @@ def check(config: Config, names: Sequence[str], progress: Progress) -> Iterator[
 
     A segment that a server appends to meanwhile is checked up to its head at the beginning.
     """
-    if not config.control.exists():
-        raise ConfigError(f"{config.data} holds no log; see --data")
+    check_begun(config)
     control = _open_control(config)
     try:
         log_name, keys = control.log_name(), [row.key for row in control.all_writer_keys()]

@@ -1,8 +1,10 @@
 """What a server on an empty folder begins with: a segment, a policy, and a credential for each of three people."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from tlog.control import OPERATOR, Control
@@ -52,13 +54,16 @@ def begin(control: Control, data: Path) -> Beginning:
 
 
 def describe(beginning: Beginning, url: str) -> Iterator[str]:
-    """Yield the lines that tell who began a log what to do first."""
-    segment = f"--url {url}/segments/{SEGMENT} --key {beginning.vkey}"
+    """Yield the lines that tell who began a log what to do first, from any folder, in any shell."""
+    # Where it is, since nobody who ran scripts/serve has it on the path.
+    client = quote(str(Path(sys.executable).with_name("tlog-client")))
+    key = f"--key {quote(str(beginning.vkey))}"
+    segment = f"--url {url}/segments/{SEGMENT} {key}"
     yield f"A new log. These credentials are good for {_DAYS} days, and are shown this once:"
     for name, token in beginning.tokens.items():
         yield f"  {name:8} {token}"
     yield "Append, read, verify:"
     append, read = beginning.tokens["writer"], beginning.tokens["auditor"]
-    yield f"""  echo '{{"action":"hello"}}' | TLOG_TOKEN={append} tlog-client append {segment} > hello.receipt"""
-    yield f"  TLOG_TOKEN={read} tlog-client get {segment} 0"
-    yield f"  tlog-client verify --key {beginning.vkey} hello.receipt"
+    yield f"""  echo '{{"action":"hello"}}' | TLOG_TOKEN={append} {client} append {segment} > hello.receipt"""
+    yield f"  TLOG_TOKEN={read} {client} get {segment} 0"
+    yield f"  {client} verify {key} hello.receipt"

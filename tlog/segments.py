@@ -89,6 +89,14 @@ class Segment:
         return self.seen_size
 
 
+def check_begun(config: Config) -> None:
+    """Raise ConfigError for a folder that holds no log: who mistyped its name does not mean to begin another."""
+    if not config.control.exists():
+        raise ConfigError(
+            f"{config.data} holds no log; is that the right --data? tlog serve and tlog segment create begin one"
+        )
+
+
 def prepare_data(config: Config, log_name: str | None) -> str:
     """Make the data folder if it is not there, bring its control database up to date, and return the log's name.
 
@@ -332,8 +340,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
 
 def read_segments(config: Config) -> Iterator[tuple[SegmentRow, Head]]:
     """Yield each segment of a data folder with its head, checked against its signature; ConfigError, CorruptError."""
-    if not config.control.exists():
-        raise ConfigError(f"{config.data} holds no log; see --data")
+    check_begun(config)
     control = ControlStore.open(config.control)
     try:
         for row in control.list():

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from flask import Flask
 
@@ -24,6 +25,10 @@ from tlog.store.connection import DatabaseError, connect
 from tlog.witnesses.panel import read_panel
 
 _SWITCH_SECONDS = 0.0005
+_NO_POLICY = """\
+tlog: no policy is in force, so nobody may do anything. Write one (spec/access.md), then
+  tlog policy apply FILE --data {0}
+  tlog token issue NAME --data {0}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,11 @@ def _prepare_access(config: Config, listen: Listen, *, begins: bool) -> None:
         control.take_issuers()
         if begins:
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
-            print("\n".join(describe(begin(control, config.data), f"http://{host}:{listen.port}")), flush=True)  # noqa: T201
+            scheme = "http" if listen.certificate is None else "https"
+            lines = describe(begin(control, config.data), f"{scheme}://{host}:{listen.port}")
+            print("\n".join(lines), flush=True)  # noqa: T201
+        elif not config.unguarded and control.store.policy()[0] == 0:
+            print(_NO_POLICY.format(quote(str(config.data))), file=sys.stderr, flush=True)  # noqa: T201
     finally:
         segments.close()
 

@@ -39,12 +39,16 @@ def config_of(data: Path) -> Config:
     return replace(from_environment(), data=data.absolute())
 
 
-def change(config: Config, make: Callable[["Control"], object], log_name: str | None = None) -> None:
-    """Change who may do what in a folder, whether or not a server runs on it."""
+def change(
+    config: Config, make: Callable[["Control"], object], *, begin: bool = False, log_name: str | None = None
+) -> None:
+    """Change who may do what in a folder, whether or not a server runs on it; `begin` a log where there is none."""
     from tlog.control import Control
-    from tlog.segments import Nobody, Segments, prepare_data
+    from tlog.segments import Nobody, Segments, check_begun, prepare_data
 
     def run() -> None:
+        if not begin:
+            check_begun(config)
         prepare_data(config, log_name)
         segments = Segments(config, Nobody(), now)
         try:

@@ -344,12 +344,14 @@ def verify(
 ) -> None:
     """Verify receipts offline, and the events.
 
-    RECEIPT is a file of one receipt, of many, one a line, or a .tlog-proof; - is standard input.
+    RECEIPT is a file of one receipt, of many, one a line, or a .tlog-proof; - is standard input. With --writer-key each
+    must be by a writer whose key is given, and signed by it.
     """
     trust = _trust(context, key, policy)
     for where, one, payload in _with_events(read_receipts(receipt), event):
         _verify_one(where, one, trust, payload, writer_keys)
-        click.echo(f"verified: {_describe(one)}{'' if payload is None else ', the event too'}")
+        signed = ", who signed it" if writer_keys else ""
+        click.echo(f"verified: {_describe(one)}{signed}{'' if payload is None else ', the event too'}")
 
 
 @cli.command(
@@ -822,9 +824,16 @@ def _verify_one(
     try:
         if event is not None and receipt.payload_type == JSON_TYPE:
             event = canonicalize(event)
+        _check_writer(parse_entry(receipt.entry).writer, writer_keys)
         verify_receipt(receipt, key=trust, payload=event, writer_keys=writer_keys)
     except TlogError as error:
         raise _at(where, error) from None
+
+
+def _check_writer(writer: str, keys: list[VerifierKey]) -> None:
+    # A log could name somebody else as the writer: who gives a key wants to hear that it signed.
+    if keys and all(key.name != writer for key in keys):
+        raise SignatureError(f"it is by {writer}, and none of the keys of --writer-key is")
 
 
 def _describe(receipt: Receipt) -> str:
@@ -888,7 +897,7 @@ def _say_usage(error: click.ClickException) -> int:
 def _hint(error: TlogError) -> str:
     match error:
         case SignatureError():
-            return "is this the key, or the trust policy, of that log?"
+            return "is this the key, or the trust policy, of that log, or of that writer?"
         case InconsistencyError():
             return "keep the notes above: they are the evidence against the log"
         case RefusedError(status=404):

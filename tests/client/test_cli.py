@@ -414,7 +414,7 @@ def test_verify_with_another_key_asks_whether_it_is_the_right_one(tlog: Shell, r
     other = signer_from_seed(ORIGIN, b"\x09" * 32).verifier
     output = tlog("verify", receipt, "--key", other)
     assert output.status == REFUSED
-    assert "hint: is this the key, or the trust policy, of that log?" in output.err
+    assert "hint: is this the key, or the trust policy, of that log, or of that writer?" in output.err
 
 
 @pytest.fixture

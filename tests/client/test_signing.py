@@ -308,6 +308,13 @@ def test_append_signs_verify_checks_and_watch_follows(
     receipts = capsys.readouterr().out
     Path("receipts").write_text(receipts)
     assert run(["verify", "--writer-key", "alice.vkey", "receipts"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" by alice, who signed it")
+    # Somebody else's key says nothing about what is alice's.
+    Path("eve.vkey").write_text(f"{signer_from_seed('eve', bytes(32)).verifier}\n")
+    assert run(["verify", "--writer-key", "eve.vkey", "receipts"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, "it is by alice, and none of the keys" in said.err) == ("", True)
+    assert run(["verify", "--writer-key", "eve.vkey", "--writer-key", "alice.vkey", "receipts"]) == 0
     monkeypatch.setenv("TLOG_SIGN", "alice.key")
     Path("x").write_text("x")
     assert run(["append", "--type", "text/plain", "x"]) == 0

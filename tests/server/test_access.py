@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, start, until
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, paste_lines, start, until
 
 from tlog.access.change import PolicyApplied, encode_change
 from tlog.api.route import Services, check_guarded
@@ -942,29 +942,43 @@ def test_whose_tokens_are_taken_is_on_record_before_they_are(tmp_path: Path) -> 
 
 
 def test_a_server_on_an_empty_folder_gives_credentials_once_and_lines_that_work(tmp_path: Path) -> None:
-    server = start(tmp_path / "data", guarded=True)
+    server = start(tmp_path / "the data", guarded=True)
     try:
-        text = server.log.read_text()
-        lines = [line.strip() for line in text.splitlines() if "tlog-client" in line]
-        assert len(lines) == 3
-        for line in lines:
-            # The lines are ours, and are to be pasted.
-            done = subprocess.run(  # noqa: S602
-                line.replace("tlog-client", str(TLOG.with_name("tlog-client"))),
-                shell=True,
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                check=False,
-                env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
-            )
-            assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("verified: ")
+        assert paste_lines(server.log.read_text(), tmp_path)[2].startswith("verified: ")
     finally:
         server.stop()
-    again = start(tmp_path / "data", guarded=True)
+    again = start(tmp_path / "the data", guarded=True)
     again.stop()
     assert again.log.read_text().count("tlog-client append") == 1
+    assert "no policy" not in again.log.read_text()
+
+
+def test_a_server_that_nobody_may_use_says_what_to_do(tmp_path: Path) -> None:
+    tlog("segment", "create", "payments", "--data", str(tmp_path / "data"), "--log-name", LOG_NAME)
+    server = start(tmp_path / "data", guarded=True)
+    server.stop()
+    assert "tlog policy apply FILE --data" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["token", "issue", "somebody"],
+        ["token", "list"],
+        ["policy", "show"],
+        ["policy", "apply", "pyproject.toml"],
+        ["segment", "seal", "payments"],
+        ["segment", "list"],
+        ["fsck"],
+    ],
+)
+def test_a_command_on_a_mistyped_folder_begins_no_log(tmp_path: Path, command: list[str]) -> None:
+    run = subprocess.run(
+        [str(TLOG), *command, "--data", str(tmp_path / "typo")], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "holds no log; is that the right --data?" in run.stderr
+    assert not (tmp_path / "typo").exists()
 
 
 def test_an_unguarded_server_binds_to_loopback_only(tmp_path: Path) -> None:

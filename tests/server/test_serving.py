@@ -24,7 +24,7 @@ import requests
 from certificate import make_certificate
 from flask import Flask
 from history import History, load, wait_for
-from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, until
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, paste_lines, until
 
 from tlog.access import Action
 from tlog.api import models
@@ -234,6 +234,8 @@ def test_a_server_with_a_certificate_speaks_tls(tmp_path: Path) -> None:
             assert answer.status_code == 200
             with pytest.raises(requests.ConnectionError):
                 requests.get(f"http://localhost:{port}/healthz", timeout=PATIENCE)
+            output = (tmp_path / "log").read_text()
+            paste_lines(output, tmp_path, REQUESTS_CA_BUNDLE=str(certificate))
         finally:
             process.terminate()
 
