@@ -898,8 +898,12 @@ def _hint(error: TlogError) -> str:
     match error:
         case SignatureError():
             return "is this the key, or the trust policy, of that log, or of that writer?"
+        case InconsistencyError(evidence=None):
+            return "keep the notes above, and ask others what they were shown"
         case InconsistencyError():
-            return "keep the notes above: they are the evidence against the log"
+            return (
+                "keep what is above, from tlog/evidence on, in a file: tlog-client verify-evidence proves it to anyone"
+            )
         case RefusedError(status=404):
             return "does the segment exist, and may you see it? check --url"
         case TransientError():

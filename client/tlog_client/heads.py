@@ -7,8 +7,10 @@ from typing import Final
 
 from tlog_client.state import SignedCheckpoint, StateFile
 from tlog_core.checkpoint import Checkpoint
-from tlog_core.errors import InconsistencyError, ProofError, TlogError
+from tlog_core.errors import InconsistencyError, MalformedError, ProofError, TlogError
+from tlog_core.evidence import format_evidence, judge_proof
 from tlog_core.merkle import Hash
+from tlog_core.note import parse_note
 from tlog_core.proof import verify_consistency
 
 FetchConsistency = Callable[[int, Checkpoint], Sequence[Hash]]
@@ -101,19 +103,20 @@ class Heads:
     ) -> None:
         """Check that one of two checkpoints extends the other; raises as `accept` does."""
         old, new = known.checkpoint, seen.checkpoint
+        proof: Sequence[Hash] = ()
         if old.size == new.size:
             holds = old.root == new.root
         elif shown is not None and shown.size == old.size:
             holds = shown.root == old.root
-        elif old.size < new.size:
-            holds = self._extends(old, new)
         else:
-            holds = self._extends(new, old)
+            smaller, larger = sorted((old, new), key=lambda tree: tree.size)
+            holds, proof = self._extends(smaller, larger)
         if not holds:
             raise InconsistencyError(
                 f"{old.origin} shows two histories: its trees of {old.size} and {new.size} entries do not fit",
                 older=known.note,
                 newer=seen.note,
+                evidence=_evidence(known, seen, proof),
             )
 
     def _remember(self, prefix: Checkpoint) -> None:
@@ -121,16 +124,27 @@ class Heads:
         if len(self._prefixes) > MAX_PREFIXES:
             del self._prefixes[next(iter(self._prefixes))]
 
-    def _extends(self, old: Checkpoint, new: Checkpoint) -> bool:
+    def _extends(self, old: Checkpoint, new: Checkpoint) -> tuple[bool, Sequence[Hash]]:
+        """Say whether one tree extends the other, and by which proof of the log's."""
         # Every tree extends the empty one; there is nothing to prove.
         if old.size == 0:
-            return True
+            return True, ()
         proof = self._fetch(old.size, new)
         try:
             verify_consistency(old_size=old.size, new_size=new.size, old_root=old.root, new_root=new.root, proof=proof)
         except ProofError:
-            return False
-        return True
+            return False, proof
+        return True, proof
+
+
+def _evidence(one: SignedCheckpoint, other: SignedCheckpoint, proof: Sequence[Hash]) -> bytes | None:
+    older, newer = sorted((one, other), key=lambda signed: signed.checkpoint.size)
+    found = judge_proof(parse_note(older.note), parse_note(newer.note), proof)
+    try:
+        return None if found is None else format_evidence(found)
+    except MalformedError:
+        # A log may sign with so many lines that no file has room for them: then there are the notes.
+        return None
 
 
 def verify_no_rollback(known: SignedCheckpoint | None, seen: SignedCheckpoint) -> None:

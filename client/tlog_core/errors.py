@@ -37,14 +37,17 @@ class EvidenceError(TlogError):
 class InconsistencyError(TlogError):
     """A log contradicted itself: it went back, or shows two histories.
 
-    `older` and `newer` are the two signed notes as received: together they are the evidence.
+    `older` and `newer` are the signed notes as received. `evidence` is a file (`spec/evidence.md`) that proves it to
+    anyone who has the log's key; None if they and the log's proof make none, as where it only went back.
     """
 
-    def __init__(self, message: str, *, older: bytes, newer: bytes) -> None:
+    def __init__(self, message: str, *, older: bytes, newer: bytes, evidence: bytes | None = None) -> None:
         """Keep both notes beside the message."""
-        super().__init__(f"{message}\n\n{older.decode()}\n{newer.decode()}")
+        shown = f"{older.decode()}\n{newer.decode()}" if evidence is None else evidence.decode()
+        super().__init__(f"{message}\n\n{shown}")
         self.older = older
         self.newer = newer
+        self.evidence = evidence
 
 
 class FetchError(TlogError):

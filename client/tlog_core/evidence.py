@@ -208,6 +208,22 @@ def find_contradiction(
     return None if root == a.root else Prefix(older, newer, proof, witness)
 
 
+def judge_proof(older: Note, newer: Note, proof: Sequence[Hash]) -> Fork | Prefix | None:
+    """Return the evidence that two heads of a log, verified by the caller, make with a consistency proof of anyone.
+
+    None if they make none: they agree, or the proof does not lead to the newer root, or, where the older size is a
+    power of two, does not say what it starts from (RFC 9162 section 2.1.4.1). Two heads of one size need no proof.
+    """
+    a, b = parse_head(older.text), parse_head(newer.text)
+    if a.size == b.size:
+        return None if a.root == b.root else Fork(_only(older, None), _only(newer, None))
+    try:
+        root = prefix_root(old_size=a.size, new_size=b.size, proof=proof, new_root=b.root)
+    except ProofError:
+        return None
+    return None if root == a.root else Prefix(_only(older, None), _only(newer, None), tuple(proof))
+
+
 def find_other_entry(receipt: Receipt, head: Note, *, node: NodeReader) -> OtherEntry | None:
     """Return the evidence that a receipt and a head of the same log make, both verified by the caller.
 

@@ -39,7 +39,9 @@ from tlog_client import (
     verify_receipt,
 )
 from tlog_core.checkpoint import open_checkpoint
+from tlog_core.evidence import parse_evidence, verify_evidence
 from tlog_core.note import COSIGNATURE, parse_note, sign_note, signer_from_seed
+from tlog_core.policy import parse_policy
 
 OpenLog = Callable[..., Log]
 
@@ -362,8 +364,11 @@ def test_a_rollback_is_caught_with_both_notes_even_after_a_restart(log: Log, ope
 
 
 @pytest.mark.parametrize("growth", [0, 1, 2, 7])
-def test_a_fork_is_caught_with_both_notes(log: Log, sim: Simulator, growth: int) -> None:
-    sim.grow(8)
+@pytest.mark.parametrize("size", [8, 9])
+def test_a_fork_is_caught_with_both_notes_and_evidence_where_the_proof_makes_one(
+    log: Log, sim: Simulator, size: int, growth: int
+) -> None:
+    sim.grow(size)
     older = log.signed_checkpoint()
     sim.fork(3)
     sim.grow(growth)
@@ -372,6 +377,12 @@ def test_a_fork_is_caught_with_both_notes(log: Log, sim: Simulator, growth: int)
     assert caught.value.older == older.note
     assert caught.value.newer == sim.note()
     assert log.verified() == older
+    # A proof from 8, a power of two, does not say what it starts from.
+    evidence = caught.value.evidence
+    assert (evidence is None) == (size == 8 and growth > 0)
+    if evidence is not None:
+        verify_evidence(parse_evidence(evidence), parse_policy(f"log {sim.key}\nquorum none\n".encode()))
+        assert evidence.decode() in str(caught.value)
 
 
 def test_a_rollback_that_grew_again_is_caught(log: Log, sim: Simulator) -> None:

@@ -32,13 +32,14 @@ from tlog_core.evidence import (
     find_contradiction,
     find_other_entry,
     format_evidence,
+    judge_proof,
     parse_evidence,
     verify_evidence,
 )
 from tlog_core.merkle import EMPTY_ROOT, Frontier, Hash, leaf_hash, range_hash
 from tlog_core.note import COSIGNATURE, Note, Signature, SignerKey, VerifierKey, sign_note, signer_from_seed
 from tlog_core.policy import parse_policy
-from tlog_core.proof import prove_inclusion, prove_prefix
+from tlog_core.proof import prove_consistency, prove_inclusion, prove_prefix
 from tlog_core.receipt import JSON_TYPE, Receipt
 
 LOG = signer_from_seed("example.com/segments/payments", bytes(32))
@@ -232,6 +233,21 @@ def test_a_head_of_size_0_with_the_root_of_some_entries_convicts() -> None:
     refuse(EmptyRoot(tree(0).head(5)))
     refuse(Prefix(lie, tree().head(5), (tree().root(5),)), "no prefix of 0")
     assert isinstance(find_contradiction(lie, tree().head(0), node=tree().node), Fork)
+
+
+def test_a_consistency_proof_of_the_log_convicts_it_unless_it_does_not_say_what_it_starts_from() -> None:
+    fork, honest = tree(2), tree()
+    for m in range(1, 17):
+        for n in range(m, 17):
+            proof = prove_consistency(old_size=m, new_size=n, node=honest.node)
+            assert judge_proof(honest.head(m), honest.head(n), proof) is None
+            found = judge_proof(fork.head(m), honest.head(n), proof)
+            silent = m < n and m & (m - 1) == 0
+            assert (found is None) == (m <= 2 or silent)
+            if found is not None:
+                convict(found)
+            # Of what is no proof nothing follows, from whomever it comes.
+            assert m == n or judge_proof(fork.head(m), honest.head(n), [*proof, EMPTY_ROOT]) is None
 
 
 def test_the_sentence_says_who_and_what() -> None:

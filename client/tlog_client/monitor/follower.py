@@ -20,11 +20,11 @@ from tlog_client.transport import MAX_DETAIL
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.entry import Entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError
-from tlog_core.evidence import MAX_LAG, Backdating, Prefix
+from tlog_core.evidence import MAX_LAG, Backdating, judge_proof
 from tlog_core.merkle import leaf_hash, range_hash
 from tlog_core.note import MAX_NOTE_BYTES, VerifierKey, parse_note
 from tlog_core.policy import TrustedLog, TrustedWitness
-from tlog_core.proof import prefix_root, prove_inclusion
+from tlog_core.proof import prove_inclusion
 from tlog_core.tile import TILE_WIDTH, TileTree
 
 STEP_BUNDLES: Final = 64
@@ -282,12 +282,10 @@ class Follower:
         try:
             raw = self._get(f"proof/consistency/{log.size}/{head.tree.size}", limit=MAX_PROOF_BYTES)
             proof = parse_consistency(raw, old_size=log.size, new_size=head.tree.size)
-            # Where the old size is a power of two the proof does not say what it starts from, and proves nothing here.
-            root = prefix_root(old_size=log.size, new_size=head.tree.size, proof=proof, new_root=head.tree.root)
-        except (FetchError, MalformedError, ProofError):
+        except (FetchError, MalformedError):
             return
-        if root != older.tree.root:
-            self._judge.convict(log, Prefix(only_log(older), only_log(head), proof))
+        if (found := judge_proof(older.note, head.note, proof)) is not None:
+            self._judge.convict(log, found)
 
     def _look_back(self, log: Known, now: int, complaints: Complaints) -> None:
         """Complain of what only time shows."""
