@@ -371,7 +371,7 @@ def verify_evidence(policy: TrustPolicy, evidence: Path) -> None:
     """
     found = read_evidence(evidence)
     try:
-        sentence = describe_evidence(found, policy, format_time=format_time)
+        sentence = describe_evidence(found, policy, now=time.time(), format_time=format_time)
     except EvidenceError as error:
         raise _at(str(evidence), error) from None
     click.echo(f"proven: {_one_line(sentence)}")

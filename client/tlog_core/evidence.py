@@ -16,6 +16,7 @@ Whom to believe is never taken from the file, but from the trust policy of the o
 honest witness, cannot be convicted by anything that others make of what they signed.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ MAX_EVIDENCE_BYTES: Final = 16_384
 
 MAX_LAG: Final = 86_400
 """Seconds after the time of an entry until, at the latest, the witnesses of an honest log have cosigned it."""
+
+MAX_AHEAD: Final = 300
+"""Seconds that a cosignature may be ahead of the clock of who judges it; later ones say nothing yet."""
+
+MAX_LINES: Final = 8
+"""How many lines of a log, which may sign by several keys, evidence has of each head, so that there is room."""
 
 _SEGMENT: Final = re.compile(r".+/segments/[a-z0-9][a-z0-9-]{0,62}")
 _WITNESS: Final = "witness "
@@ -141,12 +148,17 @@ def parse_evidence(raw: bytes) -> Evidence:
     return evidence
 
 
-def verify_evidence(evidence: Evidence, policy: TrustPolicy) -> None:
-    """Check that evidence proves misbehaviour of a log or a witness that the policy knows; raise EvidenceError."""
-    describe_evidence(evidence, policy)
+def verify_evidence(evidence: Evidence, policy: TrustPolicy, *, now: float = math.inf) -> None:
+    """Check that evidence proves misbehaviour of a log or a witness that the policy knows; raise EvidenceError.
+
+    `now` is in POSIX seconds. If it is given, what witnesses say of times still to come proves nothing.
+    """
+    describe_evidence(evidence, policy, now=now)
 
 
-def describe_evidence(evidence: Evidence, policy: TrustPolicy, *, format_time: FormatTime = "{} ms".format) -> str:
+def describe_evidence(
+    evidence: Evidence, policy: TrustPolicy, *, now: float = math.inf, format_time: FormatTime = "{} ms".format
+) -> str:
     """Return who did what, in one sentence, after `verify_evidence`; raise EvidenceError as it does."""
     try:
         match evidence:
@@ -159,7 +171,7 @@ def describe_evidence(evidence: Evidence, policy: TrustPolicy, *, format_time: F
             case OtherEntry():
                 return _judge_entry(evidence, policy)
             case _:
-                return _judge_backdating(evidence, policy, format_time)
+                return _judge_backdating(evidence, policy, now, format_time)
     except (MalformedError, ProofError, SignatureError) as error:
         raise EvidenceError(str(error)) from None
 
@@ -189,9 +201,9 @@ def find_contradiction(
 ) -> EmptyRoot | Fork | Prefix | None:
     """Return the evidence that two heads make, or None if they agree, or are those of two logs.
 
-    Both are signed by the log, or cosigned by `witness`, as the caller has verified. `node` reads the tree of the
-    larger head, from whoever holds its leaves; it is not asked if the sizes are equal. Raises ProofError if `node` is
-    of another tree.
+    Both are signed by the log, or cosigned by `witness`, and have no lines but those that the caller has verified.
+    `node` reads the tree of the larger head, from whoever holds its leaves; it is not asked if the sizes are equal.
+    Raises ProofError if `node` is of another tree.
     """
     (older, a), (newer, b) = sorted(
         ((_only(note, witness), parse_head(note.text)) for note in (one, other)),
@@ -279,7 +291,7 @@ def _judge_entry(evidence: OtherEntry, policy: TrustPolicy) -> str:
     )
 
 
-def _judge_backdating(evidence: Backdating, policy: TrustPolicy, format_time: FormatTime) -> str:
+def _judge_backdating(evidence: Backdating, policy: TrustPolicy, now: float, format_time: FormatTime) -> str:
     head, earlier = _open_pair(evidence.head, evidence.earlier, policy, None)
     # In another log anybody may have had bytes put in that read like an entry: only a segment makes its entries itself.
     entry = parse_entry(evidence.entry)
@@ -290,6 +302,8 @@ def _judge_backdating(evidence: Backdating, policy: TrustPolicy, format_time: Fo
     time = open_witnessed(bytes(evidence.earlier), policy).time
     if time is None:
         raise EvidenceError("the trust policy asks for no witnesses, whose time would count")
+    if time > now + MAX_AHEAD:
+        raise EvidenceError("the earlier head was cosigned at a time that is still to come")
     if earlier.size > index:
         raise EvidenceError("the earlier head is large enough to have the entry")
     if time <= entry.time // 1000 + MAX_LAG:
@@ -329,7 +343,7 @@ def _only(note: Note, witness: VerifierKey | None) -> Note:
     # A log's lines are known by its origin, which is the name of its keys; those of others would only make it larger.
     origin = parse_head(note.text).origin
     if witness is None:
-        lines = [line for line in note.signatures if line.name == origin]
+        lines = [line for line in note.signatures if line.name == origin][:MAX_LINES]
     else:
         lines = [line for line in note.signatures if (line.name, line.key_id) == (witness.name, witness.id)]
     return Note(note.text, tuple(lines))

@@ -2,25 +2,27 @@
 
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from live import until
 from monitoring import NOW, WITNESS_PATH, Watch, policy_of, witness
 from simulator import ORIGIN, START, Answer, Logged, Simulator, alter, drop_before, flip, refuse
 
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor import follower as following
 from tlog_client.monitor import memory as remembering
-from tlog_client.monitor.follower import Settings
+from tlog_client.monitor.follower import Follower, Settings
 from tlog_client.monitor.head import open_head
 from tlog_client.monitor.judge import MAX_FILES, MAX_SHARE, MAX_UNRESOLVED, Heard, Judge
 from tlog_client.monitor.memory import IN_MEMORY, MAX_REPORTED, Memory
 from tlog_client.monitor.report import Teller
-from tlog_client.monitor.rounds import Rounds
+from tlog_client.monitor.rounds import MAX_OF_HOST, Rounds
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Commitment, Opening
 from tlog_core.cosignature import cosign
@@ -451,7 +453,7 @@ def test_a_cosignature_that_the_log_leaves_out_is_taken_from_the_witness(
     sim.grow(2)
     sim.elsewhere[WITNESS_PATH] = _cosigned(sim.note(), "w", NOW)
     assert one.round() == []
-    assert open_head(parse_note(one.judge.heads(1)[0]), one.policy).time == NOW
+    assert open_head(parse_note(one.judge.heads(1)[0]), one.policy, now=NOW).time == NOW
 
 
 def _cosigned(note: bytes, name: str, time: int) -> bytes:
@@ -567,6 +569,35 @@ def test_a_witness_that_is_out_of_reach_is_a_complaint_and_one_that_knows_nothin
     assert one.kinds() == [("complaint", "witness", "ended")]
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_cosignature_of_the_future_counts_for_nothing_and_is_complained_of(
+    sim: Simulator, watch: Callable[..., Watch], shown: bool
+) -> None:
+    one = watch(policy_of(sim, "w", quorum="w", shown=shown))
+    sim.cosigners[witness("w")] = NOW
+    sim.grow(3)
+    assert one.round() == []
+    # Its clock is two days ahead for a while.
+    note = _cosigned(sim.sign(Checkpoint(ORIGIN, 3, range_hash(0, 3, sim.node))), "v", NOW)
+    sim.cosigners[witness("w")] = NOW + 172_800
+    if shown:
+        sim.elsewhere[WITNESS_PATH] = sim.note()
+        sim.lies["checkpoint"] = lambda answer: replace(answer, body=note)
+    [found] = one.round()
+    assert (found["kind"], found["witness"], found["state"]) == ("witness", "w", "begun")
+    assert "still to come" in found["detail"]
+    sim.lies.clear()
+    sim.cosigners[witness("w")] = NOW
+    sim.elsewhere.clear()
+    sim.take(entry(START + 5))
+    assert one.kinds() == [("complaint", "witness", "ended")]
+    # Nor when the time has come: it was not kept.
+    one.now = NOW + 180_000
+    sim.cosigners[witness("w")] = NOW + 180_000
+    sim.take(entry(one.now * 1000))
+    assert (one.round(), one.size, one.memory.is_convicted(ORIGIN)) == ([], 5, False)
+
+
 def test_a_witness_that_did_not_answer_rests(sim: Simulator, watch: Callable[..., Watch]) -> None:
     one = watch(policy_of(sim, "w", shown=True))
     one.rest = 60.0
@@ -642,7 +673,7 @@ def test_later_cosignatures_of_a_known_head_are_kept_and_earlier_ones_change_not
     for note in (_cosigned(sim.note(), "w", NOW + 5), _cosigned(sim.note(), "v", NOW), _cosigned(sim.note(), "w", 7)):
         one.judge.hear_head(note, source="peer")
     [kept] = one.judge.heads(9)
-    assert open_head(parse_note(kept), one.policy).time == NOW + 5
+    assert open_head(parse_note(kept), one.policy, now=NOW).time == NOW + 5
     assert len(parse_note(kept).signatures) == 3
     one.round()
     assert one.judge.heads(9) == [kept]
@@ -827,6 +858,56 @@ def test_a_policy_without_the_key_that_signed_is_told_what_to_do(sim: Simulator,
     one.memory.close()
 
 
+def test_a_long_catching_up_makes_place_for_others_and_comes_again(
+    sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "TURN", 0.0)
+    one = watch()
+    sim.grow(1000)
+    assert [one.follower.round() for _ in range(5)] == [True, True, True, False, False]
+    assert (one.steps, one.size) == ([256, 512, 768, 1000], 1000)
+    one.settings = Settings([ALICE])
+    one.restart()
+    # What a writer did so far is looked at in turns too.
+    assert [one.follower.round() for _ in range(5)] == [True, True, True, False, False]
+    assert one.memory.writers(one.memory.known(ORIGIN))["alice"][0] == 1000
+
+
+@dataclass(eq=False)
+class Slow:
+    """What takes its time, in place of the follower of a log."""
+
+    host: str
+    over: threading.Event
+    origin: str = ORIGIN
+    rounds: int = 0
+
+    def round(self) -> bool:
+        self.rounds += 1
+        self.over.wait()
+        return False
+
+
+def test_the_logs_of_one_host_hold_up_no_other() -> None:
+    over = threading.Event()
+    slow, quick = [Slow("slow", over) for _ in range(20)], Slow("quick", threading.Event())
+    quick.over.set()
+    followers = [cast(Follower, one) for one in (*slow, quick)]
+    rounds = Rounds(followers, interval=0.01, random=random.random, failed=lambda *_: None)
+    thread = threading.Thread(target=rounds.run)
+    thread.start()
+    try:
+        until(lambda: quick.rounds > 5, "rounds of the other host")
+        assert sum(one.rounds for one in slow) == MAX_OF_HOST
+        over.set()
+        # Each has its turn.
+        until(lambda: all(one.rounds > 1 for one in slow), "rounds of the slow host")
+    finally:
+        over.set()
+        rounds.stop()
+        thread.join()
+
+
 def test_a_fault_of_ours_in_one_log_stops_no_other_and_is_not_taken_for_a_good_end(
     sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -951,8 +1032,8 @@ def test_the_latest_quorum_time_is_not_forgotten_for_an_earlier_one(
     sim: Simulator, watch: Callable[..., Watch]
 ) -> None:
     one = watch(policy_of(sim, "w", quorum="w"))
-    for time in (NOW + 500, NOW):
+    for time in (NOW + 200, NOW):
         sim.cosigners[witness("w")] = time
         sim.grow(1)
         one.round()
-    assert (one.size, one.memory.known(ORIGIN).quorum_time) == (2, NOW + 500)
+    assert (one.size, one.memory.known(ORIGIN).quorum_time) == (2, NOW + 200)

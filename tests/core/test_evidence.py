@@ -17,6 +17,7 @@ from tlog_core.encoding import encode_base64
 from tlog_core.entry import Entry
 from tlog_core.errors import EvidenceError, MalformedError, ProofError, SignatureError
 from tlog_core.evidence import (
+    MAX_AHEAD,
     MAX_EVIDENCE_BYTES,
     MAX_LAG,
     Backdating,
@@ -291,6 +292,24 @@ def test_an_entry_that_the_quorum_did_not_know_of_a_day_after_its_time_convicts(
     )
     assert "to 1764000000000!, but" in describe_evidence(evidence, POLICY, format_time="{}!".format)
     convict(tree().backdating(63, 64, late(MAX_LAG + 1, size=0)))
+
+
+def test_a_time_that_is_still_to_come_proves_nothing() -> None:
+    evidence = tree().backdating(5, 7, late(MAX_LAG + 1))
+    cosigned = TIME // 1000 + MAX_LAG + 1
+    verify_evidence(evidence, POLICY, now=cosigned - MAX_AHEAD)
+    with pytest.raises(EvidenceError, match="still to come"):
+        verify_evidence(evidence, POLICY, now=cosigned - MAX_AHEAD - 1)
+
+
+def test_a_log_that_signs_by_many_keys_is_convicted_all_the_same() -> None:
+    signers = [signer_from_seed("log.example/" + "x" * 240, bytes([seed]) * 32) for seed in range(70)]
+    policy = parse_policy("".join(f"log {one.verifier}\n" for one in signers).encode() + b"quorum none\n")
+    trees = [Checkpoint(signers[0].name, 5, Hash(bytes([root]) * 32)) for root in range(2)]
+    notes = [Note(str(one), tuple(sign_note(str(one), key).signatures[0] for key in signers)) for one in trees]
+    found = find_contradiction(notes[0], notes[1], node=tree().node)
+    assert found is not None
+    verify_evidence(parse_evidence(format_evidence(found)), policy)
 
 
 def test_an_entry_within_the_lag_is_not_backdated() -> None:

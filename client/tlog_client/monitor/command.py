@@ -116,6 +116,12 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
             deadline=DEADLINE,
         )
         rounds: Rounds | None = None
+
+        def progress(origin: str, looked: int, size: int) -> None:
+            if rounds is not None:
+                rounds.live()
+            options.progress(origin, looked, size)
+
         followers = [
             Follower(
                 log,
@@ -123,7 +129,7 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
                 source,
                 settings=options.settings,
                 verified=options.verified,
-                progress=options.progress,
+                progress=progress,
                 stopped=lambda: rounds is not None and rounds.stopped(),
             )
             for log in followed(options.policy)

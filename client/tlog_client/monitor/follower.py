@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
+from urllib.parse import urlsplit
 
 from tlog_client.answers import parse_consistency
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor.finding import Class, Finding
-from tlog_client.monitor.head import Head, only_log, only_needed, open_head, recall_head
+from tlog_client.monitor.head import Head, only_log, only_needed, recall_head
 from tlog_client.monitor.judge import FLOOD, FROM_LOG, Heard, Judge
 from tlog_client.monitor.look import Fault, Looker
 from tlog_client.monitor.memory import Known, Looked
@@ -32,6 +34,9 @@ STEP_BUNDLES: Final = 64
 
 MAX_AGE: Final = 1_800
 """Seconds after which a head that its witnesses cosigned is old."""
+
+TURN: Final = 30.0
+"""Seconds after which a round that still has entries to look at makes place for those of others, and comes again."""
 
 PATIENCE: Final = 3_600
 """Seconds that a log may take to show a head which others have seen already."""
@@ -80,6 +85,7 @@ class Follower:
         at, and of how many. When `stopped` says so, no further step is begun.
         """
         self.origin = log.key.name
+        self.host = urlsplit(log.url).netloc
         self._log = log
         self._judge = judge
         self._memory = judge.memory
@@ -89,14 +95,17 @@ class Follower:
         self._verified = verified
         self._progress = progress
         self._stopped = stopped
+        self._until, self._cut = 0.0, False
 
-    def round(self) -> None:
+    def round(self) -> bool:
         """Look at the log, and at what its witnesses show of it, once; raise StateError, and nothing else.
 
-        A convicted log is not looked at any more.
+        Say whether there is more to look at than TURN seconds were enough for. A convicted log is not looked at any
+        more.
         """
         if self._memory.is_convicted(self.origin):
-            return
+            return False
+        self._until, self._cut = monotonic() + TURN, False
         complaints: Complaints = {}
         seen = self._visit(complaints)
         for witness in self._judge.policy.witnesses:
@@ -104,7 +113,7 @@ class Follower:
                 self._ask(witness, complaints)
         log, now = self._memory.known(self.origin), self._source.clock()
         if self._memory.is_convicted(self.origin):
-            return
+            return False
         self._look_back(log, int(now), complaints)
         with self._memory.transaction():
             if seen:
@@ -112,6 +121,12 @@ class Follower:
             readable = {key: _readable(detail) for key, detail in complaints.items()}
             self._memory.settle(log, readable, _KINDS, int(now * 1000))
         self._judge.flush()
+        return self._cut and not seen and not self._stopped()
+
+    def _is_over(self) -> bool:
+        # Others wait for this thread.
+        self._cut = self._cut or monotonic() > self._until
+        return self._cut or self._stopped()
 
     def _visit(self, complaints: Complaints) -> bool:
         """Hear the log's latest head, and follow it; say whether it is the newest, and holds."""
@@ -121,9 +136,7 @@ class Follower:
             complaints["unreachable", ""] = str(error)
             return False
         try:
-            head = open_head(parse_note(raw), self._judge.policy)
-            if head.tree.origin != self.origin:
-                raise SignatureError(f"it is a checkpoint of {head.tree.origin}")
+            head = self._open(raw, complaints)
             heard = self._judge.hear(head, source=FROM_LOG)
         except (MalformedError, SignatureError) as error:
             complaints["invalid", ""] = f"what the log shows is no head of its own: {error}"
@@ -138,6 +151,14 @@ class Follower:
             complaints["stale", ""] = f"the log shows {head.tree.size} entries, and has signed {log.size}"
             return False
         return self._catch_up(head, complaints)
+
+    def _open(self, raw: bytes, complaints: Complaints) -> Head:
+        head = self._judge.open(parse_note(raw))
+        if head.tree.origin != self.origin:
+            raise SignatureError(f"it is a checkpoint of {head.tree.origin}")
+        for name in head.ahead:
+            complaints["witness", name] = f"the witness {name} cosigned at a time that is still to come"
+        return head
 
     def _catch_up(self, head: Head, complaints: Complaints) -> bool:
         log = self._memory.known(self.origin)
@@ -165,9 +186,11 @@ class Follower:
         log = self._memory.known(self.origin)
         self._check_looked(log, head, first)
         tree: TileTree | None = first
-        self._recall_writers(log, head)
+        if not self._recall_writers(log, head):
+            return False
         while (log := self._memory.known(self.origin)).looked < head.tree.size:
-            if self._stopped():
+            # Not before the first step, or a log that is slow to begin with would never get on.
+            if tree is None and self._is_over():
                 return False
             # A new tree for each step but the first: the tiles that it has checked are held in memory.
             self._step(log, head, tree or tiles_of(head.tree, self._get))
@@ -183,7 +206,6 @@ class Follower:
 
     def _step(self, log: Known, head: Head, tree: TileTree) -> None:
         start = log.looked
-        stop = min(head.tree.size, (start // TILE_WIDTH + STEP_BUNDLES) * TILE_WIDTH)
         following = {name: at[1] for name, at in self._memory.writers(log).items() if name in self._writers}
         looker = Looker(
             origin=self.origin,
@@ -195,7 +217,7 @@ class Follower:
         anchors = self._anchors(log, head)
         frontier = frontier_of(start, self._memory.node(log))
         leaves, faults, backdated = [], list[Fault](), None
-        for index, raw in self._entries(start, stop, head, tree):
+        for index, raw in self._entries(start, head.tree.size, head, tree):
             entry, broken = looker.look(index, raw)
             leaves.append(leaf_hash(raw))
             faults += broken
@@ -208,7 +230,7 @@ class Follower:
             self._memory.look(log, looked)
             self._report(log, faults)
         self._judge.flush()
-        self._progress(self.origin, stop, head.tree.size)
+        self._progress(self.origin, looked.growth.frontier.size, head.tree.size)
 
     def _check_looked(self, log: Known, head: Head, tree: TileTree) -> None:
         # What was looked at under another head, and not verified yet, must be part of this one too.
@@ -217,11 +239,15 @@ class Follower:
             raise ProofError(f"its first {size} entries are not those that were looked at before")
 
     def _entries(self, start: int, stop: int, head: Head, tree: TileTree) -> Iterator[tuple[int, bytes]]:
-        for place in range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)):
+        """Yield the entries of a step with their indexes: up to `stop`, or as many bundles as there is time for."""
+        first = start // TILE_WIDTH
+        for place in range(first, min(first + STEP_BUNDLES, -(-stop // TILE_WIDTH))):
             entries = read_bundle(place, size=head.tree.size, tree=tree, get=self._get)
             for index, raw in enumerate(entries, place * TILE_WIDTH):
                 if start <= index < stop:
                     yield index, raw
+            if self._is_over():
+                return
 
     # Writers
 
@@ -230,19 +256,23 @@ class Follower:
         followed = {name: at.get(name, (0, 0)) for name in self._writers}
         return {name: (looked, following) for name, (looked, following) in followed.items() if looked < log.looked}
 
-    def _recall_writers(self, log: Known, head: Head) -> None:
+    def _recall_writers(self, log: Known, head: Head) -> bool:
+        """Say whether all writers are followed as far as entries were looked at."""
         # A key that was not given before: what the writer did so far has to be looked at from the beginning.
         for name, (looked, following) in self._writers_behind(log).items():
-            while looked < min(log.looked, head.tree.size) and not self._stopped():
-                stop = min(log.looked, head.tree.size, (looked // TILE_WIDTH + STEP_BUNDLES) * TILE_WIDTH)
+            while looked < (stop := min(log.looked, head.tree.size)):
                 looker = Looker(origin=self.origin, writer_keys=self._settings.writer_keys, following={name: following})
                 faults = list[Fault]()
                 for index, raw in self._entries(looked, stop, head, tiles_of(head.tree, self._get)):
                     faults += looker.look_at_writer(index, raw)
-                looked, following = stop, looker.following[name]
+                    looked = index + 1
+                following = looker.following[name]
                 with self._memory.transaction():
                     self._memory.follow(log, looked, {name: following})
                     self._report(log, faults)
+                if looked < stop and self._is_over():
+                    return False
+        return True
 
     # Backdating
 
@@ -267,7 +297,7 @@ class Follower:
         try:
             raw = self._source.witness(witness, self.origin)
             if raw is not None:
-                self._judge.hear_head(raw, source=f"witness {witness.name}")
+                self._judge.hear(self._open(raw, complaints), source=f"witness {witness.name}")
         except (FetchError, MalformedError, SignatureError) as error:
             complaints["witness", witness.name] = f"the witness {witness.name} shows no head: {error}"
         except BudgetError:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tlog_core.checkpoint import Checkpoint, parse_head
 from tlog_core.cosignature import time_of
+from tlog_core.evidence import MAX_AHEAD, MAX_LINES
 from tlog_core.note import Note, parse_note
 from tlog_core.policy import TrustPolicy, open_cosignatures, verify_log
 
@@ -12,26 +13,32 @@ from tlog_core.policy import TrustPolicy, open_cosignatures, verify_log
 class Head:
     """A signed head; `time` is its quorum time in POSIX seconds, None where the quorum has not cosigned, or is `none`.
 
+    `ahead` are the names, in the policy, of witnesses that cosigned at a time still to come: their lines were left out.
     A head of size 0 may have a root that no tree has: whoever judges it has to look.
     """
 
     note: Note
     tree: Checkpoint
     time: int | None
+    ahead: tuple[str, ...] = ()
 
 
-def open_head(note: Note, policy: TrustPolicy) -> Head:
+def open_head(note: Note, policy: TrustPolicy, *, now: float) -> Head:
     """Return the head of a note that a log of the policy signed; raise MalformedError or SignatureError.
+
+    `now` is in POSIX seconds.
 
     A wrong line under a key of the log, or of any witness of the policy, condemns the note. No quorum is demanded.
     """
     verify_log(note, policy)
-    cosigned = dict(open_cosignatures(note, policy))
+    opened = open_cosignatures(note, policy)
+    cosigned = {name: time for name, time in opened if time <= now + MAX_AHEAD}
+    ahead = tuple(name for name, _ in opened if name not in cosigned)
     tree = parse_head(note.text)
     keys = [*policy.log_keys(tree.origin), *(one.key for one in policy.witnesses if one.name in cosigned)]
     known = {(key.name, key.id) for key in keys}
     lines = tuple(line for line in note.signatures if (line.name, line.key_id) in known)
-    return Head(Note(note.text, lines), tree, policy.quorum_time(cosigned))
+    return Head(Note(note.text, lines), tree, policy.quorum_time(cosigned), ahead)
 
 
 def recall_head(raw: bytes, policy: TrustPolicy) -> Head:
@@ -52,8 +59,9 @@ def merge_heads(one: Head, other: Head, policy: TrustPolicy) -> Head:
 
 
 def only_log(head: Head) -> Note:
-    """Return the note with the lines of its log alone, which are known by its origin."""
-    return Note(head.note.text, tuple(line for line in head.note.signatures if line.name == head.tree.origin))
+    """Return the note with lines of its log alone, which are known by its origin, and not more than evidence has."""
+    lines = [line for line in head.note.signatures if line.name == head.tree.origin]
+    return Note(head.note.text, tuple(lines[:MAX_LINES]))
 
 
 def only_needed(head: Head, policy: TrustPolicy) -> Note:

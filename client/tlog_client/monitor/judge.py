@@ -54,7 +54,7 @@ MAX_TOLD: Final = 256
 FROM_LOG: Final = "log"
 """The source of what the log itself shows."""
 
-FLOOD: Final = "the log signed more heads than a log should, and does not show that they are of one history"
+FLOOD: Final = "more heads that the log signed are heard of than are held until it shows that they are of one history"
 
 
 class Heard(Enum):
@@ -138,7 +138,7 @@ class Judge:
             raise SignatureError(f"the trust policy has no log {tree.origin}")
         if self._is_known(parsed, tree):
             return Heard.KNOWN
-        return self.hear(open_head(parsed, self.policy), source=source)
+        return self.hear(self.open(parsed), source=source)
 
     def hear_evidence(self, raw: bytes, *, source: str) -> bool:
         """Say whether a file of evidence is new, and proves misbehaviour by the keys of our policy; it is kept then.
@@ -153,7 +153,7 @@ class Judge:
         origin = evidence_heads(found)[0].text.partition("\n")[0]
         if self._is_enough(_accused(found, origin)):
             return False
-        describe_evidence(found, self.given)
+        describe_evidence(found, self.given, now=self.clock())
         with self.memory.transaction():
             # A witness may be accused for a log that is not in our policy.
             self.memory.add_logs([origin])
@@ -167,7 +167,7 @@ class Judge:
         Raises as `hear_head`, and ProofError if the receipt does not hold.
         """
         receipt = parse_receipt(raw)
-        head = open_head(parse_note(receipt.checkpoint), self.policy)
+        head = self.open(parse_note(receipt.checkpoint))
         verify_inclusion(
             leaf=leaf_hash(receipt.entry),
             index=receipt.index,
@@ -179,13 +179,18 @@ class Judge:
             log = self.memory.known(head.tree.origin)
             other = None
             if log.note:
-                other = find_other_entry(receipt, parse_note(log.note), node=self.memory.node(log))
+                verified = replace(receipt, checkpoint=bytes(head.note))
+                other = find_other_entry(verified, parse_note(log.note), node=self.memory.node(log))
             if other is not None:
                 self._convict(log, other, source)
         outcome = self.hear(head, source=source)
         return outcome if other is None else Heard.CONVICTS
 
     # What the follower of a log asks
+
+    def open(self, note: Note) -> Head:
+        """Return the head of a note, opened by our policy and our clock; raise MalformedError or SignatureError."""
+        return open_head(note, self.policy, now=self.clock())
 
     def hear(self, head: Head, *, source: str) -> Heard:
         """Judge a head that was opened by our policy; as `hear_head`."""
@@ -265,7 +270,7 @@ class Judge:
     def _place(self, log: Known, head: Head, source: str) -> Heard | None:
         tree = head.tree
         if tree.size == 0 and tree.root != EMPTY_ROOT:
-            self._convict(log, EmptyRoot(head.note), source)
+            self._convict(log, EmptyRoot(only_log(head)), source)
             return Heard.CONVICTS
         if not log.note or tree.size > log.size:
             return Heard.AGREES if tree.size == 0 else self._hold(log, head, source)
@@ -312,7 +317,7 @@ class Judge:
 
     def _convict(self, log: Known, found: Evidence, source: str) -> bool:
         raw = format_evidence(found)
-        sentence = describe_evidence(found, self.given, format_time=format_time)
+        sentence = describe_evidence(found, self.given, now=self.clock(), format_time=format_time)
         witness = accused_witness(found)
         accused = _accused(found, log.origin)
         name = _name(raw)
@@ -356,7 +361,7 @@ class Judge:
         for log in map(self.memory.known, self.origins):
             for one in self.memory.unresolved(log):
                 try:
-                    open_head(parse_note(one.note), self.policy)
+                    self.open(parse_note(one.note))
                 except (MalformedError, SignatureError):
                     self.memory.drop_unresolved(log, one)
 
@@ -402,7 +407,7 @@ class Judge:
         try:
             for note in (log.note, log.target, log.quorum_note):
                 if note:
-                    open_head(parse_note(note), self.policy)
+                    self.open(parse_note(note))
             if log.note and self.memory.root(log, log.size) != parse_head(parse_note(log.note).text).root:
                 raise ProofError("its mirror does not lead to the root that was verified")
         except (MalformedError, SignatureError, ProofError, KeyError, IndexError) as error:
