@@ -1,22 +1,29 @@
 """The commands `tlog token`, `tlog policy` and `tlog writer`: who may do what, changed on the machine itself."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR
-from tlog.shell import change, config_of, data_option, report
+from tlog.shell import change, config_of, data_option, labels_of, report
 from tlog_core.errors import MalformedError
 
 if TYPE_CHECKING:
     from tlog.access import Action, Principal
-    from tlog.access.rule import Target
+    from tlog.access.rule import Address, Target
+    from tlog.control import Control
     from tlog.store.control import ControlStore
+
+_NO_ADMINISTRATOR: Final = (
+    "tlog: warning: there is no lasting administrator: by this policy, or once rules of it expire, nobody can apply "
+    'another over HTTP; add a rule with roles = ["admin"] and segments = ["control"] that does not expire'
+)
 
 
 @click.group()
@@ -81,8 +88,12 @@ def writer() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def add_writer(data: Path, file: Path) -> None:
     """Register the verifier key in FILE for the writer whose name it has."""
-    vkey = _read(file).strip()
-    change(config_of(data), lambda control: control.add_key(OPERATOR, vkey))
+
+    def run() -> None:
+        vkey = _read(file).strip()
+        change(config_of(data), lambda control: control.add_key(OPERATOR, vkey))
+
+    report(run)
 
 
 @writer.command("remove")
@@ -90,8 +101,12 @@ def add_writer(data: Path, file: Path) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def remove_writer(data: Path, file: Path) -> None:
     """Let nobody sign with the key in FILE any more. What it signed before stays, and is verified with it."""
-    vkey = _read(file).strip()
-    change(config_of(data), lambda control: control.remove_key(OPERATOR, vkey))
+
+    def run() -> None:
+        vkey = _read(file).strip()
+        change(config_of(data), lambda control: control.remove_key(OPERATOR, vkey))
+
+    report(run)
 
 
 @writer.command("list")
@@ -118,14 +133,12 @@ def policy() -> None:
 @click.option("--version", type=int, help="Refuse if another version than this is in force.")
 def apply(data: Path, file: Path, version: int | None) -> None:
     """Check a policy and put it in force, as a whole. No request that begins after this is decided by the old one."""
-    document = _read(file)
-    change(
-        config_of(data),
-        lambda control: click.echo(
-            "version "
-            + str(control.apply_policy(OPERATOR, control.store.policy()[0] if version is None else version, document))
-        ),
-    )
+
+    def run() -> None:
+        document = _read(file)
+        change(config_of(data), lambda control: _apply(control, version, document))
+
+    report(run)
 
 
 @policy.command("show")
@@ -142,6 +155,7 @@ def show_policy(data: Path) -> None:
 @click.argument("segment")
 @click.option("--group", "groups", multiple=True, help="A group that the principal is in.")
 @click.option("--claim", "claims", multiple=True, metavar="PATH=VALUE", help="A claim that the principal has.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label to make the segment with.")
 @click.option("--address", help="Where the request comes from.")
 def explain(
     data: Path,
@@ -150,24 +164,27 @@ def explain(
     segment: str,
     groups: tuple[str, ...],
     claims: tuple[str, ...],
+    labels: tuple[str, ...],
     address: str | None,
 ) -> None:
-    """Print whether a principal may do ACTION, such as payload:read, in a segment, and the rule that decides."""
+    """Print whether a principal may do ACTION, such as payload:read, in a segment, and the rule that decides.
+
+    Without --group and --claim, once for each set of groups of the tokens in use that the principal has. --label is for
+    segment:create.
+    """
     from tlog.access.document import read_policy
-    from tlog.access.policy import decide
+    from tlog.access.policy import Decider
 
     def run() -> None:
         store = _open(config_of(data))
-        decision = decide(
-            read_policy(store.policy()[1].encode()),
-            _principal(principal, groups, claims),
-            _action(action),
-            _target(store, segment),
-            now=now(),
-            address=None if address is None else ip_address(address),
-            grants=store.grants(now()),
-        )
-        click.echo(f"{'allowed' if decision.allowed else 'refused'}: {decision.reason}")
+        decider = Decider(read_policy(store.policy()[1].encode()))
+        wanted = _action(action)
+        target = _target(store, wanted, segment, labels_of(labels))
+        for one, which in _asking(store, principal, groups, claims):
+            decision = decider.decide(
+                one, wanted, target, now=now(), address=_address(address), grants=store.grants(now())
+            )
+            click.echo(f"{'allowed' if decision.allowed else 'refused'}: {decision.reason}{which}")
 
     report(run)
 
@@ -176,21 +193,33 @@ def explain(
 @data_option
 @click.argument("new", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def diff(data: Path, new: Path) -> None:
-    """Print who gains (+) and who loses (-) what in which segment if the policy in NEW were applied."""
-    from tlog.access import Principal
-    from tlog.access.compare import compare
+    """Print what would change if the policy in NEW were applied: what goes after -, what comes after +.
+
+    First rules and quotas, then who gains and who loses what in which segment. Nothing if they are the same.
+    """
+    from tlog.access.compare import differences
     from tlog.access.document import parse_policy, read_policy
     from tlog.access.rule import Target
 
     def run() -> None:
         store = _open(config_of(data))
-        holders = {Principal(one.principal, frozenset(one.groups)) for one in store.tokens()}
         targets = [Target(row.name, row.labels) for row in store.list()]
         old = read_policy(store.policy()[1].encode())
-        for line in compare(old, parse_policy(_read(new).encode()), holders, targets, now=now()):
-            click.echo(str(line))
+        for line in differences(old, parse_policy(_read(new).encode()), _holders(store), targets, now=now()):
+            click.echo(line)
 
     report(run)
+
+
+def _apply(control: "Control", version: int | None, document: str) -> None:
+    from tlog.access.document import read_policy
+    from tlog.access.lockout import has_lasting_administrator
+
+    replaced = control.store.policy()[0] if version is None else version
+    applied = control.apply_policy(OPERATOR, replaced, document)
+    click.echo(f"version {applied}, in the place of version {replaced}" if replaced else f"version {applied}")
+    if not has_lasting_administrator(read_policy(document.encode())):
+        click.echo(_NO_ADMINISTRATOR, err=True)
 
 
 def _open(config: Config) -> "ControlStore":
@@ -209,11 +238,37 @@ def _read(file: Path) -> str:
         raise MalformedError(f"{file} is not UTF-8") from None
 
 
-def _principal(name: str, groups: tuple[str, ...], claims: tuple[str, ...]) -> "Principal":
+def _holders(store: "ControlStore") -> "list[Principal]":
+    """Return the principals of tokens in use, each set of groups by itself, in an order that does not change."""
     from tlog.access import Principal
+    from tlog.access.people import in_order
 
-    pairs = tuple((path, value) for path, _, value in (claim.partition("=") for claim in claims))
-    return Principal(name, frozenset(groups), pairs)
+    used = (one for one in store.tokens() if one.revoked is None and now() < one.expires)
+    return in_order(Principal(one.principal, frozenset(one.groups)) for one in used)
+
+
+def _asking(
+    store: "ControlStore", name: str, groups: tuple[str, ...], claims: tuple[str, ...]
+) -> "Iterator[tuple[Principal, str]]":
+    """Yield each principal that is meant, and what tells which that is, if it was left open."""
+    from tlog.access import Principal
+    from tlog.access.people import describe_fully
+
+    if groups or claims:
+        yield Principal(name, frozenset(groups), tuple(_claim(claim) for claim in claims)), ""
+        return
+    holders = [one for one in _holders(store) if one.name == name]
+    for one in holders:
+        yield one, f" (by a token of {describe_fully(one)})"
+    if not holders:
+        yield Principal(name), f" (no token of {name} is in use: by the name alone)"
+
+
+def _claim(text: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise MalformedError(f"a claim is PATH=VALUE, not {text}")
+    return path, value
 
 
 def _action(text: str) -> "Action":
@@ -225,10 +280,25 @@ def _action(text: str) -> "Action":
         raise MalformedError(f"there is no action {text}; there are {', '.join(one.value for one in Action)}") from None
 
 
-def _target(store: "ControlStore", segment: str) -> "Target":
+def _target(store: "ControlStore", action: "Action", segment: str, labels: dict[str, str]) -> "Target":
+    from tlog.access import Action
     from tlog.access.rule import Target
+    from tlog.segments import is_name
 
-    return Target(segment, store.find(segment).labels)
+    if action is not Action.CREATE_SEGMENT:
+        if labels:
+            raise MalformedError(f"--label is for {Action.CREATE_SEGMENT.value}; a segment that is there has its own")
+        return Target(segment, store.find(segment).labels)
+    if not is_name(segment):
+        raise MalformedError(f"no segment may be named {segment}")
+    return Target(segment, tuple(sorted(labels.items())))
+
+
+def _address(text: str | None) -> "Address | None":
+    try:
+        return None if text is None else ip_address(text)
+    except ValueError:
+        raise MalformedError(f"{text} is no address such as 192.0.2.7 or 2001:db8::7") from None
 
 
 def _time(milliseconds: int) -> str:

@@ -14,9 +14,8 @@ import click
 
 from tlog.access_cli import policy, token, writer
 from tlog.control import OPERATOR
-from tlog.shell import REFUSED, change, config_of, data_option, log_name_option, report
+from tlog.shell import REFUSED, change, config_of, data_option, labels_of, log_name_option, report
 from tlog.witness_cli import witness
-from tlog_core.errors import MalformedError
 
 if TYPE_CHECKING:
     from tlog.control import Control
@@ -118,7 +117,7 @@ def create(data: Path, name: str, labels: tuple[str, ...], signed: bool, log_nam
     """Create a segment and print its verifier key, which clients pin."""
 
     def create_it(control: "Control") -> None:
-        click.echo(control.create_segment(OPERATOR, name, _labels(labels), signed=signed)[0].vkey)
+        click.echo(control.create_segment(OPERATOR, name, labels_of(labels), signed=signed)[0].vkey)
 
     change(config_of(data), create_it, begin=True, log_name=log_name)
 
@@ -177,13 +176,6 @@ def _progress(name: str, done: int, size: int) -> None:
         click.echo(f"\r{name}: {done} of {size} entries\x1b[K", nl=done >= size, err=True)
     elif done >= size:
         click.echo(f"{name}: {size} entries checked", err=True)
-
-
-def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
-    labels = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    if len(labels) != len(pairs):
-        raise MalformedError("a label is KEY=VALUE, and each key comes once")
-    return labels
 
 
 main.add_command(token)

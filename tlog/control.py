@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from tlog.access import ANONYMOUS
+from tlog.access import ANONYMOUS, Principal
 from tlog.access.action import CONTROL, RESERVED
 from tlog.access.change import (
     AccessApproved,
@@ -29,6 +29,8 @@ from tlog.access.change import (
 )
 from tlog.access.document import parse_policy
 from tlog.access.issuer import read_issuers
+from tlog.access.lockout import check_lockout
+from tlog.access.rule import Address
 from tlog.access.token import (
     ID_BYTES,
     MAX_DAYS,
@@ -157,6 +159,18 @@ class Control:
         Raises PolicyError, or ConflictError if another is in force.
         """
         parse_policy(document.encode())
+        return self._replace_policy(by, version, document)
+
+    def apply_policy_as(self, principal: Principal, address: Address | None, version: int, document: str) -> int:
+        """Do the same for who asks from afar, and could not undo it if it locked them out; PolicyError if it would."""
+        check_lockout(parse_policy(document.encode()), principal, now=self._clock(), address=address)
+        return self._replace_policy(principal.name, version, document)
+
+    def _replace_policy(self, by: str, version: int, document: str) -> int:
+        # Whatever number a caller names, only one that is in force is counted on from.
+        in_force = self.store.policy()[0]
+        if version != in_force:
+            raise ConflictError(f"the policy in force has version {in_force}; read it, and apply yours to that")
         self.enact(PolicyApplied(by=by, at=self._clock(), version=version + 1, document=document))
         return version + 1
 

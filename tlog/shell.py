@@ -39,6 +39,14 @@ def config_of(data: Path) -> Config:
     return replace(from_environment(), data=data.absolute())
 
 
+def labels_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return the labels that are given as KEY=VALUE; MalformedError."""
+    labels = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(labels) != len(pairs):
+        raise MalformedError("a label is KEY=VALUE, and each key comes once")
+    return labels
+
+
 def change(
     config: Config, make: Callable[["Control"], object], *, begin: bool = False, log_name: str | None = None
 ) -> None:

@@ -23,13 +23,15 @@ from tlog_core.commitment import OPENING_BYTES, Opening, commit
 from tlog_core.entry import WriterSignature, parse_entry
 from tlog_core.errors import SignatureError
 from tlog_core.merkle import range_hash
-from tlog_core.note import VerifierKey
+from tlog_core.note import KEY_ID_BYTES, VerifierKey
 from tlog_core.proof import prove_consistency, verify_consistency
 from tlog_core.receipt import JSON_TYPE
 from tlog_core.writer import verify_signature
 
 SEAL_WRITER: Final = "tlog/seal"
 """The writer of the entry that seals a segment: by it, who sees no payload knows that nothing may follow."""
+
+_REGISTER: Final = "register it by tlog writer add; its name is to be the name of the principal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def verify_signatures(submission: Submission, *, origin: str, keys: Sequence[Ver
         try:
             verify_signature(one, origin=origin, writer=submission.writer, commitment=commitment, keys=keys)
         except SignatureError as error:
-            raise WrongSignatureError(line, str(error)) from None
+            is_known = one.signature[:KEY_ID_BYTES] in {key.id for key in keys}
+            raise WrongSignatureError(line, str(error) if is_known else f"{error}; {_REGISTER}") from None
 
 
 def append(segment: Segment, submission: Submission) -> tuple[Submission, Logged]:

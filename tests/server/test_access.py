@@ -579,6 +579,47 @@ def test_a_policy_is_read_and_replaced_by_version_and_a_bad_one_changes_nothing(
     assert house.append("till").status == 201
 
 
+def test_a_version_that_cannot_be_is_refused_as_one_that_is_not_in_force(own_house: House) -> None:
+    answer = own_house.apply(POLICY, 2**63 - 1)
+    assert (answer.status, answer.json()["detail"]) == (
+        409,
+        "the policy in force has version 1; read it, and apply yours to that",
+    )
+
+
+ADMINISTRATORS = POLICY.partition('[[rule]]\nname = "examiner"')[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("", "you could not apply the next one"),
+        (ADMINISTRATORS.replace('"root"]', '"admin"]'), "you could not apply the next one"),
+        (ADMINISTRATORS.replace(', "control"', ""), "you could not apply the next one"),
+        (f'{ADMINISTRATORS}networks = ["192.0.2.0/24"]', "you could not apply the next one"),
+        (f"{ADMINISTRATORS}expires = 2020-01-01T00:00:00Z", "you could not apply the next one"),
+        (f"{ADMINISTRATORS}expires = 9999-01-01T00:00:00Z", "there is soon no administrator"),
+        (
+            ADMINISTRATORS + ADMINISTRATORS.replace('name = "root"', 'name = "not"\neffect = "deny"'),
+            "you could not apply the next one",
+        ),
+    ],
+)
+def test_nobody_locks_out_everybody_over_http(house: House, document: str, says: str) -> None:
+    answer = house.apply(document, 1)
+    assert (answer.status, answer.json()["type"]) == (400, "urn:tlog:problem:malformed")
+    assert says in answer.json()["detail"]
+    assert 'add a rule with roles = ["admin"] and segments = ["control"] that ' in answer.json()["detail"]
+    assert house.ask("examiner", "GET", "/policy").headers["ETag"] == '"1"'
+
+
+def test_who_can_apply_the_next_policy_may_do_so_by_a_rule_that_ends_or_from_one_network(own_house: House) -> None:
+    here = 'expires = 9999-01-01T00:00:00Z\nnetworks = ["127.0.0.0/8"]'
+    ends = ADMINISTRATORS.replace('name = "root"', f'name = "for now"\n{here}')
+    assert own_house.apply(ends + ADMINISTRATORS.replace('"root"]', '"another"]'), 1).status == 200
+    assert own_house.apply(ADMINISTRATORS, 2).json() == {"version": 3}
+
+
 def test_two_who_replace_a_policy_at_once_do_not_undo_each_other(own_house: House) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda n: own_house.apply(f"{POLICY}# {n}\n", 1).status, range(8)))
@@ -624,7 +665,8 @@ def test_explain_names_the_deciding_rule_and_diff_says_who_gains_and_loses(own_h
     explained = tlog("policy", "explain", "writer", "entry:append", "payments", "--data", data)
     assert explained.startswith('allowed: rule "writer"')
     assert (
-        tlog("policy", "explain", "nobody", "payload:read", "payments", "--data", data) == "refused: no rule allows it"
+        tlog("policy", "explain", "nobody", "payload:read", "payments", "--data", data)
+        == "refused: no rule allows it (by a token of nobody in no group)"
     )
     conflict = tlog(
         *("policy", "explain", "joan", "entry:append", "payments", "--group", "tills", "--group", "managers"),

@@ -165,7 +165,12 @@ def test_what_is_not_signed_by_a_registered_key_of_its_writer_is_refused(segment
         "another name, the same secret": signer_from_seed("mallory", signer.private.private_bytes_raw()),
     }
     for stranger in strangers.values():
-        assert problem(post(segment, signed(segment, stranger))) == (403, "wrong-signature")
+        refused = post(segment, signed(segment, stranger))
+        assert problem(refused) == (403, "wrong-signature")
+        assert refused.json()["detail"] == (
+            f"line 1: not signed by a known key of {ME}; "
+            "register it by tlog writer add; its name is to be the name of the principal"
+        )
     lines = signed(segment, signer).body().splitlines(keepends=True)
     spoiled = {
         "another payload": lines[1].replace(b'"n":2', b'"n":3'),
@@ -175,6 +180,7 @@ def test_what_is_not_signed_by_a_registered_key_of_its_writer_is_refused(segment
         response = segment.post(lines[0] + line, SIGNED_TYPE)
         assert problem(response) == (403, "wrong-signature")
         assert response.json()["line"] == 2
+        assert "tlog writer add" not in response.json()["detail"]
     assert segment.checkpoint().size == 0
 
 

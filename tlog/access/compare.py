@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, collapse_addresses
 from itertools import product
 
 from tlog.access.action import OPEN_ACTIONS, RESERVED, Action
+from tlog.access.people import Trial, trials
 from tlog.access.policy import Decider, Decision
-from tlog.access.principal import ANONYMOUS, Principal
-from tlog.access.rule import ANY_VALUE, Address, Network, Policy, Target, Who
+from tlog.access.principal import Principal
+from tlog.access.rule import Address, Network, Policy, Target
+from tlog.access.wording import restated
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,16 @@ class Change:
         return f"{'+' if self.gained else '-'} {self.principal}  {self.action.value}  {place}  ({because})"
 
 
+def differences(
+    old: Policy, new: Policy, principals: Iterable[Principal], segments: Iterable[Target], *, now: int
+) -> list[str]:
+    """Return as lines what the policies state otherwise, and then who gains and loses what; none if they are the same.
+
+    The arguments are those of `compare`.
+    """
+    return [*restated(old, new), *map(str, compare(old, new, principals, segments, now=now))]
+
+
 def compare(
     old: Policy, new: Policy, principals: Iterable[Principal], segments: Iterable[Target], *, now: int
 ) -> list[Change]:
@@ -37,22 +50,46 @@ def compare(
     act are the given segments and the reserved ones. What changes from one network only is said only for that network.
     """
     targets = sorted({*segments, *map(Target, RESERVED)}, key=lambda target: (target.segment, target.labels))
+    both = _Both(Decider(old), Decider(new), _origins(old, new), now)
+    return [
+        change
+        for trial in trials((old, new), principals, tuple(targets))
+        for target, action in product(trial.targets, Action)
+        if action not in OPEN_ACTIONS
+        for change in both.compare(trial, action, target)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    before: Decider
+    after: Decider
+    origins: list[tuple[Network | None, Address | None]]
+    now: int
+
+    def compare(self, trial: Trial, action: Action, target: Target) -> Iterator[Change]:
+        elsewhere = None
+        for network, address in self.origins:
+            was = self.before.decide(trial.principal, action, target, now=self.now, address=address)
+            now_is = self.after.decide(trial.principal, action, target, now=self.now, address=address)
+            if was.allowed != now_is.allowed and now_is.allowed is not elsewhere:
+                yield _change(trial.title, action, target, network, was, now_is)
+                elsewhere = now_is.allowed if network is None else elsewhere
+
+
+def _origins(old: Policy, new: Policy) -> list[tuple[Network | None, Address | None]]:
+    """Return from where to ask: from an address that no rule names, and then from each network that one does."""
     networks = sorted({n for p in (old, new) for rule in p.rules for n in rule.networks}, key=str)
-    # From an address that is not known nothing is allowed that depends on one: what changes there, changes everywhere.
-    origins: list[tuple[Network | None, Address | None]] = [(None, None), *((n, n.network_address) for n in networks)]
-    before, after = Decider(old), Decider(new)
-    changes = []
-    for (title, principal), target, action in product(_people(old, new, principals), targets, Action):
-        if action in OPEN_ACTIONS:
-            continue
-        seen: set[bool] = set()
-        for network, address in origins:
-            was = before.decide(principal, action, target, now=now, address=address)
-            now_is = after.decide(principal, action, target, now=now, address=address)
-            if was.allowed != now_is.allowed and now_is.allowed not in seen:
-                changes.append(_change(title, action, target, network, was, now_is))
-                seen |= {now_is.allowed} if network is None else set()
-    return changes
+    return [(None, _elsewhere(networks)), *((network, network.network_address) for network in networks)]
+
+
+def _elsewhere(networks: Iterable[Network]) -> Address | None:
+    free = 0
+    for network in collapse_addresses(one for one in networks if isinstance(one, IPv4Network)):
+        if free < int(network.network_address):
+            break
+        free = int(network.broadcast_address) + 1
+    return IPv4Address(free) if free < 1 << IPV4LENGTH else None
 
 
 def _change(
@@ -61,22 +98,3 @@ def _change(
     # What is lost for want of a rule is told by the rule that gave it.
     decision = was if now_is.rule is None and not now_is.allowed else now_is
     return Change(now_is.allowed, title, action, target.segment, network, decision)
-
-
-def _people(old: Policy, new: Policy, principals: Iterable[Principal]) -> list[tuple[str, Principal]]:
-    people = {principal.name: principal for principal in principals}
-    for rule in (*old.rules, *new.rules):
-        for title, principal in _named(rule.who):
-            people.setdefault(title, principal)
-    people[ANONYMOUS.name] = ANONYMOUS
-    return sorted(people.items())
-
-
-def _named(who: Who) -> Iterator[tuple[str, Principal]]:
-    """Yield principals who have just what a rule wants, one for each choice that it leaves, with a title for each."""
-    pairs = [[(claim, "any" if value == ANY_VALUE else value) for value in sorted(v)] for claim, v in who.claims]
-    for name, group in product(sorted(who.principals) or [""], sorted(who.groups) or [""]):
-        for claims in product(*pairs):
-            having = ([f"in group {group}"] if group else []) + [f"with {claim} = {value}" for claim, value in claims]
-            title = " ".join([name or "anyone", *having])
-            yield title, Principal(name, frozenset([group] if group else []), claims)

@@ -5,7 +5,7 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from enum import Enum, unique
@@ -25,6 +25,7 @@ MAX_NAME: Final = 128
 _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column \d+\)")
 # Greedy: what a document says may be quoted in the message, but the place is always last.
 _AT_MEMBER: Final = re.compile(r"(.*) - at (?:`key` in )?`\$\.(rule|quota)(?:\[(\d+)\])?(?:\.(\w+))?[^`]*`", re.DOTALL)
+_NOT_A_CHOICE: Final = re.compile(r"Invalid enum value (.*)", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -135,7 +136,8 @@ def _toml(text: str) -> dict[str, Any]:
 def _shaped(text: str, content: dict[str, Any]) -> _Document:
     for member in content:
         if member not in _Document.__struct_fields__:
-            raise PolicyError(f"{plain(member)}: there is no such member", line=member_line(text, member))
+            known = _choices(_Document.__struct_fields__)
+            raise PolicyError(f"{plain(member)}: there is no such member, only {known}", line=member_line(text, member))
     try:
         # Dates stay what TOML says they are: text that looks like one is text.
         return msgspec.convert(content, _Document, builtin_types=(datetime, date, time))
@@ -147,13 +149,21 @@ def _misshapen(text: str, content: dict[str, Any], message: str) -> PolicyError:
     """Return what msgspec says of a place such as `$.rule[0].roles`, said of a rule and a line."""
     [(what, kind, number, member)] = _AT_MEMBER.findall(message)
     for unknown in _UNKNOWN.findall(what):
-        member, what = unknown, "there is no such member"
+        fields = (RuleTable if kind == "rule" else QuotaTable).__struct_fields__
+        member, what = unknown, f"there is no such member, only {_choices(fields)}"
+    for value in _NOT_A_CHOICE.findall(what):
+        enum = {"roles": Role, "effect": Effect, "each": Each}[member]
+        what = f"{value} is none of {_choices(one.value for one in enum)}"
     if not number:
         return PolicyError(f"{kind}: {_ours(what)}", line=member_line(text, kind))
     name = _name_of(content[kind][int(number)])
     title = f'{kind} "{name}"' if name else f"{kind} {int(number) + 1}"
     said = f"{plain(member)}: {_ours(what)}" if member else _ours(what)
     return PolicyError(f"{title}: {said}", line=member_line(text, member, kind, int(number)), rule=name)
+
+
+def _choices(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _name_of(table: object) -> str | None:

@@ -53,8 +53,9 @@ def apply_policy(call: Call) -> Response:
         document = read_body(request).decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedError("a policy is UTF-8") from None
-    version = call.services.control.apply_policy(call.caller.principal.name, parse_decimal(match[1]), document)
-    return json_answer(PolicyVersion(version))
+    caller, version = call.caller, parse_decimal(match[1])
+    applied = call.services.control.apply_policy_as(caller.principal, caller.address, version, document)
+    return json_answer(PolicyVersion(applied))
 
 
 def list_tokens(call: Call) -> Response:

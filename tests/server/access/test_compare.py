@@ -1,14 +1,20 @@
+import random
+from itertools import permutations
 from typing import Any
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from policies import Document, moment, write
+from random_policies import NOW, random_rules
 
 from tlog.access.action import Action
-from tlog.access.compare import Change, compare
-from tlog.access.document import parse_policy
+from tlog.access.compare import Change, compare, differences
+from tlog.access.document import parse_policy, read_policy
 from tlog.access.principal import Principal
-from tlog.access.rule import Target
+from tlog.access.rule import Policy, Target
+from tlog.errors import PolicyError
 
-NOW = 1_800_000_000_000
 PAYMENTS = Target("payments")
 
 
@@ -18,6 +24,13 @@ def rule(**members: Any) -> dict[str, Any]:
 
 def changes(old: Document, new: Document, *principals: Principal) -> list[Change]:
     return compare(parse_policy(write(old)), parse_policy(write(new)), principals, [PAYMENTS], now=NOW)
+
+
+def stated(old: Document, new: Document, *quotas: Document) -> list[str]:
+    """Return what is said of the rules and quotas themselves, where no segment is that anything could be said of."""
+    before, after = quotas or ([], [])
+    policies = parse_policy(write(old, before)), parse_policy(write(new, after))
+    return differences(*policies, [], [], now=NOW)
 
 
 def lines(old: Document, new: Document, *principals: Principal) -> list[str]:
@@ -88,3 +101,190 @@ def test_roles_made_void_are_told_as_lost() -> None:
     old = [rule(name="x", principals=["bob"], roles=["admin"])]
     new = [*old, rule(name="y", groups=["g"], roles=["auditor"])]
     assert '- bob  segment:seal  payments  (rule "x")' in lines(old, new, bob)
+
+
+def test_what_changes_for_who_calls_from_one_network_only_is_not_told_of_everywhere() -> None:
+    denied = rule(name="no", principals=["bob"], effect="deny", networks=["0.0.0.0/1", "10.0.0.0/8"])
+    assert lines([rule(principals=["bob"])], [rule(principals=["bob"]), denied]) == [
+        '- bob  segment:create  payments from 0.0.0.0/1  (rule "no")',
+        '- bob  segment:create  payments from 10.0.0.0/8  (rule "no")',
+    ]
+
+
+# Whom a policy is tried on
+
+
+def test_each_principal_of_one_name_is_compared_in_whatever_order_they_come() -> None:
+    known = [Principal("ann", frozenset(groups)) for groups in ((), ("g",), ("h",), ("g", "h"))]
+    for order in permutations(known):
+        assert lines([], [rule(groups=["g"])], *order) == [
+            '+ ann in group g  segment:create  payments  (rule "it")',
+            '+ ann in groups g, h  segment:create  payments  (rule "it")',
+            '+ anyone in group g  segment:create  payments  (rule "it")',
+        ]
+        assert lines([rule(principals=["ann"])], [], *order)[-1] == (
+            '- ann in no group  segment:create  payments  (rule "it")'
+        )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "values"),
+    [
+        ("k-{ns}-*", "k-pay-web", ["pay"]),
+        ("k-{ns}-*", "k-a-b-x", ["a", "a-b"]),
+        ("{ns}-*-{ns}", "a-b-a", ["a"]),
+        ("*-{ns}", "k-pay", ["pay"]),
+        ("{ns}", "pay", ["pay"]),
+        ("k-{ns}*", "k-pay", []),
+        ("k-{ns}-*", "pay", []),
+        ("{ns}", "control", []),
+    ],
+)
+def test_claims_are_tried_with_the_values_that_names_of_segments_call_for(
+    pattern: str, name: str, values: list[str]
+) -> None:
+    pods = parse_policy(write([rule(claims={"ns": "*"}, segments=[pattern])]))
+    found = {change.principal for change in compare(Policy(), pods, [], [Target(name)], now=NOW)}
+    assert found == {f"anyone with ns = {value}" for value in values}
+
+
+def test_claims_are_tried_with_the_values_that_labels_of_segments_call_for() -> None:
+    pods = rule(principals=["bob"], claims={"iss": "x"}, segments=["{app}-{ns}"], labels={"of": "n-{ns}"})
+    target = Target("web-pay", (("of", "n-pay"),))
+    new = parse_policy(write([pods]))
+    assert list(map(str, compare(Policy(), new, [], [target, PAYMENTS], now=NOW))) == [
+        '+ bob with app = web with iss = x with ns = pay  segment:create  web-pay  (rule "it")'
+    ]
+
+
+def test_of_the_values_that_a_name_leaves_only_those_are_tried_that_the_labels_allow() -> None:
+    pods = rule(name="pods", claims={"ns": "*"}, segments=["k-{ns}-*"], labels={"of": "{ns}"})
+    everywhere = rule(name="all", roles=["approver"], claims={"ns": "*"}, segments=["*"])
+    target = Target("k-a-b-x", (("of", "a-b"),))
+    new = parse_policy(write([pods, everywhere]))
+    assert {change.principal for change in compare(Policy(), new, [], [target], now=NOW)} == {
+        "anyone with ns = a-b",
+        "anyone with ns = any",
+    }
+
+
+def test_whom_a_rule_names_is_compared_as_their_tokens_have_it() -> None:
+    assert lines([], [rule(principals=["bob"])], Principal("bob", frozenset({"g"}))) == [
+        '+ bob  segment:create  payments  (rule "it")'
+    ]
+
+
+# What the policies state
+
+
+def test_what_no_segment_shows_yet_is_told_as_the_rule_that_states_it() -> None:
+    later = rule(
+        roles=["writer", "auditor"],
+        effect="deny",
+        principals=["b", "a"],
+        groups=["g"],
+        claims={"kubernetes.io/ns": "*", "iss": ["y", "x"]},
+        segments=["k8s-*"],
+        labels={"env": "pr\u001bod"},
+        expires=moment(NOW),
+        networks=["10.0.0.0/8"],
+    )
+    assert stated([], [later]) == [
+        '+ rule "it": roles = ["auditor", "writer"], effect = "deny", principals = ["a", "b"], groups = ["g"], '
+        'claims = { iss = ["x", "y"], "kubernetes.io/ns" = "*" }, segments = ["k8s-*"], '
+        'labels = { env = "pr\\u001bod" }, expires = 2027-01-15T08:00:00Z, networks = ["10.0.0.0/8"]'
+    ]
+    public = [rule(anyone=True, roles=["monitor"])]
+    assert stated(public, [*public, rule(name="b", groups=["g"]), rule(name="a", groups=["g"])]) == [
+        '+ rule "a": roles = ["creator"], groups = ["g"], segments = ["payments"]',
+        '+ rule "b": roles = ["creator"], groups = ["g"], segments = ["payments"]',
+    ]
+    assert '- rule "it": roles = ["monitor"], anyone = true, segments = ["payments"]' in stated(public, [])
+
+
+def test_a_rule_that_is_to_expire_is_told_as_it_was_and_as_it_is_to_be() -> None:
+    old = rule(groups=["g"])
+    assert stated([old], [old | {"expires": moment(NOW + 1)}]) == [
+        '- rule "it": roles = ["creator"], groups = ["g"], segments = ["payments"]',
+        '+ rule "it": roles = ["creator"], groups = ["g"], segments = ["payments"], '
+        "expires = 2027-01-15T08:00:00.001000Z",
+    ]
+
+
+def test_quotas_are_told_after_rules() -> None:
+    each = {"name": "a", "each": "principal", "requests_per_second": 500}
+    shared = {"name": "b", "groups": ["g"], "labels": {"env": "x"}, "bytes_per_second": 10_000_001.5}
+    public = {"name": "c", "anyone": True, "bytes_per_second": 1e15}
+    assert stated([], [rule(groups=["g"])], [each, shared], [each | {"requests_per_second": 0.1}, public]) == [
+        '+ rule "it": roles = ["creator"], groups = ["g"], segments = ["payments"]',
+        '- quota "a": each = "principal", requests_per_second = 500',
+        '+ quota "a": each = "principal", requests_per_second = 0.1',
+        '- quota "b": groups = ["g"], labels = { env = "x" }, bytes_per_second = 10000001.5',
+        '+ quota "c": anyone = true, bytes_per_second = 1000000000000000',
+    ]
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_time_beyond_the_years_that_can_be_written_is_told_all_the_same(moment: str) -> None:
+    document = write([rule(groups=["g"])]) + f"expires = {moment}\n".encode()
+    [line] = differences(Policy(), parse_policy(document), [], [], now=1 << 60)
+    assert line.endswith(" ms after 1970")
+
+
+SHARED: Document = [{"each": "principal"}, {"each": "segment"}, {"groups": ["g", "h"]}, {"anyone": True}]
+QUOTAS = st.lists(
+    st.builds(
+        lambda who, rate: {"name": "quota", **who, "bytes_per_second": rate},
+        st.sampled_from(SHARED),
+        st.sampled_from([1, 1.5, 10_000_000, 10_000_001]),
+    ),
+    max_size=1,
+)
+
+
+def content(policy: Policy) -> Any:
+    """Return all that a policy says, and nothing of the order in which it does."""
+    rules = {
+        (
+            r.name,
+            r.roles,
+            r.allows,
+            r.who,
+            frozenset(r.where.segments),
+            r.where.labels,
+            r.expires,
+            frozenset(r.networks),
+        )
+        for r in policy.rules
+    }
+    quotas = {(q.name, q.who, q.each, q.where, q.requests_per_second, q.bytes_per_second) for q in policy.quotas}
+    return rules, quotas
+
+
+def shuffled(document: Document, dice: random.Random) -> Document:
+    def turned(value: Any) -> Any:
+        return dice.sample(value, len(value)) if isinstance(value, list) else value
+
+    rules = [dict(dice.sample([(k, turned(v)) for k, v in one.items()], len(one))) for one in document]
+    return dice.sample(rules, len(rules))
+
+
+@settings(max_examples=200, deadline=None)
+@given(random_rules(), random_rules(), QUOTAS, QUOTAS, st.data())
+def test_nothing_is_told_only_if_both_policies_say_the_same(
+    rules: Document, others: Document, quotas: Document, more: Document, data: st.DataObject
+) -> None:
+    """Also of two that differ in one member of one rule: who has something of the other, or it left out."""
+    one, other = data.draw(st.sampled_from(rules)), data.draw(st.sampled_from(others))
+    member = data.draw(st.sampled_from(sorted(other)))
+    changed = [each if each is not one else one | {member: other[member]} for each in rules]
+    old = read_policy(write(rules, quotas))
+    for document, new_quotas in ((others, quotas), (rules, more), (changed, quotas), (rules[1:], quotas)):
+        try:
+            new = read_policy(write(document, new_quotas))
+        except PolicyError:
+            continue
+        told = differences(old, new, [], [PAYMENTS], now=NOW)
+        assert (told == []) == (content(old) == content(new)), told
+    dice = data.draw(st.randoms(use_true_random=False))
+    assert differences(old, read_policy(write(shuffled(rules, dice), quotas)), [], [PAYMENTS], now=NOW) == []
