@@ -97,7 +97,7 @@ class Server:
 
     def create(self, name: str, labels: Mapping[str, str] | None = None) -> "Segment":
         body = json.dumps({"labels": labels}).encode() if labels else b""
-        answer = self.request("PUT", f"/segments/{name}", body)
+        answer = self.request("PUT", f"/segments/{name}", body, {"Content-Type": JSON})
         assert answer.status == 201, answer.body
         return self.segment(name, answer.json()["vkey"])
 

@@ -62,6 +62,8 @@ MAX_ACCESS_MINUTES: Final = 60
 MAX_REASON: Final = 500
 """How many characters the reason for it has at most."""
 
+_SECOND: Final = 1_000
+_MINUTE: Final = 60_000
 _DAY: Final = 86_400_000
 
 
@@ -179,8 +181,8 @@ class Control:
         check_principal(principal)
         for group in groups:
             check_principal(group)
-        if not 0 < days <= MAX_DAYS:
-            raise MalformedError(f"a token is good for more than 0 and at most {MAX_DAYS} days")
+        if not _SECOND <= days * _DAY <= MAX_DAYS * _DAY:
+            raise MalformedError(f"a token is good for at least a second and at most {MAX_DAYS} days")
         presented, now = self._new_token(), self._clock()
         self.enact(
             TokenIssued(
@@ -257,8 +259,8 @@ class Control:
 
     def request_access(self, by: str, segment: str, reason: str, minutes: float) -> str:
         """Ask to read the payloads of a segment, and return the ID of the request; MalformedError."""
-        if not 0 < minutes <= MAX_ACCESS_MINUTES:
-            raise MalformedError(f"access is given for more than 0 and at most {MAX_ACCESS_MINUTES} minutes")
+        if not _SECOND <= minutes * _MINUTE <= MAX_ACCESS_MINUTES * _MINUTE:
+            raise MalformedError(f"access is given for at least a second and at most {MAX_ACCESS_MINUTES} minutes")
         if not 1 <= len(reason) <= MAX_REASON or not reason.isprintable():
             raise MalformedError(f"a reason has 1 to {MAX_REASON} printable characters")
         change = AccessRequested(
@@ -267,7 +269,7 @@ class Control:
             id=secrets.token_hex(8),
             segment=segment,
             reason=reason,
-            milliseconds=int(minutes * 60_000),
+            milliseconds=int(minutes * _MINUTE),
         )
         self.enact(change)
         return change.id

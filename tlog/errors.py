@@ -7,6 +7,7 @@ TlogError
 │   ├── LineError                one line of a batch is at fault
 │   └── PolicyError              a policy is not what its specification says, or would break the separation of duties
 ├── UnauthorizedError            no credential, or none that holds
+├── CrossSiteError               a page of another site made a browser send the request
 ├── NotFoundError                no such segment, entry, tile or size
 ├── ConflictError                the segment exists, and is another
 ├── SealedError                  the segment takes no more entries
@@ -52,6 +53,10 @@ class PolicyError(MalformedError):
 
 class UnauthorizedError(TlogError):
     """A request shows no credential, or one that does not hold."""
+
+
+class CrossSiteError(TlogError):
+    """A browser says that a page of another site had it send the request."""
 
 
 class NotFoundError(TlogError):

@@ -103,6 +103,9 @@ class Guard:
         segment or it is not for who asks; UnauthorizedError if no credential was shown, or none that holds.
         """
         address = _address(request)
+        if action is Action.OPERATE and not self._unguarded:
+            # Whoever probes with a credential that ended would else start a healthy server again.
+            return Caller(ANONYMOUS, address, self._state.version, None)
         principal = self._local(address) if self._unguarded else self._identify(self._current(), request)
         # Only now: to find out who asks may have taken a while, as when an issuer's keys were fetched.
         state = self._current()

@@ -600,6 +600,19 @@ def test_a_range_is_read_without_payloads(log: Log, sim: Simulator, start: int, 
     assert {route.split("/")[0] for route in sim.routes()} <= {"GET checkpoint", "GET tile"}
 
 
+@pytest.mark.parametrize("read", [Log.entries, Log.committed, Log.logged])
+def test_reading_all_ends_where_the_log_ended_when_it_began(
+    log: Log, sim: Simulator, read: Callable[[Log], Iterator[Any]]
+) -> None:
+    """Also where each thing that is read is an entry more, as in a record of reads."""
+    sim.grow(300)
+    seen = 0
+    for _ in read(log):
+        sim.grow(1)
+        seen += 1
+    assert (seen, sim.size) == (300, 600)
+
+
 def test_an_empty_log_has_no_entries(log: Log) -> None:
     assert list(log.entries()) == []
     assert list(log.committed()) == []

@@ -3,13 +3,19 @@
 import gzip
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from live import JSON, NDJSON, PATIENCE, Answer, Segment, Server
+
+from tlog.api.route import Route, Services
+from tlog.app import create_app
+from tlog.config import Config
 
 # Stands in every body that can hold it, and must never stand in the log.
 SECRET = b"hunter2-in-the-payload"
@@ -393,10 +399,10 @@ def test_a_wrong_method_is_told_which_are_right(server: Server, log: Segment, ba
 
 
 def test_a_segment_that_is_there_keeps_its_labels(server: Server, log: Segment) -> None:
-    for body in (b"", b'{"labels":{}}', b'{"labels":{"env":"prod"}}', b'{"labels":{"env":"test","a":"b"}}'):
+    for body in (b"", b"{}", b'{"labels":{}}', b'{"labels":{"env":"prod"}}', b'{"labels":{"env":"test","a":"b"}}'):
         bad = create(log.name, body, "other labels", "another name", status=409, type="conflict")
-        check(server.request("PUT", f"/segments/{log.name}", body), bad)
-    again = server.request("PUT", f"/segments/{log.name}", b'{"labels":{"env":"test"}}')
+        check(server.request("PUT", f"/segments/{log.name}", body, {"Content-Type": JSON}), bad)
+    again = server.request("PUT", f"/segments/{log.name}", b'{"labels":{"env":"test"}}', {"Content-Type": JSON})
     assert (again.status, again.json()) == (200, log.get("").json())
 
 
@@ -407,7 +413,104 @@ def test_limits_themselves_are_allowed(server: Server, segment: Segment) -> None
     segment.append((b'"' + b"x" * (MIB - 3) + b'"\n') * 16, NDJSON)
     assert segment.checkpoint().size == 2 + 10_000 + 16
     many = {f"l{number}": "é" * 127 for number in range(31)} | {"k" * 63: ""}
-    assert server.request("PUT", "/segments/" + "a" * 63, json.dumps({"labels": many}).encode()).status == 201
+    assert (
+        server.request(
+            "PUT", "/segments/" + "a" * 63, json.dumps({"labels": many}).encode(), {"Content-Type": JSON}
+        ).status
+        == 201
+    )
+
+
+def routes(tmp_path: Path) -> Sequence[Route]:
+    services: Services = create_app(Config(tmp_path / "data")).config["SERVICES"]
+    services.segments.close()
+    return services.routes
+
+
+def place(route: Route, log: Segment) -> str:
+    return re.sub("<.*?>", "0", route.path.replace("<segment>", log.name))
+
+
+FORM = "application/x-www-form-urlencoded"
+OTHERS = (None, "", "text/plain", FORM, "multipart/form-data; boundary=x", "application/jso", f"{JSON}; charset=utf-16")
+
+
+def test_each_route_takes_bodies_of_its_own_types_and_no_others(server: Server, log: Segment, tmp_path: Path) -> None:
+    before, tried = server.request("GET", "/segments?limit=1000").body, 0
+    for route in routes(tmp_path):
+        body = b'{"reason":"x","minutes":1,"principal":"x","days":1,"vkey":"x"}'
+        for kind in (*OTHERS, *({JSON, "application/toml"} - {*route.takes})):
+            headers = {} if kind is None else {"Content-Type": kind}
+            answer = server.request(route.method, place(route, log), body, headers)
+            if not route.takes:
+                check(answer, Bad("", "", says=["no body"]))
+            elif "*/*" not in route.takes:
+                check(answer, Bad("", "", status=415, type="unsupported-type", says=[*route.takes, "Content-Type"]))
+                compressed = {"Content-Type": next(iter(route.takes)), "Content-Encoding": "gzip"}
+                encoded = server.request(route.method, place(route, log), body, compressed)
+                check(encoded, Bad("", "", status=415, type="unsupported-encoding"))
+            tried += 1
+    assert tried > 150
+    assert server.request("GET", "/segments?limit=1000").body == before
+    assert server.request("GET", f"/segments/{log.name}").json()["sealed"] is None
+    # Chunked, so that no length tells that there is one.
+    head = f"PUT /segments/{log.name}/seal HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    check(raw(server, head.encode() + chunks(b"x", b"")), Bad("", "", says=["no body"]))
+
+
+def test_json_that_is_no_event_is_short(server: Server) -> None:
+    body = json.dumps({"labels": {"a": "x" * (1 << 16)}}).encode()
+    answer = server.request("PUT", "/segments/never-made", body, {"Content-Type": JSON})
+    check(answer, Bad("", "", status=413, type="too-large", says=["65536"]))
+
+
+OWN = [
+    {},
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "http://HOST"},
+    {"Origin": "https://HOST"},
+]
+OWN += [{"Sec-Fetch-Site": "same-origin", "Origin": "https://proxied.example"}]
+FOREIGN = [
+    {"Sec-Fetch-Site": site} for site in ("cross-site", "same-site", "", "Cross-Site", "same-origin, cross-site")
+]
+FOREIGN += [
+    {"Origin": origin}
+    for origin in ("http://evil.example", "null", "", "HOST", "http://HOST1", "http://evil.example/http://HOST")
+]
+FOREIGN += [{"Origin": "http://localhost:PORT"}, {"Sec-Fetch-Site": "cross-site", "Origin": "http://HOST"}]
+
+
+def marked(server: Server, marks: Mapping[str, str]) -> dict[str, str]:
+    host = f"127.0.0.1:{server.port}"
+    return {name: value.replace("HOST", host).replace("PORT", str(server.port)) for name, value in marks.items()}
+
+
+@pytest.mark.parametrize("marks", FOREIGN, ids=str)
+def test_no_page_of_another_site_changes_anything(
+    server: Server, log: Segment, tmp_path: Path, marks: Mapping[str, str]
+) -> None:
+    before = log.note(), server.request("GET", "/segments?limit=1000").body
+    refused = Bad("", "", status=403, type="cross-site", says=["another site"])
+    for route in routes(tmp_path):
+        kind = next(iter(route.takes), "text/plain")
+        headers = {"Content-Type": "text/plain" if kind == JSON else kind, **marked(server, marks)}
+        answer = server.request(route.method, place(route, log), b"" if route.method == "GET" else b"{}", headers)
+        if route.method == "GET":
+            assert answer.status != 403
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        else:
+            check(answer, refused)
+    assert (log.note(), server.request("GET", "/segments?limit=1000").body) == before
+
+
+@pytest.mark.parametrize("marks", OWN, ids=str)
+def test_programs_and_the_servers_own_pages_are_let_in(
+    server: Server, segment: Segment, marks: Mapping[str, str]
+) -> None:
+    headers = {"Content-Type": "text/plain", **marked(server, marks)}
+    assert server.request("POST", f"/segments/{segment.name}/entries", b"x", headers).status == 201
 
 
 def raw(server: Server, request: bytes, *, half_close: bool = True) -> Answer:
@@ -456,10 +559,13 @@ def test_a_body_that_ends_early_is_not_taken_for_a_whole_one(
     assert log.note() == before
 
 
+TYPED = b"PUT /segments/never-made HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
 def test_a_segment_is_not_made_from_half_a_request(server: Server) -> None:
-    answer = raw(server, b"PUT /segments/never-made HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n")
+    answer = raw(server, TYPED + b"Content-Length: 20\r\n\r\n")
     check(answer, Bad("PUT", "", status=400, says=["Content-Length is 20"]))
-    answer = raw(server, b"PUT /segments/never-made HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    answer = raw(server, TYPED + b"Transfer-Encoding: chunked\r\n\r\n")
     check(answer, Bad("PUT", "", status=411, type="length-required"))
     assert server.request("GET", "/segments/never-made").status == 404
 

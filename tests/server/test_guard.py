@@ -169,6 +169,23 @@ def test_a_segment_that_is_made_while_it_is_looked_for_is_found_by_the_next_requ
     assert [workers.may(Action.APPEND, "fresh") for _ in range(2)] == [False, True]
 
 
+def test_missing_and_forbidden_are_looked_up_alike_once_and_then_not_at_all(workers: Workers) -> None:
+    workers.changing.control.create_segment("root", "secrets", {})
+    assert workers.may(Action.APPEND)
+    statements: list[str] = []
+    connection = workers.answering.control.store._connection
+    connection.set_trace_callback(statements.append)
+
+    def asked(name: str) -> list[str]:
+        statements.clear()
+        assert not workers.may(Action.APPEND, name)
+        return [one.replace(name, "…") for one in statements]
+
+    assert asked("secrets") == asked("missing") != []
+    assert [asked(name) for name in ("secrets", "missing") * 3] == [[]] * 6
+    connection.set_trace_callback(None)
+
+
 def test_a_change_whose_maker_dies_before_it_says_so_is_in_force_for_who_looked_meanwhile(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

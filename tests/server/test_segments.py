@@ -29,8 +29,8 @@ def test_a_segment_is_created_with_a_key_of_its_own_and_an_empty_tree(server: Se
 
 
 def test_creating_a_segment_again_changes_nothing(server: Server) -> None:
-    first = server.request("PUT", "/segments/twice", b'{"labels":{"a":"1","b":"2"}}')
-    again = server.request("PUT", "/segments/twice", b'{ "labels": {"b": "2", "a": "1"} }')
+    first = server.request("PUT", "/segments/twice", b'{"labels":{"a":"1","b":"2"}}', {"Content-Type": JSON})
+    again = server.request("PUT", "/segments/twice", b'{ "labels": {"b": "2", "a": "1"} }', {"Content-Type": JSON})
     assert (first.status, again.status) == (201, 200)
     assert again.json() == first.json()
 

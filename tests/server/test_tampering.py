@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import NDJSON, PATIENCE, TLOG, Answer, Server, start
+from live import JSON, NDJSON, PATIENCE, TLOG, Answer, Server, start
 
 from tlog.store.codec import decode_entries, entry_runs
 from tlog_client import Log
@@ -343,7 +343,7 @@ def test_nothing_changes_after_an_entry_of_control_was_changed(
     note = files.note("control")
     running = run(files, start_server)
     for _ in range(3):
-        answer = running.ask("admin", "POST", "/tokens", b'{"principal":"accomplice","days":1}')
+        answer = running.ask("admin", "POST", "/tokens", b'{"principal":"accomplice","days":1}', JSON)
         assert (answer.status, answer.json()["type"]) == (500, "urn:tlog:problem:corrupt")
         assert "nothing is signed, run tlog fsck" in answer.json()["detail"]
     tokens = running.ask("admin", "GET", "/tokens").json()["tokens"]
@@ -375,7 +375,7 @@ def check_nothing_is_read(running: Running) -> None:
         assert running.read(segment, "checkpoint").status == 200
         assert running.read(segment, "tile/entries/000.p/1").status == 200
     assert running.append("payments").status == 201
-    assert running.ask("admin", "POST", "/tokens", b'{"principal":"another","days":1}').status == 201
+    assert running.ask("admin", "POST", "/tokens", b'{"principal":"another","days":1}', JSON).status == 201
 
 
 def check_does_not_start(files: Files, words: str) -> None:

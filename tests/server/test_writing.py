@@ -14,8 +14,11 @@ from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server
 
 from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry
-from tlog_core.errors import ProofError
+from tlog_core.errors import ProofError, SignatureError
+from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import VerifierKey
+from tlog_core.policy import TrustedLog, TrustPolicy
+from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import Receipt, mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -148,6 +151,27 @@ def test_a_receipt_holds_for_its_own_event_and_its_own_log_only(server: Server, 
     stranger = parse_receipt(other.append(b'{"n":1}'))
     with pytest.raises(ProofError):
         verify_receipt(Receipt(**{**fields(receipt), "entry": stranger.entry}), key=segment.key)
+    ours, theirs = (TrustPolicy((TrustedLog(key, ""),), (), (), None) for key in (segment.key, other.key))
+    verify_receipt(receipt, key=ours)
+    for wrong in (other.key, theirs):
+        with pytest.raises(SignatureError):
+            verify_receipt(receipt, key=wrong)
+
+
+def test_a_proof_holds_under_the_heads_of_its_own_log_only(server: Server, segment: Segment) -> None:
+    """The same events in both, and heads of the same size: other openings and origins make them other trees."""
+    other = server.create(f"{segment.name}-other")
+    receipts = [parse_receipt(one.append(b"%d" % n)) for n in range(5) for one in (segment, other)][::2]
+    for index, receipt in enumerate(receipts):
+        shown = segment.get(f"/proof/inclusion/5/{index}").json()["proof"]
+        proof, leaf = [Hash(decode_base64(one)) for one in shown], leaf_hash(receipt.entry)
+        verify_inclusion(leaf=leaf, index=index, size=5, proof=proof, root=segment.checkpoint().root)
+        with pytest.raises(ProofError):
+            verify_inclusion(leaf=leaf, index=index, size=5, proof=proof, root=other.checkpoint().root)
+        with pytest.raises(SignatureError):
+            verify_receipt(Receipt(**{**fields(receipt), "checkpoint": other.note()}), key=segment.key)
+        with pytest.raises(ProofError):
+            verify_receipt(Receipt(**{**fields(receipt), "checkpoint": other.note()}), key=other.key)
 
 
 def fields(receipt: Receipt) -> dict[str, Any]:
@@ -327,6 +351,10 @@ def test_a_key_is_that_of_one_segment(server: Server, segment: Segment) -> None:
     first = segment.append(b'"here"', key="k")
     assert verified(other.append(b'"there"', key="k"), other.key, b'"there"').index == 0
     assert segment.append(b'"here"', key="k") == first
+    # Nor does the same event bring the receipt of the other segment.
+    again = other.append(b'"here"', key="j")
+    assert again != segment.append(b'"here"', key="j")
+    verified(again, other.key, b'"here"')
 
 
 def test_without_a_key_each_request_logs_anew(segment: Segment) -> None:

@@ -1,7 +1,6 @@
 """Who may do what: the policy, tokens, and access that two others approve (spec/access.md)."""
 
 import re
-from dataclasses import asdict
 from typing import Final
 
 from flask import Response, request
@@ -26,6 +25,8 @@ from tlog.api.models import (
 )
 from tlog.api.route import Call, Route
 from tlog.config import DEFAULT_PAGE, MAX_PAGE
+from tlog.store.changes import REQUEST_WAITS
+from tlog.store.changes import AccessRequest as Requested
 from tlog_core.encoding import parse_decimal
 from tlog_core.errors import MalformedError
 
@@ -122,7 +123,7 @@ def request_access(call: Call) -> Response:
 def list_requests(call: Call) -> Response:
     """Answer `GET /segments/<name>/access-requests`."""
     latest = call.services.control.store.access_requests(call.target.segment, _LATEST)
-    return json_answer(AccessRequestList([AccessRequest(**asdict(one)) for one in latest]))
+    return json_answer(AccessRequestList([_shown(one) for one in latest]))
 
 
 def approve_access(call: Call, wanted: str) -> Response:
@@ -138,7 +139,21 @@ def _issued(token: Presented) -> Response:
 
 
 def _request(call: Call, wanted: str) -> AccessRequest:
-    return AccessRequest(**asdict(call.services.control.store.access_request(call.target.segment, wanted)))
+    return _shown(call.services.control.store.access_request(call.target.segment, wanted))
+
+
+def _shown(one: Requested) -> AccessRequest:
+    return AccessRequest(
+        approvers=[by for by in (one.approver, one.second) if by is not None],
+        id=one.id,
+        lapses=one.requested + REQUEST_WAITS,
+        milliseconds=one.milliseconds,
+        principal=one.principal,
+        reason=one.reason,
+        requested=one.requested,
+        segment=one.segment,
+        until=one.until,
+    )
 
 
 ROUTES = (

@@ -1,7 +1,7 @@
 """From the body of a request to payloads: the media type, the limits, and the canonical form of each event."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final, TypeVar
@@ -29,11 +29,15 @@ from tlog_core.receipt import JSON_TYPE
 
 Model = TypeVar("Model")
 
+ANY_TYPE: Final = "*/*"
+"""Among the types that a route takes: it takes any."""
+
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE: Final = re.compile(
     rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"(?:[ !#-\[\]-~]|\\[ -~])*"))*'
 )
 _KEY: Final = re.compile(r"[!-~]{1,255}")
+_MAX_MODEL_BYTES: Final = 1 << 16
 _MAX_DISCARDED: Final = 1 << 16
 _BATCH_TYPES: Final = ("application/x-ndjson", "application/ndjson")
 _FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -51,8 +55,7 @@ class Events:
 
 def read_events(request: Request, canonicalize: Canonicalizer) -> Events:
     """Return the payloads of a request; raise the error that says what is wrong with it, and where."""
-    if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise UnsupportedEncodingError("send the body without Content-Encoding")
+    _check_identity(request)
     given = request.environ.get("CONTENT_TYPE", "")
     essence = _essence(given)
     body = read_body(request)
@@ -71,9 +74,28 @@ def read_events(request: Request, canonicalize: Canonicalizer) -> Events:
     return Events(given, [body], batch=False)
 
 
-def read_body(request: Request) -> bytes:
-    """Return the whole body; raise LengthRequiredError, TooLargeError, or MalformedError if only a part of it arrived.
+def check_body(request: Request, takes: Collection[str]) -> None:
+    """Raise unless the body that the headers announce is of one of these media types, or there is none.
 
+    Raises MalformedError if no body is due. Where any type is, `*/*`, the view decides.
+    """
+    environ = request.environ
+    if environ.get("CONTENT_LENGTH", "") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
+        return
+    if not takes:
+        raise MalformedError("this route takes no body; send none")
+    if ANY_TYPE in takes:
+        return
+    _check_identity(request)
+    essence, parameters = parse_options_header(environ.get("CONTENT_TYPE", ""))
+    if essence.lower() not in takes or parameters.get("charset", "utf-8").lower() != "utf-8":
+        raise UnsupportedTypeError(f"send the body as {' or '.join(takes)} in UTF-8, and say so by Content-Type")
+
+
+def read_body(request: Request, most: int = MAX_BATCH_BYTES) -> bytes:
+    """Return the whole body, of at most so many bytes.
+
+    Raises LengthRequiredError, TooLargeError, or MalformedError if only a part of it arrived.
     A WSGI server may end the body without a word when the client goes away: only its length shows that it is whole.
     """
     # From the server's own stream, by one call: what stands in between for other uses costs more than all the rest.
@@ -82,8 +104,8 @@ def read_body(request: Request) -> bytes:
     if "HTTP_TRANSFER_ENCODING" in environ or (not given and stream.read(1)):
         raise LengthRequiredError("the body has no Content-Length; send it with one, and not chunked")
     length = number("Content-Length", given or "0")
-    if length > MAX_BATCH_BYTES:
-        raise TooLargeError(f"a request has at most {MAX_BATCH_BYTES} bytes; split it")
+    if length > most:
+        raise TooLargeError(f"a request has at most {most} bytes here; send less, or split it")
     body: bytes = stream.read(length) if length else b""
     if len(body) != length:
         raise MalformedError(f"the body has {len(body)} bytes, and the Content-Length is {length}; send all of it")
@@ -105,9 +127,9 @@ def discard_body(request: Request) -> None:
 def read_model(request: Request, model: type[Model], *, empty: Model | None = None) -> Model:
     """Return the JSON body of a request as one of `api.models`, or `empty`, if that is given, where there is no body.
 
-    Raises MalformedError that says what is wrong.
+    Raises MalformedError that says what is wrong, or TooLargeError.
     """
-    body = read_body(request)
+    body = read_body(request, _MAX_MODEL_BYTES)
     if not body and empty is not None:
         return empty
     try:
@@ -123,6 +145,11 @@ def idempotency_key(request: Request) -> str | None:
     if key is not None and _KEY.fullmatch(key) is None:
         raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters")
     return key
+
+
+def _check_identity(request: Request) -> None:
+    if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise UnsupportedEncodingError("send the body without Content-Encoding")
 
 
 def _essence(given: str) -> str:

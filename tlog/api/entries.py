@@ -7,7 +7,7 @@ from flask import Response, request
 
 from tlog.access import Action
 from tlog.api.answer import json_answer, not_beyond, number, page, query
-from tlog.api.body import idempotency_key, read_events
+from tlog.api.body import ANY_TYPE, idempotency_key, read_events
 from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
 from tlog.api.route import Call, Route
 from tlog.api.signed import SIGNED_TYPE
@@ -148,7 +148,7 @@ ROUTES = (
         log_events,
         "Log one event, or a batch",
         gives={201: (Receipt, BatchReceipt)},
-        takes={"application/json": Any, "application/x-ndjson": str, SIGNED_TYPE: str, "*/*": bytes},
+        takes={"application/json": Any, "application/x-ndjson": str, SIGNED_TYPE: str, ANY_TYPE: bytes},
         query=("cosigned",),
     ),
     Route(

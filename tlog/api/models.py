@@ -119,6 +119,15 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class CreatedSegment:
+    """A segment that is there already, for who may create it and not read it: what was asked for, and nothing else."""
+
+    labels: dict[str, str]
+    name: str
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentList:
     """A page of segments, and the name after which the next page starts."""
 
@@ -207,10 +216,14 @@ class NewAccessRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class AccessRequest:
-    """A request of access; it is granted `until` then, in milliseconds since the epoch, or not yet."""
+    """A request of access, and who approved it so far; times are in milliseconds since the epoch.
 
-    approver: str | None
+    It is granted `until` then, or not yet; what is not granted when it `lapses` never will be.
+    """
+
+    approvers: Sequence[str]
     id: str
+    lapses: int
     milliseconds: int
     principal: str
     reason: str

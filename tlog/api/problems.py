@@ -18,6 +18,7 @@ from tlog_core.errors import MalformedError
 _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (MalformedError, "malformed", "Malformed request", 400),
     (errors.UnauthorizedError, "unauthorized", "Unauthorized", 401),
+    (errors.CrossSiteError, "cross-site", "Cross-site request", 403),
     (errors.WrongSignatureError, "wrong-signature", "Wrong signature", 403),
     (errors.SignatureRequiredError, "signature-required", "Signature required", 403),
     (errors.NotFoundError, "not-found", "Not found", 404),

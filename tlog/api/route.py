@@ -10,7 +10,8 @@ from flask import Flask, Request, Response, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
-from tlog.api.body import discard_body, receive_body
+from tlog.api.body import check_body, discard_body, receive_body
+from tlog.api.site import check_site
 from tlog.canonical import Canonicalizer
 from tlog.control import Control
 from tlog.errors import ConfigError, QuotaError
@@ -110,6 +111,10 @@ def register(app: Flask, route: Route, services: Services) -> None:
 
 def _admit(asked: Request, route: Route, segment: str | None, services: Services) -> Caller:
     try:
+        # Of the headers alone, and so the same whatever there is.
+        if route.method != "GET":
+            check_site(asked)
+        check_body(asked, route.takes)
         return services.guard.authorize(asked, route.action, segment, route.labels)
     except TlogError as error:
         discard_body(asked)

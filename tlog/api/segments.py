@@ -8,7 +8,7 @@ from flask import Response, g, request
 from tlog.access import Action
 from tlog.api.answer import json_answer, page, query
 from tlog.api.body import read_model
-from tlog.api.models import Frozen, ListedSegment, NewSegment, Segment, SegmentList
+from tlog.api.models import CreatedSegment, Frozen, ListedSegment, NewSegment, Segment, SegmentList
 from tlog.api.route import Call, Route
 from tlog.config import DEFAULT_PAGE, MAX_PAGE
 from tlog.store.changes import SegmentRow
@@ -21,8 +21,12 @@ def create(call: Call) -> Response:
     row, fresh = call.services.control.create_segment(
         call.caller.principal.name, target.segment, dict(target.labels), signed=wanted.signed
     )
-    with call.services.segments.use(row.name) as segment:
-        response = json_answer(_segment(row, segment.store), status=201 if fresh else 200)
+    if fresh or call.services.guard.may_see(call.caller, row):
+        with call.services.segments.use(row.name) as segment:
+            response = json_answer(_segment(row, segment.store), status=201 if fresh else 200)
+    else:
+        # Who may make it, and not read it, hears no more than was said.
+        response = json_answer(CreatedSegment(dict(row.labels), row.name, row.signed))
     response.headers["Location"] = f"/segments/{row.name}"
     return response
 
@@ -82,7 +86,7 @@ ROUTES = (
         Action.CREATE_SEGMENT,
         create,
         "Create a segment",
-        gives={200: (Segment,), 201: (Segment,)},
+        gives={200: (Segment, CreatedSegment), 201: (Segment,)},
         takes={"application/json": NewSegment},
         opens=False,
         labels=requested_labels,

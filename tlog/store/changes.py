@@ -6,7 +6,7 @@ Each statement carries its own guard, and each method checks that one row change
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tlog.access.token import Token
 from tlog.errors import ConflictError, CorruptError, NotFoundError
@@ -34,12 +34,16 @@ insert into access_request (id, principal, segment, reason, milliseconds, reques
 on conflict do nothing
 """
 _APPROVE_FIRST = """
-update access_request set approver = ? where id = ? and approver is null and principal <> ?
+update access_request set approver = ? where id = ? and requested > ? and approver is null and principal <> ?
 """
+_WAITS = "select requested > ? or until is not null from access_request where id = ?"
 _APPROVE_SECOND = """
-update access_request set until = ? + milliseconds
-where id = ? and approver is not null and until is null and principal <> ? and approver <> ?
+update access_request set until = ? + milliseconds, second = ?
+where id = ? and requested > ? and approver is not null and until is null and principal <> ? and approver <> ?
 """
+
+REQUEST_WAITS: Final = 86_400_000
+"""For how many milliseconds a request of access waits for two approvals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class AccessRequest:
     milliseconds: int
     requested: int
     approver: str | None = None
+    second: str | None = None
     until: int | None = None
 
 
@@ -181,15 +186,22 @@ class Changing:
         )
 
     def approve_access(self, request_id: str, approver: str, at: int) -> None:
-        """Note an approval; ConflictError unless it is the first or second, of two who are not the one who asked."""
-        if self._connection.execute(_APPROVE_FIRST, [approver, request_id, approver]).rowcount == 1:
+        """Note an approval; ConflictError unless it is the first or second, of two who are not the one who asked.
+
+        Also if the request has lapsed. NotFoundError if there is none.
+        """
+        since = at - REQUEST_WAITS
+        if self._connection.execute(_APPROVE_FIRST, [approver, request_id, since, approver]).rowcount == 1:
             return
-        if self._connection.execute("select 1 from access_request where id = ?", [request_id]).fetchone() is None:
+        found = self._connection.execute(_WAITS, [since, request_id]).fetchone()
+        if found is None:
             raise NotFoundError("no such access request")
+        if not found[0]:
+            raise ConflictError("the request has lapsed: two did not approve it within a day; ask for access again")
         self._one(
             ConflictError("two others than who asked approve, each once; this request does not wait for you"),
             _APPROVE_SECOND,
-            *(at, request_id, approver, approver),
+            *(at, approver, request_id, since, approver, approver),
         )
 
     def _one(self, otherwise: Exception, statement: str, *values: Any) -> None:

@@ -25,7 +25,8 @@ _TOKENS = "select id, hash, principal, groups, created, expires, last_used, revo
 _KEYS_OF = "select vkey from writer_key where name = ? and removed is null order by added, vkey"
 _ALL_KEYS = "select vkey, added, removed from writer_key where vkey > ? order by vkey limit ?"
 _REQUESTS = """
-select id, principal, segment, reason, milliseconds, requested, approver, until from access_request where segment = ?
+select id, principal, segment, reason, milliseconds, requested, approver, second, until
+from access_request where segment = ?
 """
 
 

@@ -185,6 +185,11 @@ create table issuers (
 insert into issuers (one, document) values (1, '');
 """
 
+_SECOND_APPROVER = """
+-- Who else approved; null if nobody did, or before this column was there.
+alter table access_request add column second text;
+"""
+
 _WITNESS = """
 create table witness (
     one integer primary key check (one = 1),
@@ -249,6 +254,10 @@ def migrate_control(connection: Connection) -> None:
     @migrations()
     def m005_issuers(database: Database) -> None:
         _run(database, _ISSUERS)
+
+    @migrations()
+    def m006_second_approver(database: Database) -> None:
+        _run(database, _SECOND_APPROVER)
 
     migrations.apply(Database(connection, execute_plugins=False))
 
