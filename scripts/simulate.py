@@ -10,6 +10,7 @@ import random
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -248,8 +249,9 @@ def judge(scenario: Scenario, results: Sequence[Result]) -> str:
             there = all(0 in one.unresolved for one in results)
             return "" if there and not hits else "no unresolved head at the victim, or an alarm"
         case "honest":
-            kept = sum(one.rounds for one in results)
-            return f"{hits} false alarms in {kept} rounds of a monitor" if hits else ""
+            kept, findings = sum(one.rounds for one in results), sum((one.findings for one in results), Counter())
+            # Complaints too: of an honest log that is there nothing is to be said.
+            return f"{dict(findings)} in {kept} rounds of a monitor" if findings else ""
         case _:
             return f"{hits} detected what nobody could" if hits else ""
 

@@ -6,6 +6,7 @@ The same seed gives the same run, to the last byte. Times are milliseconds, as t
 import hashlib
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -78,6 +79,7 @@ class Result:
     exchanges: int = 0
     refused: int = 0
     files: set[bytes] = field(default_factory=set)
+    findings: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass
@@ -147,7 +149,10 @@ class World:
             self.now, _, happen = heapq.heappop(self._queue)
             happen()
         for monitor in self.monitors:
-            monitor.watcher.judge.memory.close()
+            memory = monitor.watcher.judge.memory
+            if monitor.place < self._honest:
+                self.result.findings.update({(found, kind): number for _, found, kind, number in memory.counted()})
+            memory.close()
         return self.result
 
     def _is_decided(self) -> bool:
