@@ -1,9 +1,10 @@
 """A monitor that is killed at its first, second, third … operation on the disk, each time on a fresh copy of a folder.
 
 Run as a program: `crashing.py POLICY BASE OUT`. For each N a child looks at the log once, on a copy of BASE in OUT/N,
-and kills itself before its N-th statement of SQL, fsync, rename or write of a file; the first child that lives
-to its end is the last. What a child reported is in OUT/N.reported. Within a statement nothing is killed here: what
-SQLite does there is SQLite's promise.
+and kills itself before its N-th statement of SQL, fsync, rename, or os.open, by which a folder is opened to sync it;
+the first child that lives to its end is the last. What a child reported is in OUT/N.reported. Nothing is killed within
+a statement, where what SQLite does is SQLite's promise, nor within the writing of a file, which has another name until
+it is synced.
 """
 
 import os

@@ -57,12 +57,14 @@ from tlog_core.encoding import canonical_json, canonicalize, decode_base64, enco
 from tlog_core.entry import parse_entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError, TlogError
 from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
+from tlog_core.gossip import format_peers, parse_message, parse_peers
 from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash
 from tlog_core.note import (
     COSIGNATURE,
     SUBTREE,
     Note,
     open_note,
+    open_parsed,
     parse_note,
     parse_signer,
     parse_verifier,
@@ -84,6 +86,7 @@ VECTORS: Final = ROOT / "spec" / "vectors"
 LOG: Final = signer_from_seed("example.com/segments/payments", bytes(32))
 WITNESS: Final = signer_from_seed("witness.example", b"\x02" * 32, key_type=COSIGNATURE)
 SUBTREE_WITNESS: Final = signer_from_seed("witness.example/w1", b"\x02" * 32, key_type=SUBTREE)
+MONITOR: Final = signer_from_seed("monitor-7.example", b"\x07" * 32)
 WRITER: Final = signer_from_seed("till-7", b"\x03" * 32)
 POLICY: Final = parse_policy(
     f"log {LOG.verifier} https://log.example/\nwitness w {WITNESS.verifier}\nwitness v {SUBTREE_WITNESS.verifier}\n"
@@ -245,6 +248,12 @@ def read_tlog_proof(raw: bytes) -> None:
 def read_trust_policy(raw: bytes) -> None:
     policy = again(parse_policy)(raw)
     policy.quorum_time({witness.name: number for number, witness in enumerate(policy.witnesses)})
+
+
+def read_message(raw: bytes) -> None:
+    message = exact(parse_message, lambda signed: bytes(signed.note))(raw)
+    assert encoded(message.message) == encoded(message.note.text)
+    open_parsed(message.note, [MONITOR.verifier])
 
 
 def read_evidence(raw: bytes) -> None:
@@ -502,6 +511,13 @@ def changes() -> Iterator[bytes]:
     yield from map(encode_change, made)
 
 
+def peer_lists() -> Iterator[bytes]:
+    """Yield the texts of the notes of the vectors."""
+    for raw in vectors("peers.peers")():
+        with suppress(MalformedError):
+            yield encoded(parse_note(raw).text)
+
+
 def bundles() -> Iterator[bytes]:
     yield from (b"\x02" + raw for raw in vectors("bundle.bundle")())
     yield b"\x01" + bytes(64)
@@ -525,6 +541,8 @@ TARGETS: Final[dict[str, Target]] = {
     "tlog-proof": Target(read_tlog_proof, vectors("tlog-proof.tlog_proof"), HOLDS),
     "trust-policy": Target(read_trust_policy, vectors("policy.policy")),
     "evidence": Target(read_evidence, vectors("evidence.evidence"), HOLDS),
+    "message": Target(read_message, vectors("gossip.message"), HOLDS),
+    "peers": Target(exact(text(parse_peers), lambda peers: encoded(format_peers(peers))), peer_lists),
     "words": Target(
         read_words,
         lambda: iter(

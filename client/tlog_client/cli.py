@@ -1,11 +1,13 @@
 """The command `tlog-client`: append, read, verify and watch from a shell.
 
-What it finds out is its exit status: 0 verified, 1 refused, 2 wrong usage, 3 could not fetch. Results go to
-standard output; everything else, on lines that begin with `tlog-client: `, to standard error.
+What it finds out is its exit status: 0 verified, 1 refused, 2 wrong usage, 3 could not fetch, or not write what it
+found, 4 logged and not cosigned. Results go to standard output; everything else, on lines that begin with
+`tlog-client: `, to standard error.
 """
 
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -13,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, islice
 from pathlib import Path
 from random import SystemRandom
+from traceback import format_exception
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
@@ -47,10 +51,18 @@ from tlog_client.log import Log
 from tlog_client.state import default_folder
 from tlog_client.text import format_time, printable
 from tlog_client.writer import Writer
-from tlog_core.checkpoint import Checkpoint, parse_checkpoint
-from tlog_core.encoding import canonicalize, decode_text, encode_base64, parse_decimal
+from tlog_core.checkpoint import Checkpoint, parse_checkpoint, parse_head
+from tlog_core.encoding import canonicalize, decode_text, encode_base64
 from tlog_core.entry import parse_entry
-from tlog_core.errors import EvidenceError, FetchError, InconsistencyError, MalformedError, SignatureError, TlogError
+from tlog_core.errors import (
+    EvidenceError,
+    FetchError,
+    InconsistencyError,
+    MalformedError,
+    QuorumError,
+    SignatureError,
+    TlogError,
+)
 from tlog_core.evidence import describe_evidence
 from tlog_core.gossip import format_peers, parse_peers
 from tlog_core.note import MAX_NOTE_BYTES, SEED_BYTES, VerifierKey, parse_note, sign_note, signer_from_seed
@@ -66,9 +78,14 @@ if TYPE_CHECKING:
 REFUSED: Final = 1
 USAGE: Final = 2
 NOT_FETCHED: Final = 3
+NOT_COSIGNED: Final = 4
+NO_MONITOR: Final = 5
 SIGNALLED: Final = 128
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+
+MAX_INTERVAL: Final = 86_400.0
+MAX_SECONDS: Final = 1_000_000_000
 
 Advance = Callable[[int], None]
 """Given the bytes of input that are done with."""
@@ -78,11 +95,11 @@ Decorator = Callable[[Command], Command]
 
 
 @contextmanager
-def _as_usage(param: click.Parameter) -> Iterator[None]:
+def _as_usage(param: click.Parameter | None = None) -> Iterator[None]:
     try:
         yield
     except TlogError as error:
-        raise click.BadParameter(str(error), param=param) from None
+        raise (click.BadParameter(str(error), param=param) if param else click.UsageError(str(error))) from None
 
 
 def _convert_key(_: click.Context, param: click.Parameter, value: str | None) -> VerifierKey | None:
@@ -104,11 +121,31 @@ def _convert_address(_: click.Context, param: click.Parameter, value: str | None
     if value is None:
         return None
     host, _colon, port = value.rpartition(":")
-    with _as_usage(param):
-        number = parse_decimal(port)
-        if not host or number > 65_535:
-            raise MalformedError("expected HOST:PORT, such as 127.0.0.1:9100")
-        return host.strip("[]"), number
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+        raise click.BadParameter("expected HOST:PORT, such as 127.0.0.1:9100 or [::1]:9100", param=param)
+    return host.strip("[]"), int(port)
+
+
+def _convert_interval(_: click.Context, param: click.Parameter, value: float) -> float:
+    # Not a number is neither above nor below anything.
+    if not 0 < value <= MAX_INTERVAL:
+        raise click.BadParameter(f"expected more than 0 and at most {MAX_INTERVAL:,.0f} seconds", param=param)
+    return value
+
+
+def _convert_webhook(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    # It may be a secret, and is not shown.
+    if value is not None and not _is_web(value):
+        raise click.BadParameter("expected an http or https URL, such as https://alerts.example/tlog", param=param)
+    return value
+
+
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
@@ -162,6 +199,7 @@ WRITER_KEYS: Final[Decorator] = click.option(
     help="A writer's verifier key, or a file that holds it: refuse what is in that writer's name and not signed by it. "
     "May be given more than once.",
 )
+SECONDS: Final = click.IntRange(1, MAX_SECONDS)
 OUTPUT: Final[Decorator] = click.option(
     "-o", "--output", type=click.File("wb", lazy=True), default="-", help="Write to this file."
 )
@@ -183,7 +221,8 @@ Example:
     verified: log.example/audit/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice
 
 \b
-Exit status: 0 verified, 1 refused, 2 wrong usage, 3 could not fetch.""",
+Exit status: 0 verified, 1 refused, 2 wrong usage, 3 could not fetch, or not write what it found, 4 logged and not
+cosigned.""",
 )
 @click.version_option(package_name="tlog-client")
 def cli() -> None:
@@ -215,7 +254,11 @@ Example:
     metavar="KEYFILE",
     help="Sign with the key in this file, as keygen makes it. [env: TLOG_SIGN]",
 )
-@click.option("--cosigned", is_flag=True, help="Wait for the log's witnesses, as far as it does.")
+@click.option(
+    "--cosigned",
+    is_flag=True,
+    help="Wait for the log's witnesses, as far as it does. Ends with status 4 if they did not answer in time.",
+)
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=INPUT)
 def append(
     url: str,
@@ -236,11 +279,18 @@ def append(
     files = files or (Path(STANDARD_INPUT),)
     if payload_type is None:
         _check_suffixes(files)
-    with _open_log(url, key, state, signer=signer, cosigned=cosigned) as log, _progress(files, output) as advance:
-        if payload_type is None:
-            _append_events(log, chain.from_iterable(map(read_events, files)), output, advance)
-        else:
-            _append_payloads(log, files, payload_type, output, advance)
+    receipts = Receipts(output)
+    try:
+        with _open_log(url, key, state, signer=signer, cosigned=cosigned) as log, _progress(files, output) as advance:
+            if payload_type is None:
+                _append_events(log, chain.from_iterable(map(read_events, files)), receipts, advance)
+            else:
+                _append_payloads(log, files, payload_type, receipts, advance)
+    finally:
+        if cosigned and receipts.uncosigned:
+            _say_uncosigned(receipts.uncosigned)
+    if cosigned and receipts.uncosigned:
+        raise click.exceptions.Exit(NOT_COSIGNED)
 
 
 @cli.command(
@@ -367,7 +417,8 @@ def verify_evidence(policy: TrustPolicy, evidence: Path) -> None:
     """Judge evidence against a log or a witness offline.
 
     Prints who did what, and ends with status 0, only if FILE proves it by keys of the policy; - is standard input.
-    Otherwise it ends with status 1, and says why nothing is proven.
+    Otherwise it ends with status 1, and says why nothing is proven; with 3 if FILE cannot be read, or what is proven
+    not be written.
     """
     found = read_evidence(evidence)
     try:
@@ -406,7 +457,8 @@ Example:
 @segment
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
+    callback=_convert_interval,
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -454,7 +506,8 @@ monitor could not do its work.""",
 @click.option("--once", is_flag=True, help="Look at each log once.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
+    callback=_convert_interval,
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -462,7 +515,7 @@ monitor could not do its work.""",
 )
 @click.option(
     "--max-age",
-    type=click.IntRange(min=1),
+    type=SECONDS,
     default=1800,
     show_default=True,
     metavar="SECONDS",
@@ -470,14 +523,20 @@ monitor could not do its work.""",
 )
 @click.option(
     "--patience",
-    type=click.IntRange(min=1),
+    type=SECONDS,
     default=3600,
     show_default=True,
     metavar="SECONDS",
     help="How long a log may take to show what it has shown to others.",
 )
 @WRITER_KEYS
-@click.option("--webhook", envvar="TLOG_WEBHOOK", metavar="URL", help="Post each finding there. [env: TLOG_WEBHOOK]")
+@click.option(
+    "--webhook",
+    envvar="TLOG_WEBHOOK",
+    callback=_convert_webhook,
+    metavar="URL",
+    help="Post each finding there. [env: TLOG_WEBHOOK]",
+)
 @click.option(
     "--listen", callback=_convert_address, metavar="HOST:PORT", help="Serve /metrics and /healthz at this address."
 )
@@ -508,33 +567,32 @@ def run_monitor(
 
     With --peers it tells other monitors what it verified, and hears them (spec/gossip.md), at --listen too.
     """
-    # Only now: every other command would wait for it.
-    from tlog_client.monitor.command import NO_MONITOR, Options, check_policy, monitor, status
-    from tlog_client.monitor.exchange import gossiping
-    from tlog_client.monitor.follower import Settings
+    with _monitoring():
+        # Only now: every other command would wait for it.
+        from tlog_client.monitor.command import Options, check_policy, monitor, status
+        from tlog_client.monitor.exchange import gossiping
+        from tlog_client.monitor.follower import Settings
 
-    token = credential_of(os.environ)
-    try:
-        check_policy(policy, credential=token is not None)
-    except MalformedError as error:
-        raise click.UsageError(str(error)) from None
-    with _looking_bar() as progress:
-        options = Options(
-            policy=policy,
-            state=default_folder(os.environ) / "monitor" if state is None else state,
-            settings=Settings(writer_keys, max_age, patience),
-            interval=interval,
-            token=token,
-            webhook=webhook,
-            receipts=[(where, bytes(one)) for path in receipts for where, one in read_receipts(path)],
-            tell=_tell_finding,
-            say=_say,
-            verified=lambda tree: _say(_one_line(f"verified {tree.origin} {tree.size} {encode_base64(tree.root)}")),
-            progress=progress,
-            listen=None if listen is None else _listen_at(*listen),
-            circle=_circle(peers, peers_key, gossip_key),
-        )
-        try:
+        token = credential_of(os.environ)
+        with _as_usage():
+            check_policy(policy, credential=token is not None)
+            judged = [(where, bytes(one)) for path in receipts for where, one in read_receipts(path)]
+        with _looking_bar() as progress:
+            options = Options(
+                policy=policy,
+                state=default_folder(os.environ) / "monitor" if state is None else state,
+                settings=Settings(writer_keys, max_age, patience),
+                interval=interval,
+                token=token,
+                webhook=webhook,
+                receipts=judged,
+                tell=_tell_finding,
+                say=_say,
+                verified=lambda tree: _say(_one_line(f"verified {tree.origin} {tree.size} {encode_base64(tree.root)}")),
+                progress=progress,
+                listen=None if listen is None else _listen_at(*listen),
+                circle=_circle(peers, peers_key, gossip_key),
+            )
             with monitor(options) as (judge, rounds, gossip), _stopping(rounds.stop) as signals:
                 if once:
                     _look_once(rounds, gossip)
@@ -542,10 +600,7 @@ def run_monitor(
                     with nullcontext() if gossip is None else gossiping(gossip, random=SystemRandom(), say=_say):
                         rounds.run()
                 found = status(judge)
-        except StateError as error:
-            _say(str(error))
-            raise click.exceptions.Exit(NO_MONITOR) from None
-    raise click.exceptions.Exit(SIGNALLED + signals[0] if signals else found)
+        raise click.exceptions.Exit(SIGNALLED + signals[0] if signals else found)
 
 
 @cli.command(
@@ -567,10 +622,8 @@ def keygen(output: Path, name: str) -> None:
     Prints its verifier key, which the operator registers, and who reads the log pins. NAME is that under which the
     log knows the writer, or its peers the monitor.
     """
-    try:
+    with _as_usage():
         signer = signer_from_seed(name, secrets.token_bytes(SEED_BYTES))
-    except MalformedError as error:
-        raise click.UsageError(str(error)) from None
     write_signer(output, signer)
     click.echo(str(signer.verifier))
 
@@ -588,13 +641,18 @@ def sign_peers(signer: Path, path: Path) -> None:
 
     The list is tlog/peers/v1, then a line for each: peer, its verifier key, and its URL if it answers at one.
     """
-    text = format_peers(parse_peers(decode_text(read_whole(path, limit=MAX_NOTE_BYTES), "a list of peers")))
-    click.echo(bytes(sign_note(text, read_signer(signer))), nl=False)
+    with _as_usage():
+        text = format_peers(parse_peers(decode_text(read_whole(path, limit=MAX_NOTE_BYTES), "a list of peers")))
+        signed = sign_note(text, read_signer(signer))
+    click.echo(bytes(signed), nl=False)
 
 
 def main() -> NoReturn:
     """Run the command on the arguments of the process, and exit."""
-    sys.exit(run(sys.argv[1:]))
+    _open_streams()
+    status = run(sys.argv[1:])
+    _drop_unwritten()
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -610,7 +668,11 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        return _leave_pipe()
+        return BROKEN_PIPE
+    except OSError as error:
+        # What is read names its file in an error of ours.
+        _say(f"what was found cannot be written: {(error.strerror or str(error)).lower()}")
+        return NOT_FETCHED
     except TlogError as error:
         return _say_failure(error)
     return 0
@@ -655,10 +717,21 @@ def _circle(peers: Path | None, key: VerifierKey | None, signer: Path | None) ->
         raise click.UsageError("to gossip, give --peers, --peers-key and --gossip-key")
     from tlog_client.monitor.command import Circle
 
-    try:
+    with _as_usage():
         return Circle(read_signer(signer), read_peers(peers, key))
-    except TlogError as error:
-        raise click.UsageError(str(error)) from None
+
+
+@contextmanager
+def _monitoring() -> Iterator[None]:
+    """Have what is not foreseen end a monitor with a status of its own: that of Python, 1, would mean evidence."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        known = isinstance(error, StateError)
+        _say(str(error) if known else f"this program failed; please report this\n{''.join(format_exception(error))}")
+        raise click.exceptions.Exit(NO_MONITOR) from None
 
 
 def _look_once(rounds: "Rounds", gossip: "Gossip | None") -> None:
@@ -669,8 +742,13 @@ def _look_once(rounds: "Rounds", gossip: "Gossip | None") -> None:
 
 def _tell_finding(line: bytes, text: str) -> None:
     _say(_one_line(text))
-    click.echo(line, nl=False)
-    sys.stdout.flush()
+    try:
+        click.echo(line, nl=False)
+        sys.stdout.flush()
+    except OSError as error:
+        # It is not taken for told.
+        reason = (error.strerror or str(error)).lower()
+        raise StateError(f"what was found cannot be written to standard output: {reason}") from error
 
 
 def _listen_at(host: str, port: int) -> "Listen":
@@ -710,9 +788,31 @@ def _check_suffixes(files: Iterable[Path]) -> None:
             raise click.UsageError(f"{path} ends in none of .json, .ndjson and .jsonl; log it as it is with --type")
 
 
-def _append_events(log: Log, lines: Iterator[Line], output: IO[bytes], advance: Advance) -> None:
+class Receipts:
+    """Where receipts are written, and how many of them were not cosigned."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        """Write to `output`."""
+        self.uncosigned = 0
+        self.flush = output.flush
+        self._output = output
+
+    def write(self, receipt: Receipt) -> None:
+        """Write one."""
+        self._output.write(bytes(receipt))
+        # The log has it under a head that a quorum cosigned, or under one with its own signature alone.
+        note = parse_note(receipt.checkpoint)
+        self.uncosigned += all(line.name == parse_head(note.text).origin for line in note.signatures)
+
+
+def _say_uncosigned(number: int) -> None:
+    _say(f"logged, but no quorum of the log's witnesses cosigned in time; receipts that are not cosigned: {number}")
+    _say("hint: do not append again; tlog-client upgrade has them cosigned later")
+
+
+def _append_events(log: Log, lines: Iterator[Line], receipts: Receipts, advance: Advance) -> None:
     with Writer(log) as writer, Feeder(writer, lines) as feeder, _stopping(feeder.stop) as signals:
-        _write_receipts(feeder, output, advance)
+        _write_receipts(feeder, receipts, advance)
     if signals:
         raise click.exceptions.Exit(SIGNALLED + signals[0])
 
@@ -737,11 +837,11 @@ def _stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _write_receipts(feeder: Feeder, output: IO[bytes], advance: Advance) -> None:
+def _write_receipts(feeder: Feeder, receipts: Receipts, advance: Advance) -> None:
     failure: TlogError | None = None
     while (submitted := feeder.first()) is not None:
         try:
-            output.write(bytes(submitted.receipt.result()))
+            receipts.write(submitted.receipt.result())
         except TlogError as error:
             failure = failure or _at(submitted.line.where, error)
             feeder.stop(cancel=True)
@@ -751,20 +851,20 @@ def _write_receipts(feeder: Feeder, output: IO[bytes], advance: Advance) -> None
         advance(len(submitted.line.raw) + 1)
         # Whoever reads the other end of the pipe waits for them, but not for each alone.
         if not feeder.is_answered():
-            output.flush()
+            receipts.flush()
     if failure is not None:
         raise failure
 
 
-def _append_payloads(log: Log, files: Iterable[Path], payload_type: str, output: IO[bytes], advance: Advance) -> None:
+def _append_payloads(log: Log, files: Iterable[Path], payload_type: str, receipts: Receipts, advance: Advance) -> None:
     for path in files:
         payload = read_whole(path)
         try:
             receipt = log.append_payload(payload, payload_type)
         except TlogError as error:
             raise _at(str(path), error) from None
-        output.write(bytes(receipt))
-        output.flush()
+        receipts.write(receipt)
+        receipts.flush()
         advance(len(payload))
 
 
@@ -873,7 +973,9 @@ def _at(where: str, error: TlogError) -> TlogError:
 
 
 def _say(message: str) -> None:
-    click.echo(f"tlog-client: {printable(message)}", err=True)
+    # Where nobody can hear it the work goes on.
+    with suppress(OSError):
+        click.echo(f"tlog-client: {printable(message)}", err=True)
 
 
 def _say_failure(error: TlogError) -> int:
@@ -896,6 +998,8 @@ def _say_usage(error: click.ClickException) -> int:
 
 def _hint(error: TlogError) -> str:
     match error:
+        case QuorumError():
+            return "the log's witnesses may have cosigned a later head: tlog-client upgrade fetches it"
         case SignatureError():
             return "is this the key, or the trust policy, of that log, or of that writer?"
         case InconsistencyError(evidence=None):
@@ -912,7 +1016,18 @@ def _hint(error: TlogError) -> str:
             return ""
 
 
-def _leave_pipe() -> int:
-    # Python would flush standard output once more at exit, and complain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+def _open_streams() -> None:
+    # A shell can close them (`>&-`, `2>&-`): nobody hears what is said, and a result cannot be written. In this order,
+    # so that each has the number that it should, and no other file has it.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _drop_unwritten() -> None:
+    # Python would flush once more at exit, complain, and end with a status of its own.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -72,10 +72,11 @@ def read_writer_key(text_or_path: str) -> VerifierKey:
 
 def read_signer(path: Path) -> SignerKey:
     """Return the signer key in a file, which signs notes; raise MalformedError, which never shows it, or FetchError."""
+    text = read_whole(path).decode("utf-8", "replace").strip()
     try:
-        return parse_writer_signer(read_whole(path).decode("utf-8").strip())
-    except (MalformedError, UnicodeDecodeError):
-        raise MalformedError(f"{path} holds no signer key of type 01; make one with tlog-client keygen") from None
+        return parse_writer_signer(text)
+    except MalformedError:
+        raise MalformedError(f"{path} holds {_in_place_of_signer(text)}") from None
 
 
 def write_signer(path: Path, signer: SignerKey) -> None:
@@ -150,6 +151,14 @@ def _parsed(path: Path, parse: Callable[[bytes], Parsed], limit: int) -> Parsed:
         return parse(raw)
     except MalformedError as error:
         raise MalformedError(f"{_name(path)}: {error}") from None
+
+
+def _in_place_of_signer(text: str) -> str:
+    try:
+        parse_verifier(text)
+    except MalformedError:
+        return "no signer key of type 01; make one with tlog-client keygen"
+    return "a verifier key, the public half; give the file with the signer key, the secret that keygen wrote with -o"
 
 
 def _name(path: Path) -> str:

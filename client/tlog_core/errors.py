@@ -3,6 +3,7 @@
 TlogError
 ├── MalformedError        the bytes are not what the format says
 ├── SignatureError        no signature by the expected key, or a wrong one
+│   └── QuorumError       all that is signed holds, and too few witnesses have cosigned
 ├── ProofError            a Merkle proof or a commitment does not hold
 ├── EvidenceError         evidence that does not prove misbehaviour
 ├── InconsistencyError    two signed checkpoints that cannot both be honest; carries both notes
@@ -20,6 +21,10 @@ class MalformedError(TlogError):
 
 class SignatureError(TlogError):
     """A note is not signed by the expected key, or carries a wrong signature under its name."""
+
+
+class QuorumError(SignatureError):
+    """A checkpoint that the log signed has no quorum of witnesses; it may have one later."""
 
 
 class ProofError(TlogError):

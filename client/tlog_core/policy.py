@@ -17,10 +17,11 @@ from typing import Final
 from tlog_core.checkpoint import Checkpoint, check_lines, open_checkpoint, parse_checkpoint, parse_head
 from tlog_core.cosignature import WITNESS_TYPES, open_all, time_of
 from tlog_core.encoding import parse_decimal
-from tlog_core.errors import MalformedError, SignatureError
+from tlog_core.errors import MalformedError, QuorumError, SignatureError
 from tlog_core.note import ED25519, Note, VerifierKey, open_parsed, parse_note, parse_verifier
 
 MAX_POLICY_BYTES: Final = 1 << 20
+MAX_ORIGIN_BYTES: Final = 255
 NO_QUORUM: Final = "none"
 
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
@@ -140,7 +141,8 @@ def verify_log(note: Note, policy: TrustPolicy) -> None:
 def open_witnessed(raw: bytes, policy: TrustPolicy) -> Witnessed:
     """Return the checkpoint in `raw` after a log of the policy signed it and the quorum cosigned it.
 
-    Raises MalformedError or SignatureError: also for a wrong line under the key of any witness of the policy.
+    Raises MalformedError or SignatureError: also for a wrong line under the key of any witness of the policy. It is
+    QuorumError if nothing is wrong but the number of those who cosigned.
     """
     note = parse_note(raw)
     verify_log(note, policy)
@@ -148,7 +150,7 @@ def open_witnessed(raw: bytes, policy: TrustPolicy) -> Witnessed:
     time = policy.quorum_time(dict(cosigned))
     if policy.quorum is not None and time is None:
         names = ", ".join(name for name, _ in cosigned) or "nobody"
-        raise SignatureError(f"cosigned by {names}, which is not the quorum {policy.quorum}")
+        raise QuorumError(f"cosigned by {names}, which is not the quorum {policy.quorum}")
     return Witnessed(parse_checkpoint(note.text), cosigned, time)
 
 
@@ -177,12 +179,12 @@ class _Reader:
         self.quorums: list[str] = []
         self._names: set[str] = set()
         self._members: set[str] = set()
-        self._keys: set[tuple[str, bytes]] = set()
+        self._roles: dict[bytes, str] = {}
 
     def read(self, words: list[str]) -> None:
         match words:
             case ["log", vkey, *url] if len(url) <= 1:
-                self.logs.append(TrustedLog(self._key(vkey, "log", (ED25519,)), *url))
+                self.logs.append(TrustedLog(_of_log(self._key(vkey, "log", (ED25519,))), *url))
             case ["witness", name, vkey, *url] if len(url) <= 1:
                 self._define(name)
                 self.witnesses.append(TrustedWitness(name, self._key(vkey, "witness", WITNESS_TYPES), *url))
@@ -204,10 +206,10 @@ class _Reader:
         if key.type not in types:
             due = " or ".join(f"{one:#04x}" for one in types)
             raise MalformedError(f"a key of type {key.type:#04x}, where {due} is due")
-        # The same key under another name is the same log, or the same witness.
-        if (whose, key.public) in self._keys:
-            raise MalformedError("this key stands above already, be it under another name")
-        self._keys.add((whose, key.public))
+        # The same key under another name is the same log, or the same witness; and a log would witness itself.
+        if key.public in self._roles:
+            raise MalformedError(f"this key stands above already, as that of a {self._roles[key.public]}")
+        self._roles[key.public] = whose
         return key
 
     def _define(self, name: str) -> None:
@@ -237,6 +239,12 @@ def _statements(raw: bytes) -> Iterator[tuple[int, list[str]]]:
         words = [word for word in re.split("[ \t]", line) if word]
         if words and not words[0].startswith("#"):
             yield number, words
+
+
+def _of_log(key: VerifierKey) -> VerifierKey:
+    if len(key.name.encode()) > MAX_ORIGIN_BYTES:
+        raise MalformedError(f"the origin of a log has at most {MAX_ORIGIN_BYTES} bytes")
+    return key
 
 
 def _threshold(count: str, members: int) -> int:

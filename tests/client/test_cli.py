@@ -24,7 +24,7 @@ from tlog_core.merkle import EMPTY_ROOT
 from tlog_core.note import COSIGNATURE, Note, parse_note, signer_from_seed
 from tlog_core.tlog_proof import format_tlog_proof
 
-VERIFIED, REFUSED, USAGE, NOT_FETCHED = 0, 1, 2, 3
+VERIFIED, REFUSED, USAGE, NOT_FETCHED, NOT_COSIGNED = 0, 1, 2, 3, 4
 TIME = 1_764_000_000
 WITNESSES = [signer_from_seed(name, name.encode() * 6 + b"xx", key_type=COSIGNATURE) for name in ("north", "south")]
 
@@ -124,6 +124,28 @@ def test_an_opaque_file_is_logged_as_it_is(tlog: Shell, sim: Simulator) -> None:
     first, second = output.receipts
     verify_receipt(first, key=sim.key, payload=b"%PDF\n\xff")
     verify_receipt(second, key=sim.key, payload=b"\x00")
+
+
+@pytest.mark.parametrize("kind", [(), ("--type", "text/plain")])
+def test_who_asked_for_cosignatures_and_got_none_is_told_and_has_the_receipt(
+    tlog: Shell, sim: Simulator, kind: tuple[str, ...]
+) -> None:
+    output = tlog("append", "--cosigned", *kind, stdin="1\n")
+    assert (output.status, [one.index for one in output.receipts], sim.size) == (NOT_COSIGNED, [0], 1)
+    assert "receipts that are not cosigned: 1\n" in output.err
+    assert "tlog-client upgrade" in output.err
+    # Who did not ask is not told, and a failure stays one.
+    assert (tlog("append", *kind, stdin="2\n").status, tlog("append", *kind, stdin="3\n").err) == (VERIFIED, "")
+    sim.cosigners[WITNESSES[0]] = TIME
+    output = tlog("append", "--cosigned", *kind, stdin="4\n")
+    assert (output.status, output.err, len(output.receipts)) == (VERIFIED, "", 1)
+
+
+def test_cosignatures_that_are_missing_do_not_hide_a_failure(tlog: Shell) -> None:
+    output = tlog("append", "--cosigned", stdin="1\n{\n")
+    assert (output.status, len(output.receipts)) == (REFUSED, 1)
+    assert "receipts that are not cosigned: 1\n" in output.err
+    assert "not JSON" in output.err
 
 
 def test_a_bad_line_is_named_and_those_before_it_are_logged(tlog: Shell, sim: Simulator) -> None:
@@ -436,6 +458,8 @@ def test_verify_by_a_trust_policy_demands_its_quorum(tlog: Shell, sim: Simulator
     output = tlog("verify", receipt, "--policy", policy)
     assert (output.status, output.out) == (REFUSED, "")
     assert "cosigned by nobody, which is not the quorum one" in output.err
+    assert "tlog-client upgrade" in output.err
+    assert "is this the key" not in output.err
     one = sim.receipt(7)
     good = replace(one, checkpoint=bytes(cosigned(one.checkpoint, TIME)))
     for raw in (bytes(good), format_tlog_proof(good)):
@@ -641,6 +665,41 @@ def test_one_look_at_a_log_that_is_away_is_not_fetched(tlog: Shell, sim: Simulat
     assert output.err == "tlog-client: come back later\ntlog-client: hint: is the log running, and is --url right?\n"
 
 
+# Streams
+
+
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+def test_what_cannot_be_written_is_no_refusal(sim: Simulator, policy: Path, output: str) -> None:
+    sim.grow(4)
+    one = parse_note(sim.note())
+    sim.fork(2)
+    evidence = find_contradiction(one, parse_note(sim.note()), node=lambda *_: EMPTY_ROOT)
+    assert evidence is not None
+    Path("fork.evidence").write_bytes(format_evidence(evidence))
+    for command in (f"verify-evidence fork.evidence --policy {policy}", "watch --once", "prove 1", "append"):
+        process = start_shell(f"echo 1 | tlog-client {command} {output}")
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == NOT_FETCHED, command
+        assert said.startswith(b"tlog-client: what was found cannot be written: ")
+        assert said.count(b"\n") == 1
+
+
+def start_shell(line: str) -> subprocess.Popen[bytes]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PATH": path}
+    )
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+def test_who_closes_standard_error_gets_results_and_statuses_all_the_same(sim: Simulator, closed: str) -> None:
+    for line, status, lines in (("get 0", VERIFIED, 1), ("get 7", NOT_FETCHED, 0), ("append", VERIFIED, 1)):
+        sim.grow(1)
+        process = start_shell(f"echo 1 | tlog-client {line} {closed}")
+        out, _ = process.communicate(timeout=60)
+        assert (process.returncode, out.count(b"\n")) == (status, lines), line
+
+
 # Usage
 
 
@@ -663,7 +722,7 @@ def test_the_key_may_be_in_a_file(tlog: Shell, sim: Simulator, monkeypatch: pyte
         ("watch", "--key", "missing.vkey"),
         ("watch", "--key", "a+b+c"),
         ("watch", "--url", "payments"),
-        ("watch", "--interval", "0"),
+        *(("watch", "--interval", seconds) for seconds in ("0", "-1", "nan", "inf", "1e10", "86401", "x")),
         ("verify", "missing.json"),
         ("verify-evidence", "missing.evidence", "--policy", "missing.policy"),
         ("verify-evidence", "-"),
@@ -694,6 +753,18 @@ def test_help_ends_with_an_example(tlog: Shell, command: str | None) -> None:
     usage, _, example = output.out.partition("Example:\n")
     assert usage.startswith("Usage: tlog-client")
     assert "$ tlog-client" in example
+
+
+def test_a_list_of_peers_or_a_key_that_is_none_is_wrong_usage(tlog: Shell) -> None:
+    vkey = tlog("keygen", "one", "-o", "one.key").out
+    output = tlog("sign-peers", "--sign", "one.key", stdin="tlog/peers/v1\n")
+    assert (output.status, output.out) == (USAGE, "")
+    Path("one.vkey").write_text(vkey)
+    peers = f"tlog/peers/v1\npeer {vkey}"
+    output = tlog("sign-peers", "--sign", "one.vkey", stdin=peers)
+    assert output.status == USAGE
+    assert "one.vkey holds a verifier key, the public half" in output.err
+    assert tlog("sign-peers", "--sign", "one.key", stdin=peers).status == VERIFIED
 
 
 def test_a_damaged_state_says_what_to_do(tlog: Shell, tmp_path: Path) -> None:

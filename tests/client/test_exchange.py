@@ -206,7 +206,7 @@ def test_two_monitors_to_whom_a_log_shows_two_histories_convict_it_between_them(
 def test_a_list_that_another_key_signed_or_half_of_the_options_is_wrong_usage(tmp_path: Path) -> None:
     vkey = client("keygen", "one", "-o", tmp_path / "one").stdout.strip()
     other = client("keygen", "two", "-o", tmp_path / "two").stdout.strip()
-    (tmp_path / "policy").write_text("quorum none\n")
+    (tmp_path / "policy").write_text(f"log {other}\nquorum none\n")
     signed = client("sign-peers", "--sign", tmp_path / "one", stdin=f"tlog/peers/v1\npeer {vkey}\n").stdout
     (tmp_path / "peers").write_text(signed)
     monitor = ["monitor", "--policy", tmp_path / "policy", "--state", tmp_path / "state", "--once"]
@@ -221,5 +221,6 @@ def test_a_list_that_another_key_signed_or_half_of_the_options_is_wrong_usage(tm
 def test_a_list_that_nobody_would_read_is_not_signed(tmp_path: Path) -> None:
     client("keygen", "one", "-o", tmp_path / "one")
     done = client("sign-peers", "--sign", tmp_path / "one", stdin="tlog/peers/v1\npeer one\n")
-    assert (done.returncode, done.stdout) == (1, "")
+    # As for the monitor that is given such a list.
+    assert (done.returncode, done.stdout) == (2, "")
     assert "line 2" in done.stderr

@@ -2,12 +2,16 @@
 
 import json
 import os
+import resource
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +23,7 @@ from live import until
 from monitoring import Watch, policy_of
 from simulator import START, Logged, Simulator, refuse
 
+from tlog_client.cli import run
 from tlog_client.monitor.app import Answer, make_app
 from tlog_client.monitor.follower import Settings
 from tlog_client.monitor.report import Webhook
@@ -103,13 +108,68 @@ def test_a_receipt_is_judged(sim: Simulator, policy: Path, tmp_path: Path) -> No
     assert {one["source"] for one in findings} == {"receipt"}
 
 
-@pytest.mark.parametrize(
-    "options", [["--listen", "nowhere"], ["--listen", ":1"], ["--listen", "127.0.0.1:70000"], ["--interval", "0"]]
-)
-def test_wrong_usage_is_told(policy: Path, options: list[str]) -> None:
+@pytest.mark.parametrize("option", ["--interval", "--max-age", "--patience"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300", "1000000001"])
+def test_seconds_that_nobody_can_wait_are_wrong_usage(policy: Path, option: str, seconds: str) -> None:
+    wrong(policy, option, seconds)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", ":1", "127.0.0.1:", "127.0.0.1:70000", "[::1]"])
+def test_an_address_to_listen_at_has_a_host_and_a_port(policy: Path, address: str) -> None:
+    assert "HOST:PORT" in wrong(policy, "--listen", address)
+
+
+@pytest.mark.parametrize("url", ["nourl", "ftp://x", "https:///x", "http://x:0", "http://x:99999", "http://[x"])
+def test_a_webhook_that_cannot_be_posted_to_is_wrong_usage_and_not_shown(policy: Path, url: str) -> None:
+    assert url not in wrong(policy, "--webhook", url)
+
+
+def test_receipts_that_are_none_and_a_policy_without_a_log_are_wrong_usage(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "receipt").write_text("{}")
+    assert "receipt" in wrong(policy, "--receipt", str(tmp_path / "receipt"))
+    policy.write_text("quorum none\n")
+    assert "no log" in wrong(policy)
+
+
+def wrong(policy: Path, *options: str) -> str:
+    """Check that the monitor does not even begin; return what it said."""
     status, findings, said = once(policy, *options)
-    assert (status, findings) == (2, [])
+    assert (status, findings, said.count("\n")) == (2, [], 2)
     assert said.startswith("tlog-client: ")
+    assert not (policy.parent / STATE).exists()
+    return said
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+def test_a_monitor_that_nobody_hears_is_no_evidence(policy: Path, closed: str) -> None:
+    run = shell(policy, closed)
+    assert (run.returncode, run.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_a_finding_that_cannot_be_written_is_told_by_the_next_run(sim: Simulator, policy: Path, output: str) -> None:
+    sim.faults += [refuse(404)] * 2
+    run = shell(policy, output)
+    assert run.returncode == 5
+    assert run.stderr.splitlines()[-1].startswith("tlog-client: what was found cannot be written to standard output: ")
+    assert "please report" not in run.stderr
+    status, [finding], _ = once(policy)
+    assert (status, finding["kind"], finding["id"]) == (3, "unreachable", 1)
+
+
+def shell(policy: Path, more: str) -> subprocess.CompletedProcess[str]:
+    line = f"exec {shlex.join(command(policy, '--once'))} {more}"
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_what_nobody_foresaw_is_no_evidence(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tlog_client.monitor.command.status", lambda _: 1 // 0)
+    assert run(command(policy, "--once")[1:]) == 5
+    said = capsys.readouterr().err
+    assert "this program failed; please report this" in said
+    assert "ZeroDivisionError" in said
 
 
 def test_a_credential_is_not_shown_to_two_servers(policy: Path) -> None:
@@ -270,6 +330,119 @@ def test_evidence_that_a_crash_left_unreported_is_taken_up(sim: Simulator, polic
         path.unlink()
     assert once(policy)[0] == 1
     assert [path.name for path in evidence.glob("*.evidence")] == [found["evidence"]]
+
+
+def test_what_lies_among_the_evidence_and_is_none_is_named_and_passed_over(policy: Path) -> None:
+    evidence = policy.parent / STATE / "evidence"
+    (evidence / "folder.evidence").mkdir(parents=True)
+    (evidence / "dangling.evidence").symlink_to("nowhere")
+    os.mkfifo(evidence / "pipe.evidence")
+    (evidence / "large.evidence").write_bytes(bytes(16_385))
+    (evidence / "rubbish.evidence").write_bytes(bytes(16_384))
+    status, findings, said = once(policy)
+    assert (status, findings) == (0, [])
+    for name in ("folder", "dangling", "pipe", "large"):
+        assert f"/{name}.evidence: passed over" in said
+    assert "tlog-client: rubbish.evidence: " in said
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(path.read_bytes()[:-1]), os.mkfifo])
+def test_evidence_that_was_damaged_is_restored_and_said_to_be(
+    sim: Simulator, policy: Path, harm: Callable[[Path], object]
+) -> None:
+    sim.grow(3)
+    once(policy)
+    sim.fork(1)
+    assert once(policy)[0] == 1
+    [path] = (policy.parent / STATE / "evidence").glob("*.evidence")
+    raw = path.read_bytes()
+    if harm is os.mkfifo:
+        path.unlink()
+    harm(path)
+    status, _, said = once(policy)
+    assert (status, path.read_bytes()) == (1, raw)
+    assert f"{path.name}: the evidence was not there as it was kept, and is restored" in said
+    assert "restored" not in once(policy)[2]
+
+
+# Listening
+
+
+@contextmanager
+def listening(policy: Path, *more: str, address: str = "127.0.0.1:0", files: int = 0, taken: int = 0) -> Iterator[str]:
+    """Run a monitor, and yield the URL at which it listens.
+
+    If `files` is given, it is its soft limit of open files; so many as are `taken` are open from the beginning.
+    """
+    output = policy.parent / "said"
+
+    def limit() -> None:
+        for _ in range(taken):
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+        if files:
+            limit_files(files)
+
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            command(policy, "--listen", address, *more),
+            stdout=out,
+            stderr=out,
+            preexec_fn=limit,
+            close_fds=False,
+        )
+    try:
+        until(lambda: "listening on " in output.read_text(), "the monitor to listen")
+        yield output.read_text().partition("listening on ")[2].split()[0]
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "Traceback" not in output.read_text()
+
+
+def limit_files(number: int) -> int:
+    """Have this process open at most so many files; return the limit before."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, most))
+    return before
+
+
+# With many files open, the numbers of sockets are beyond what select can wait for.
+@pytest.mark.parametrize(("idle", "files", "taken"), [(400, 0, 0), (400, 64, 0), (900, 0, 200)])
+def test_connections_that_bring_nothing_do_not_keep_others_out(
+    sim: Simulator, policy: Path, idle: int, files: int, taken: int
+) -> None:
+    with ExitStack() as stack:
+        stack.callback(limit_files, limit_files(2_000))
+        url = stack.enter_context(listening(policy, "--interval", "0.05", files=files, taken=taken))
+        host, port = url.removeprefix("http://").split(":")
+        for number in range(idle):
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            one.sendall(b"POST /gossip/v1/exchange HTTP/1.1\r\nHost: x\r\n"[: number % 50])
+        assert requests.get(f"{url}/healthz", timeout=5).text == "ok\n"
+        assert requests.get(f"{url}/metrics", timeout=5).status_code == 200
+        # And the log is still looked at.
+        sim.grow(7)
+        until(lambda: "payments 7 " in (policy.parent / "said").read_text(), "7 entries to be verified")
+
+
+def test_a_connection_that_brings_nothing_is_closed(policy: Path) -> None:
+    with listening(policy) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=25) as one:
+            one.sendall(b"GET /healthz HTTP/1.1\r\n")
+            assert one.recv(1) == b""
+
+
+def test_an_address_of_ip_version_6_is_shown_as_urls_have_it(policy: Path) -> None:
+    with listening(policy, address="[::1]:0") as url:
+        assert url.startswith("http://[::1]:")
+        assert requests.get(f"{url}/healthz", timeout=5).text == "ok\n"
+
+
+@pytest.mark.parametrize("address", ["nosuch.invalid:0", "a..b:0", "192.0.2.1:1"])
+def test_an_address_that_cannot_be_had_stops_the_monitor(policy: Path, address: str) -> None:
+    status, _, said = once(policy, "--listen", address)
+    assert (status, "cannot listen on " in said) == (5, True)
 
 
 # The webhook

@@ -6,6 +6,7 @@ from tlog_core.errors import (
     InconsistencyError,
     MalformedError,
     ProofError,
+    QuorumError,
     SignatureError,
     TlogError,
 )
@@ -18,7 +19,7 @@ def test_an_inconsistency_carries_both_notes_and_shows_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [EvidenceError, FetchError, InconsistencyError, MalformedError, ProofError, SignatureError]
+    "kind", [EvidenceError, FetchError, InconsistencyError, MalformedError, ProofError, QuorumError, SignatureError]
 )
 def test_every_error_is_a_tlog_error(kind: type[Exception]) -> None:
     assert issubclass(kind, TlogError)

@@ -147,6 +147,11 @@ WITH_X1 = f"witness X1 {X1}\n"
         f"witness {X1}\nquorum none\n",
         f"witness X1 {X1} https://x1.example/ more\nquorum none\n",
         f"witness X1 {LOG.verifier}\nquorum none\n",
+        f"log {LOG.verifier}\nwitness X1 {VerifierKey(LOG.name, COSIGNATURE, LOG.verifier.public)}\nquorum none\n",
+        f"log {LOG.verifier}\nwitness X1 {VerifierKey('w', COSIGNATURE, LOG.verifier.public)}\nquorum none\n",
+        WITH_X1 + f"log {VerifierKey('other', 1, WITNESSES[0].verifier.public)}\nquorum none\n",
+        f"log {VerifierKey('x' * 256, 1, LOG.verifier.public)}\nquorum none\n",
+        f"log {VerifierKey('ä' * 128, 1, LOG.verifier.public)}\nquorum none\n",
         f"witness none {X1}\nquorum none\n",
         WITH_X1 + f"witness X1 {X2}\nquorum none\n",
         WITH_X1 + f"witness X2 {X1}\nquorum none\n",
@@ -175,6 +180,17 @@ WITH_X1 = f"witness X1 {X1}\n"
 def test_a_policy_in_any_other_form_is_refused(text: str) -> None:
     with pytest.raises(MalformedError):
         policy(text)
+
+
+def test_an_origin_has_up_to_255_bytes() -> None:
+    longest = VerifierKey("\u00e4" * 127 + "x", 1, LOG.verifier.public)
+    assert policy(f"log {longest}\nquorum none\n").logs == (TrustedLog(longest),)
+
+
+def test_whose_key_it_is_already_is_said() -> None:
+    own = VerifierKey("w", COSIGNATURE, LOG.verifier.public)
+    with pytest.raises(MalformedError, match=r"^line 2: this key stands above already, as that of a log$"):
+        policy(f"log {LOG.verifier}\nwitness X1 {own}\nquorum X1\n")
 
 
 def test_the_error_names_the_line() -> None:

@@ -33,7 +33,6 @@ FINE: Final = 0
 EVIDENCE: Final = 1
 COMPLAINT: Final = 3
 VIOLATION: Final = 4
-NO_MONITOR: Final = 5
 
 TIMEOUT: Final = 30.0
 DEADLINE: Final = 120.0
@@ -77,6 +76,8 @@ def followed(policy: TrustPolicy) -> list[TrustedLog]:
 
 def check_policy(policy: TrustPolicy, *, credential: bool) -> None:
     """Raise MalformedError for what no monitor can follow, or if a credential would go to more than one server."""
+    if not policy.logs:
+        raise MalformedError("the trust policy has no log: there is nothing to follow; add a line log <vkey> <url>")
     for url in [*(log.url for log in followed(policy)), *(one.url for one in policy.witnesses if one.url)]:
         check_url(url)
     if any(not witness.name.isprintable() for witness in policy.witnesses):
@@ -176,9 +177,12 @@ def _gossip(circle: Circle, judge: Judge) -> Gossip:
 def _take_up(memory: Memory, folder: EvidenceFolder, judge: Judge, options: Options) -> None:
     # A crash may have left a file that was not reported; and whoever took one away did not take it from the memory.
     known = dict(memory.evidence_names())
+    files = folder.files(passed_over=options.say)
     for name, raw in known.items():
+        if files.get(name) != raw:
+            options.say(f"{name}: the evidence was not there as it was kept, and is restored")
         folder.keep(name, raw)
-    for name, raw in folder.files().items():
+    for name, raw in files.items():
         if name not in known:
             _hear(options.say, name, partial(judge.hear_evidence, raw, source="folder"))
     for name, raw in options.receipts:

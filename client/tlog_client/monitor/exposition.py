@@ -1,5 +1,7 @@
 """Listening: metrics for Prometheus, and whether the monitor is well. It needs the extra `tlog-client[monitor]`."""
 
+import resource
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -18,8 +20,12 @@ from tlog_client.monitor.judge import Judge
 from tlog_client.monitor.rounds import Rounds
 
 THREADS: Final = 4
-MAX_CONNECTIONS: Final = 100
-REQUEST_SECONDS: Final = 30
+MAX_CONNECTIONS: Final = 1_000
+OTHER_FILES: Final = 1_000
+"""How many files may be open beside: the memory, and connections to logs, witnesses and peers."""
+
+IDLE_SECONDS: Final = 10
+"""How long a connection may bring nothing."""
 
 
 class Watched(Collector):
@@ -85,27 +91,43 @@ def listening(
 ) -> Iterator[None]:
     """Serve these routes until the block ends; `ready` hears the URL. StateError if the address cannot be had."""
     sockets: dict[int, Any] = {}
+    shown = f"[{host}]" if ":" in host else host
     try:
-        server = create_server(
-            make_app(handlers),
-            map=sockets,
-            host=host,
-            port=port,
-            threads=THREADS,
-            connection_limit=MAX_CONNECTIONS,
-            channel_timeout=REQUEST_SECONDS,
-            max_request_body_size=MAX_BODY_BYTES,
-            ident="",
-            clear_untrusted_proxy_headers=True,
-        )
-    except OSError as error:
-        raise StateError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        # Of one address, whatever the name of the host stands for.
+        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise StateError(f"cannot listen on {shown}:{port}: {reason}") from error
+    server = create_server(
+        make_app(handlers),
+        map=sockets,
+        sockets=[bound],
+        threads=THREADS,
+        connection_limit=_room(),
+        channel_timeout=IDLE_SECONDS,
+        cleanup_interval=IDLE_SECONDS,
+        # What select can wait for ends at 1,024 descriptors.
+        asyncore_use_poll=True,
+        max_request_body_size=MAX_BODY_BYTES,
+        ident="",
+        clear_untrusted_proxy_headers=True,
+    )
     thread = Thread(target=server.run, name="tlog-listen", daemon=True)
     thread.start()
-    ready(f"http://{host}:{server.effective_port}")
+    ready(f"http://{shown}:{server.effective_port}")
     try:
         yield
     finally:
         # By the thread that waits for them, in which it would be an error if another closed them.
         server.trigger.pull_trigger(partial(wasyncore.close_all, sockets))
-        thread.join(REQUEST_SECONDS)
+        thread.join(IDLE_SECONDS)
+
+
+def _room() -> int:
+    """Have as many files open as there may be, and return for how many connections: strangers must not take all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(MAX_CONNECTIONS, soft // 2)

@@ -11,6 +11,7 @@ import requests
 from tlog_client.durable import replace_durably, sync_folder
 from tlog_client.errors import StateError
 from tlog_client.monitor.memory import Memory
+from tlog_core.evidence import MAX_EVIDENCE_BYTES
 
 SUFFIX: Final = ".evidence"
 WEBHOOK_SECONDS: Final = 10.0
@@ -54,14 +55,32 @@ class EvidenceFolder:
     def keep(self, name: str, raw: bytes) -> None:
         """Store a file, durable with its name when this returns; StateError if that fails."""
         try:
-            if not (self._path / name).exists():
+            # What is there may have been cut short since.
+            if _content(self._path / name) != raw:
                 replace_durably(self._path / name, raw)
         except OSError as error:
             raise StateError(f"cannot keep evidence in {self._path}: {error.strerror}") from error
 
-    def files(self) -> dict[str, bytes]:
-        """Return the name and content of each file that is there."""
-        return {path.name: path.read_bytes() for path in sorted(self._path.glob(f"*{SUFFIX}"))}
+    def files(self, *, passed_over: Callable[[str], None]) -> dict[str, bytes]:
+        """Return the name and content of each file that is there; `passed_over` hears of what can be no evidence."""
+        found: dict[str, bytes] = {}
+        for path in sorted(self._path.glob(f"*{SUFFIX}")):
+            raw = _content(path)
+            if raw is None:
+                passed_over(f"{path}: passed over, for it is no file of at most {MAX_EVIDENCE_BYTES} bytes to read")
+            else:
+                found[path.name] = raw
+        return found
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what is in a file that may be one of evidence, None if it is none: a pipe would be waited for."""
+    try:
+        if path.is_file() and path.stat().st_size <= MAX_EVIDENCE_BYTES:
+            return path.read_bytes()
+    except OSError:
+        pass
+    return None
 
 
 class Webhook:
