@@ -3,13 +3,14 @@
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -40,6 +41,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def stalled(port: int, count: int, request: str, *headers: str) -> Iterator[list[socket.socket]]:
+    """Hold so many connections open that each send a part of the body of a request, such as `POST /add-checkpoint`."""
+    head = "\r\n".join([f"{request} HTTP/1.1", "Host: x", "Content-Length: 1000", *headers])
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(count)]
+        for one in held:
+            one.sendall(f"{head}\r\n\r\nold 0".encode())
+        yield held
+
+
+def answered(held: Sequence[socket.socket]) -> list[socket.socket]:
+    """Return those of the connections on which something has come back."""
+    return select.select(held, [], [], 0)[0]
 
 
 @dataclass

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable
 from itertools import count
-from threading import BoundedSemaphore
 from typing import Any, Final
 
 import msgspec
@@ -20,13 +19,14 @@ from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
 from tlog.canonical import Canonicalizer
 from tlog.clock import now
-from tlog.config import MAX_BATCH_BYTES, MAX_WAITING, TURNS, Config, from_environment
+from tlog.config import MAX_BATCH_BYTES, MAX_DISCARDING, MAX_WAITING, PLACE_SECONDS, TURNS, Config, from_environment
 from tlog.control import Control
 from tlog.files import lock_data
 from tlog.guard import Guard
 from tlog.journal import Answered, Journal
 from tlog.logs import make_logger, write_lines
 from tlog.metrics import Metrics
+from tlog.places import Places
 from tlog.reads import Reads
 from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
@@ -76,7 +76,9 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         metrics=metrics,
         journal=journal,
         turns=Turns(TURNS),
-        pauses=BoundedSemaphore(MAX_WAITING),
+        receiving=Places(MAX_WAITING, PLACE_SECONDS),
+        discarding=Places(MAX_DISCARDING),
+        pauses=Places(MAX_WAITING),
         canonicalize=Canonicalizer(),
         routes=routes,
     )

@@ -14,7 +14,13 @@ TURNS: Final = 20
 """How many of them it works on at once."""
 
 MAX_WAITING: Final = 48
-"""How many of them may wait for witnesses; and how many for being over a quota."""
+"""How many of them may wait for witnesses; how many for their bodies; and how many for being over a quota."""
+
+PLACE_SECONDS: Final = 0.2
+"""How long one waits for a place to receive a body in: those of a burst are soon there, those who stall are not."""
+
+MAX_DISCARDING: Final = 16
+"""How many of them may wait for the rest of a body that is not wanted."""
 
 MAX_PAYLOAD_BYTES: Final = 1 << 20
 MAX_BATCH_BYTES: Final = 16 << 20

@@ -24,6 +24,7 @@ TlogError
 ├── IdempotencyError             one key, two different requests
 ├── OutcomeUnknownError          the commit failed, and may be durable all the same
 ├── UnavailableError             refused before it began; nothing was logged
+├── BusyError                    as many requests are sending their bodies as may; nothing was logged
 ├── StaleError                   another size than that of the latest checkpoint the witness cosigned
 ├── CorruptError                 what is stored contradicts itself; nothing is signed on top of it
 └── ConfigError                  the server cannot run like this
@@ -141,6 +142,10 @@ class OutcomeUnknownError(TlogError):
 
 class UnavailableError(TlogError):
     """The server refused the work before it began: nothing was logged."""
+
+
+class BusyError(TlogError):
+    """As many requests do the same just now as may: no fault, and over soon."""
 
 
 class StaleError(TlogError):

@@ -111,6 +111,9 @@ class Guard:
         state = self._current()
         there = None if name is None else self._target(state, name)
         target = there
+        if labels and principal is ANONYMOUS and not self._unguarded:
+            # Nobody without a credential may make a segment, whatever its labels; to read them is to wait for the body.
+            raise UnauthorizedError(_CREDENTIAL_NEEDED)
         if name is not None and (labels or there is None):
             target = Target(name, tuple(sorted(labels().items())) if labels else ())
         allowed = self._may(state, principal, action, target, address)

@@ -75,6 +75,11 @@ def report(action: Callable[[], None]) -> None:
         _fail(error, USAGE)
     except TlogError as error:
         _fail(error, REFUSED)
+    except OSError as error:
+        # Without a file it is none of what was given: a broken pipe, say.
+        if error.filename is None:
+            raise
+        _fail(ConfigError(f"cannot use {error.filename}: {(error.strerror or '').lower()}"), USAGE)
 
 
 def _fail(error: TlogError, status: int) -> NoReturn:

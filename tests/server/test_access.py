@@ -20,12 +20,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, paste_lines, start, until
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, answered, paste_lines, stalled, start, until
 
 from tlog.access.change import PolicyApplied, encode_change
 from tlog.api.route import Services, check_guarded
 from tlog.app import create_app
-from tlog.config import Config
+from tlog.config import MAX_DISCARDING, Config
 from tlog.errors import ConfigError
 from tlog.files import exclusive
 from tlog.segments import Nobody, Segments
@@ -416,6 +416,33 @@ def test_a_refusal_reaches_who_still_sends_the_body(house: House) -> None:
                 answer = connection.recv(65_536)
                 assert answer.startswith(b"HTTP/1.1 %d " % status)
                 assert b"connection: close" not in answer.lower()
+
+
+@pytest.mark.parametrize(
+    ("who", "request_line", "kind", "status"),
+    [
+        (None, "POST /segments/payments/entries", JSON, 401),
+        ("nobody", "POST /segments/payments/entries", JSON, 404),
+        (None, "POST /segments/payments/entries", "", 401),
+        (None, "PUT /segments/another", JSON, 401),
+        (None, "PUT /policy", TOML, 401),
+        (None, "PUT /policy", "", 415),
+        (None, "PUT /segments/payments/seal", "", 400),
+    ],
+)
+def test_who_may_not_is_refused_before_the_body_comes(
+    house: House, who: str | None, request_line: str, kind: str, status: int
+) -> None:
+    shown = [f"Content-Type: {kind}"] if kind else []
+    if who:
+        shown.append(f"Authorization: Bearer {house.tokens[who]}")
+    with stalled(house.server.port, 300, request_line, *shown) as held:
+        # Of a few of each worker the rest is waited for.
+        until(lambda: len(answered(held)) >= 300 - 2 * MAX_DISCARDING, "the others to be refused")
+        assert {one.recv(12) for one in answered(held)} == {b"HTTP/1.1 %d" % status}
+        for _ in range(10):
+            assert house.ask(None, "GET", "/healthz").status == 200
+            assert house.append("writer").status == 201
 
 
 def test_nothing_of_another_segment_shows_in_any_answer(own_house: House) -> None:

@@ -245,10 +245,16 @@ def _time_0(heard: Heard, body: bytes) -> Reply:
     return 200, {}, str(cosign(note.text, time=0, signer=heard.signer)).encode()
 
 
+def _dated(heard: Heard, body: bytes, ahead: int) -> Reply:
+    note = parse_note(body.partition(b"\n\n")[2])
+    return 200, {}, str(cosign(note.text, time=int(time.time()) + ahead, signer=heard.signer)).encode()
+
+
 LIES: dict[str, Lie] = {
     "a signature of something else": _of_other_text,
     "the line of another key": lambda heard, body: (200, {}, _line_of(heard, body, 77)),
     "a line of time 0": _time_0,
+    "a line of a time to come": lambda heard, body: _dated(heard, body, 330),
     "no lines": lambda *_: (200, {}, b""),
     "a huge body": lambda *_: (200, {}, b"x" * (4 << 20)),
     "a redirect": lambda heard, _: (302, {"Location": f"{heard.url}/elsewhere"}, b""),
@@ -292,6 +298,23 @@ def test_a_witness_that_lies_harms_nothing(house: House, stack: ExitStack) -> No
     house.heard(2, good, *liars, other)
     segment = house.segment(house.serve())
     verify_receipt(parse_receipt(post(segment, b"4").content), key=house.trust())
+
+
+def test_a_cosignature_is_taken_unless_it_is_dated_more_than_300_seconds_ahead(house: House, stack: ExitStack) -> None:
+    ahead = [270]
+    witness = stack.enter_context(hearing(lambda body: _dated(witness, body, ahead[0])))
+    house.heard(1, witness)
+    server = house.serve("--cosigned-seconds", "1")
+    segment = house.segment(server)
+    until_cosigned(segment, house.trust(), 0)
+    ahead[0] = 330
+    post(segment, b"1")
+    until(lambda: any(line["event"] == "not cosigned" for line in server.logged()), "the log to say so")
+    said = next(line for line in server.logged() if line["event"] == "not cosigned")
+    assert said["outcome"] == "invalid"
+    assert "seconds ahead of this log's clock" in said["reason"]
+    assert b"\n0\n" in cosigned(segment)
+    assert len(parse_note(segment.note()).signatures) == 1
 
 
 def test_a_witness_that_knows_more_freezes_the_segment_for_good(house: House, stack: ExitStack) -> None:

@@ -10,9 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +25,26 @@ import requests
 from certificate import make_certificate
 from flask import Flask
 from history import History, load, wait_for
-from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, paste_lines, until
+from live import (
+    JSON,
+    LOG_NAME,
+    NDJSON,
+    PATIENCE,
+    TLOG,
+    Segment,
+    Server,
+    answered,
+    free_port,
+    paste_lines,
+    stalled,
+    until,
+)
 
 from tlog.access import Action
 from tlog.api import models
 from tlog.api.route import Route, Services
 from tlog.app import create_app
-from tlog.config import Config
+from tlog.config import MAX_DISCARDING, MAX_WAITING, PLACE_SECONDS, Config
 from tlog.errors import NotFoundError
 from tlog.guard import Guard
 from tlog.listen import _INSIST_SECONDS, _insist
@@ -333,18 +347,51 @@ def test_a_client_that_stalls_does_not_hold_up_the_stop(start_server: Callable[.
     assert segment.checkpoint().size == 1
 
 
+STALLED = "POST /segments/payments/entries"
+
+
 def test_those_who_stall_keep_nobody_else_waiting(start_server: Callable[..., Server]) -> None:
     server = start_server(workers=1)
     segment = server.create("payments")
-    with ExitStack() as stack:
-        for _ in range(100):
-            stalled = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            stalled.sendall(
-                b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
-                b"Content-Length: 100\r\n\r\nonly a part"
-            )
+    with stalled(server.port, MAX_WAITING - 1, STALLED, "Content-Type: text/plain"):
         assert segment.append(b"1")
         assert segment.checkpoint().size == 1
+
+
+@pytest.mark.parametrize("request_line", [STALLED, "PUT /segments/another"])
+def test_those_who_stall_in_great_number_keep_out_bodies_only_and_only_while_they_are_there(
+    start_server: Callable[..., Server], request_line: str
+) -> None:
+    server = start_server()
+    segment = server.create("payments")
+    with stalled(server.port, 300, request_line, "Content-Type: application/json") as held:
+        until(lambda: len(answered(held)) >= 300 - 2 * (MAX_WAITING + MAX_DISCARDING), "the others to be refused")
+        assert {one.recv(12) for one in answered(held)} == {b"HTTP/1.1 503"}
+        for _ in range(10):
+            assert server.request("GET", "/healthz").status == 200
+            assert segment.checkpoint().size == 0
+        began = time.monotonic()
+        refused = segment.post(b"1")
+        # Those of a burst are given the time to come.
+        assert time.monotonic() - began >= PLACE_SECONDS
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["type"] == "urn:tlog:problem:unavailable"
+    until(lambda: segment.post(b"1").status_code == 201, "appends to go on", 1)
+    # No fault of the server, of which each would be a long line in its log.
+    assert [line for line in server.logged() if line["level"] == "error"] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["serve"], ["segment", "create", "x"], ["fsck"], ["witness", "key", "--name", "x"]],
+    ids=lambda command: command[0],
+)
+def test_a_folder_that_cannot_be_is_said_in_a_line(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "file").touch()
+    refused = tlog(*command, "--data", tmp_path / "file" / "data")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert refused.stderr.startswith("tlog: ")
+    assert str(tmp_path / "file") in refused.stderr
 
 
 DEAF = """

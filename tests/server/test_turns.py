@@ -1,7 +1,10 @@
 import threading
 
+import pytest
 from live import until
 
+from tlog.errors import BusyError
+from tlog.places import Places
 from tlog.turns import Turns
 
 
@@ -71,3 +74,27 @@ def test_a_failure_gives_its_turn_back() -> None:
             pass
     with turns.take():
         pass
+
+
+def test_who_finds_no_place_is_refused_and_a_failure_gives_its_place_back() -> None:
+    places = Places(1)
+    with places.take(), pytest.raises(BusyError), places.take():
+        raise AssertionError("there is one place only")
+    for _ in range(3):
+        with pytest.raises(ValueError, match="of the action"), places.take():
+            raise ValueError("of the action")
+
+
+def test_who_is_patient_has_the_place_of_who_leaves() -> None:
+    places, taken = Places(1, 60), threading.Event()
+
+    def work() -> None:
+        with places.take():
+            taken.set()
+
+    thread = threading.Thread(target=work)
+    with places.take():
+        thread.start()
+        assert not taken.wait(0.1)
+    assert taken.wait(10)
+    thread.join(10)

@@ -14,7 +14,7 @@ import pytest
 import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live import until
+from live import answered, stalled, until
 from witnessing import (
     NAME,
     Log,
@@ -31,6 +31,7 @@ from witnessing import (
     witness_signer,
 )
 
+from tlog.config import MAX_WAITING
 from tlog.errors import CorruptError, StaleError
 from tlog.store.connection import connect
 from tlog.store.witness import NOTHING, Cosigned, WitnessStore, make_database
@@ -377,6 +378,23 @@ def test_a_full_disk_is_said_and_passes(start: Callable[..., RunningWitness]) ->
     assert running.add(A.body(9, 10)).status == 200
 
 
+@pytest.mark.parametrize("path", ["/add-checkpoint", "/sign-subtree"])
+def test_those_who_stall_keep_out_submissions_only_and_only_while_they_are_there(
+    start: Callable[..., RunningWitness], path: str
+) -> None:
+    running = start(A)
+    assert running.add(A.body(0, 9)).status == 200
+    with stalled(running.server.port, 300, f"POST {path}") as held:
+        until(lambda: len(answered(held)) >= 300 - MAX_WAITING, "the others to be refused")
+        assert {one.recv(12) for one in answered(held)} == {b"HTTP/1.1 503"}
+        assert running.size(A) == 9
+        refused = running.add(A.body(9, 10))
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert b"retry later" in refused.body
+    until(lambda: running.add(A.body(9, 10)).status == 200, "submissions to be taken", 1)
+    assert [line for line in running.server.logged() if line["level"] == "error"] == []
+
+
 def refused(*arguments: str) -> str:
     run = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=30)
     assert run.returncode == 2, run
@@ -426,6 +444,8 @@ def test_a_witness_does_not_start_where_it_would_do_harm(start: Callable[..., Ru
     assert "has the name of the witness" in serve("u", other, "somewhere")
     assert "line 3: expected qpd" in serve("w", log_list(A.key).replace("qpd", "quota"), A.origin)
     assert "line 1: " in serve("t", "")
+    # What is named is named for ever, so that nothing was.
+    assert not any((tmp_path / folder).exists() for folder in "tuvw")
 
 
 def test_damaged_state_is_never_signed_upon(tmp_path: Path) -> None:

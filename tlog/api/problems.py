@@ -35,6 +35,7 @@ _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (errors.QuotaError, "quota", "Too many requests", 429),
     (errors.OutcomeUnknownError, "outcome-unknown", "Outcome unknown", 503),
     (errors.UnavailableError, "unavailable", "Unavailable", 503),
+    (errors.BusyError, "unavailable", "Unavailable", 503),
     (errors.CorruptError, "corrupt", "Stored data is damaged", 500),
 )
 # What the framework refuses before any view runs.
@@ -60,7 +61,7 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
     def of_any(error: Exception) -> Response:
         for kind, slug, title, status in _TABLE:
             if isinstance(error, kind):
-                if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                if status >= HTTPStatus.INTERNAL_SERVER_ERROR and kind is not errors.BusyError:
                     log.error("failed", request_id=g.request_id, exc_info=error)
                 expected = error.expected if isinstance(error, errors.SequenceError) else None
                 response = _problem(slug, title, status, str(error), getattr(error, "line", None), expected)

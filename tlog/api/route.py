@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
 from typing import Any, Final
 
 from flask import Flask, Request, Response, request
@@ -14,10 +14,11 @@ from tlog.api.body import check_body, discard_body, receive_body
 from tlog.api.site import check_site
 from tlog.canonical import Canonicalizer
 from tlog.control import Control
-from tlog.errors import ConfigError, QuotaError
+from tlog.errors import BusyError, ConfigError, QuotaError
 from tlog.guard import Caller, Guard
 from tlog.journal import Journal
 from tlog.metrics import Metrics
+from tlog.places import Places
 from tlog.reads import Reads
 from tlog.segments import Segment, Segments
 from tlog.turns import Turns
@@ -39,7 +40,9 @@ class Services:
     metrics: Metrics
     journal: Journal
     turns: Turns
-    pauses: BoundedSemaphore
+    receiving: Places
+    discarding: Places
+    pauses: Places
     canonicalize: Canonicalizer
     routes: "tuple[Route, ...]"
 
@@ -94,9 +97,6 @@ def register(app: Flask, route: Route, services: Services) -> None:
         # Behind the proxy, once: each look through it costs as much as a method call.
         asked = request._get_current_object()  # type: ignore[attr-defined]
         caller = _admit(asked, route, segment, services)
-        # Whoever sends slowly keeps a thread waiting, but no turn.
-        if route.takes and route.labels is None:
-            receive_body(asked)
         with services.turns.take():
             if segment is None or not route.opens:
                 return route.view(Call(caller, services, None), **arguments)
@@ -110,26 +110,27 @@ def register(app: Flask, route: Route, services: Services) -> None:
 
 
 def _admit(asked: Request, route: Route, segment: str | None, services: Services) -> Caller:
+    """Return who asks, with the body in memory, if the route takes one."""
+    # Whoever sends slowly keeps a thread waiting, one of so many, but no turn.
+    labels = None if route.labels is None else services.receiving.bound(route.labels)
     try:
         # Of the headers alone, and so the same whatever there is.
         if route.method != "GET":
             check_site(asked)
         check_body(asked, route.takes)
-        return services.guard.authorize(asked, route.action, segment, route.labels)
+        caller = services.guard.authorize(asked, route.action, segment, labels)
+        if route.takes and labels is None:
+            with services.receiving.take():
+                receive_body(asked)
+        return caller
     except TlogError as error:
-        discard_body(asked)
+        with suppress(BusyError), services.discarding.take():
+            discard_body(asked)
         if isinstance(error, QuotaError):
-            _hold_back(services.pauses)
+            # Who asks again at once would cost others as much by being refused as by being served.
+            with suppress(BusyError), services.pauses.take():
+                time.sleep(_REFUSED_SECONDS)
         raise
-
-
-def _hold_back(pauses: BoundedSemaphore) -> None:
-    # Who asks again at once would cost others as much by being refused as by being served.
-    if pauses.acquire(blocking=False):
-        try:
-            time.sleep(_REFUSED_SECONDS)
-        finally:
-            pauses.release()
 
 
 def check_guarded(app: Flask, routes: Sequence[Route]) -> None:

@@ -7,7 +7,9 @@ from flask import Flask, Request, Response, request
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException
 
-from tlog.errors import CorruptError, NotFoundError, StaleError, TooLargeError
+from tlog.config import MAX_WAITING, PLACE_SECONDS
+from tlog.errors import BusyError, CorruptError, NotFoundError, StaleError, TooLargeError
+from tlog.places import Places
 from tlog.store.connection import OperationalError
 from tlog.store.witness import OriginHash
 from tlog.witness.cosigner import Witness
@@ -25,6 +27,7 @@ _TABLE: Final[tuple[tuple[type[Exception], int], ...]] = (
     (ProofError, 422),
     (InconsistencyError, 422),
     (CorruptError, 500),
+    (BusyError, 503),
     (OperationalError, 503),
     (OSError, 503),
 )
@@ -38,12 +41,17 @@ def create_app(witness: Witness, log: FilteringBoundLogger) -> Flask:
     app = Flask("tlog", static_folder=None)
     # No redirects: a path is a route's own, or none's.
     app.url_map.merge_slashes = False
+    receiving = Places(MAX_WAITING, PLACE_SECONDS)
+
+    def body() -> bytes:
+        with receiving.take():
+            return _read_body(request)
 
     def add_checkpoint() -> Response:
-        return _answer("".join(map(str, witness.add_checkpoint(parse_submission(_read_body(request))))))
+        return _answer("".join(map(str, witness.add_checkpoint(parse_submission(body())))))
 
     def sign_subtree() -> Response:
-        return _answer(str(witness.sign_subtree(parse_subtree_request(_read_body(request)))))
+        return _answer(str(witness.sign_subtree(parse_subtree_request(body()))))
 
     def latest(origin_hash: str) -> Response:
         if _ORIGIN_HASH.fullmatch(origin_hash) is None:
@@ -92,9 +100,12 @@ def _register_errors(app: Flask, log: FilteringBoundLogger) -> None:
         if isinstance(error, InconsistencyError):
             # Both notes together are evidence, and nobody else may have kept the second.
             log.warning("contradiction", older=error.older.decode(), newer=error.newer.decode())
-        if status in (500, 503):
+        if status in (500, 503) and not isinstance(error, BusyError):
             log.error("failed", exc_info=error)
-        return _answer(f"{_sentence(error, status)}\n", status=status)
+        response = _answer(f"{_sentence(error, status)}\n", status=status)
+        if status == 503:
+            response.headers["Retry-After"] = "1"
+        return response
 
     def finish(response: Response) -> Response:
         log.info("request", method=request.method, route=str(request.url_rule or "none"), status=response.status_code)
@@ -106,7 +117,7 @@ def _register_errors(app: Flask, log: FilteringBoundLogger) -> None:
 
 
 def _sentence(error: Exception, status: int) -> str:
-    if status == 503:
+    if status == 503 and not isinstance(error, BusyError):
         return "the storage of the witness fails; whether the checkpoint was stored is unknown, submit it again"
     if status == 500 and not isinstance(error, CorruptError):
         return "a fault of the witness"

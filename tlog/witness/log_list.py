@@ -45,7 +45,9 @@ def read_keys(path: Path, witness: str) -> Mapping[str, VerifierKey]:
     for log in logs:
         # A line of the log would look like one of ours.
         if witness in (log.origin, log.key.name):
-            raise ConfigError(f"{path}: {log.origin} has the name of the witness; give the witness another")
+            raise ConfigError(
+                f"{path}: {log.origin} has the name of the witness; take it off the list, or begin another witness"
+            )
     return {log.origin: log.key for log in logs}
 
 

@@ -18,6 +18,9 @@ from tlog.witness.log_list import read_keys
 def serve(folder: Folder, logs: Path, name: str | None, host: str, port: int) -> None:
     """Run the witness until it is told to stop; raise ConfigError or MalformedError if it cannot run like this."""
     host = parse_address(host)
+    if not folder.key.exists():
+        # Before it is named for ever.
+        read_keys(logs, name or "")
     lock_data(folder.lock, shared=False)
     check_free(host, port)
     signer = folder.open(name)

@@ -28,7 +28,7 @@ from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import Head, Transaction
 from tlog.witnesses.agenda import PAUSE
 from tlog.witnesses.lane import Backoff, Lane
-from tlog.witnesses.request import ANSWER_SECONDS, Cosigned, Latest, Refused, submit
+from tlog.witnesses.request import ANSWER_SECONDS, Answer, Cosigned, Latest, Refused, submit
 from tlog_core.errors import ProofError, TlogError
 from tlog_core.merkle import Hash, range_hash
 from tlog_core.note import Note, parse_note
@@ -37,6 +37,7 @@ from tlog_core.proof import prove_consistency, verify_consistency
 
 _REFUSED_SECONDS: Final = 60.0
 _FLYING_SECONDS: Final = 1.0
+_AHEAD_SECONDS: Final = 300
 _EVERY_SEGMENT: Final = ("unreachable", "busy")
 
 Line = tuple[int, str]
@@ -200,6 +201,7 @@ class Rounds:
                 self._metrics.witness_answered(witness.name, "behind")
                 old = answer.size
                 answer = submit(session, witness, old, _prove(segment, old, asked.head), asked.note)
+            answer = _dated(answer, self._clock() // 1000)
             if isinstance(answer, Cosigned):
                 self._metrics.witness_answered(witness.name, "cosigned")
                 self._backoff.answered(witness.name, asked.segment)
@@ -272,6 +274,13 @@ def _lines_of(known: Mapping[str, WitnessLine], head: Head, panel: TrustPolicy) 
 
 def _time_of(panel: TrustPolicy, lines: Mapping[str, Line]) -> int | None:
     return panel.quorum_time({name: when for name, (when, _) in lines.items()})
+
+
+def _dated(answer: Answer, now: int) -> Answer:
+    """Return the answer; for a cosignature that is dated too far ahead, a refusal: it would outlast all later ones."""
+    if isinstance(answer, Cosigned) and answer.time > now + _AHEAD_SECONDS:
+        return Refused("invalid", f"its cosignature is dated {answer.time - now} seconds ahead of this log's clock")
+    return answer
 
 
 def _prove(segment: Segment, old: int, head: Head) -> Sequence[Hash]:
