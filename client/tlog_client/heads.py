@@ -7,10 +7,10 @@ from typing import Final
 
 from tlog_client.state import SignedCheckpoint, StateFile
 from tlog_core.checkpoint import Checkpoint
-from tlog_core.errors import InconsistencyError, MalformedError, ProofError, TlogError
+from tlog_core.errors import InconsistencyError, ProofError, TlogError
 from tlog_core.evidence import format_evidence, judge_proof
 from tlog_core.merkle import Hash
-from tlog_core.note import parse_note
+from tlog_core.note import Note, VerifierKey, parse_note
 from tlog_core.proof import verify_consistency
 
 FetchConsistency = Callable[[int, Checkpoint], Sequence[Hash]]
@@ -33,8 +33,9 @@ class _Claim:
 class Heads:
     """The newest verified checkpoint of a log, on disk, and the way to a newer one."""
 
-    def __init__(self, state: StateFile, fetch: FetchConsistency) -> None:
-        """Start from what `state` holds."""
+    def __init__(self, key: VerifierKey, state: StateFile, fetch: FetchConsistency) -> None:
+        """Start from what `state` holds of the log with this key."""
+        self._key = key
         self._state = state
         self._fetch = fetch
         self._claims: list[_Claim] = []
@@ -116,7 +117,7 @@ class Heads:
                 f"{old.origin} shows two histories: its trees of {old.size} and {new.size} entries do not fit",
                 older=known.note,
                 newer=seen.note,
-                evidence=_evidence(known, seen, proof),
+                evidence=_evidence(self._key, known, seen, proof),
             )
 
     def _remember(self, prefix: Checkpoint) -> None:
@@ -137,14 +138,16 @@ class Heads:
         return True, proof
 
 
-def _evidence(one: SignedCheckpoint, other: SignedCheckpoint, proof: Sequence[Hash]) -> bytes | None:
+def _evidence(key: VerifierKey, one: SignedCheckpoint, other: SignedCheckpoint, proof: Sequence[Hash]) -> bytes | None:
     older, newer = sorted((one, other), key=lambda signed: signed.checkpoint.size)
-    found = judge_proof(parse_note(older.note), parse_note(newer.note), proof)
-    try:
-        return None if found is None else format_evidence(found)
-    except MalformedError:
-        # A log may sign with so many lines that no file has room for them: then there are the notes.
-        return None
+    found = judge_proof(_verified(older.note, key), _verified(newer.note, key), proof)
+    return None if found is None else format_evidence(found)
+
+
+def _verified(raw: bytes, key: VerifierKey) -> Note:
+    # As received, a note may have any further lines, and evidence has room for a few.
+    note = parse_note(raw)
+    return Note(note.text, tuple(line for line in note.signatures if (line.name, line.key_id) == (key.name, key.id)))
 
 
 def verify_no_rollback(known: SignedCheckpoint | None, seen: SignedCheckpoint) -> None:

@@ -107,7 +107,7 @@ class Log:
         self._entries = "entries?cosigned=true" if cosigned else "entries"
         folder = default_folder(os.environ) if state is None else Path(state)
         self._folder = folder
-        self._heads = Heads(StateFile(folder, self.key), self._fetch_consistency)
+        self._heads = Heads(self.key, StateFile(folder, self.key), self._fetch_consistency)
 
     def __enter__(self) -> "Log":
         return self

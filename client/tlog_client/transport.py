@@ -8,6 +8,7 @@ import math
 import random
 import socket
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -28,8 +29,11 @@ MAX_PROBLEM_BYTES: Final = 65_536
 MAX_DETAIL: Final = 1_000
 RETRY_STATUSES: Final = frozenset({429, 502, 503, 504})
 
-# Small, because a hostile answer may be compressed: one chunk can grow a thousandfold before it is counted.
 _CHUNK_BYTES: Final = 16_384
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+# By so much an answer that does not get smaller may be longer than what is in it: a header, and five bytes a block.
+_OVERHEAD_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,27 +177,32 @@ def _is_prefix(url: str) -> bool:
 
 
 def read_body(response: requests.Response, *, limit: int, end: float, decode: bool = False) -> bytes:
-    """Return the body of an answer that comes as a stream, with its Content-Encoding undone if it is to `decode`.
+    """Return the body of an answer that comes as a stream, with the Content-Encoding gzip undone if it is to `decode`.
 
     Raises FetchError if there are more than `limit` bytes, or it is not there by `end` on the monotonic clock, and what
     urllib3 does.
     """
-    body = bytearray()
-    # As much as has come, and not iter_content, which waits until a chunk is full, however slowly it trickles in.
-    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=decode):
-        body += chunk
-        if len(body) > limit:
+    body, received = bytearray(), 0
+    packed = zlib.decompressobj(_GZIP) if decode and response.headers.get("Content-Encoding") == "gzip" else None
+    # As much as has come, and not iter_content, which waits until a chunk is full, however slowly it trickles in. Nor
+    # has urllib3 anything to unpack: it reads on for as long as nothing comes of it.
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
+        received += len(chunk)
+        body += chunk if packed is None else packed.decompress(chunk, limit + 1 - len(body))
+        if len(body) > limit or received > limit + _OVERHEAD_BYTES:
             raise FetchError(f"the answer is longer than {limit} bytes")
         if time.monotonic() > end:
             raise FetchError(TOO_LONG)
+    if packed is not None and not (packed.eof and not packed.unused_data):
+        raise zlib.error("it does not end where it should")
     return bytes(body)
 
 
 def _read(response: requests.Response, limit: int, end: float) -> bytes:
     try:
         return read_body(response, limit=limit, end=end, decode=True)
-    except urllib3.exceptions.DecodeError as error:
-        raise requests.exceptions.ContentDecodingError(error) from error
+    except zlib.error as error:
+        raise FetchError(f"the answer is no gzip: {error}") from error
     except urllib3.exceptions.HTTPError as error:
         raise requests.ConnectionError(error) from error
 

@@ -40,7 +40,7 @@ from tlog_client import (
 )
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.evidence import parse_evidence, verify_evidence
-from tlog_core.note import COSIGNATURE, parse_note, sign_note, signer_from_seed
+from tlog_core.note import COSIGNATURE, KeyId, Note, Signature, parse_note, sign_note, signer_from_seed
 from tlog_core.policy import parse_policy
 
 OpenLog = Callable[..., Log]
@@ -383,6 +383,22 @@ def test_a_fork_is_caught_with_both_notes_and_evidence_where_the_proof_makes_one
     if evidence is not None:
         verify_evidence(parse_evidence(evidence), parse_policy(f"log {sim.key}\nquorum none\n".encode()))
         assert evidence.decode() in str(caught.value)
+
+
+def test_lines_that_nobody_verified_do_not_crowd_the_proof_out_of_evidence(log: Log, sim: Simulator) -> None:
+    def crowd(answer: Answer) -> Answer:
+        note = parse_note(answer.body)
+        junk = [Signature(sim.key.name, KeyId(b"%04d" % number), bytes(64)) for number in range(20)]
+        return replace(answer, body=bytes(Note(note.text, (*junk, *note.signatures))))
+
+    sim.lies["checkpoint"] = crowd
+    sim.grow(9)
+    log.checkpoint()
+    sim.fork(3)
+    with pytest.raises(InconsistencyError) as caught:
+        log.checkpoint()
+    assert caught.value.evidence is not None
+    verify_evidence(parse_evidence(caught.value.evidence), parse_policy(f"log {sim.key}\nquorum none\n".encode()))
 
 
 def test_a_rollback_that_grew_again_is_caught(log: Log, sim: Simulator) -> None:

@@ -598,6 +598,46 @@ def test_a_cosignature_of_the_future_counts_for_nothing_and_is_complained_of(
     assert (one.round(), one.size, one.memory.is_convicted(ORIGIN)) == ([], 5, False)
 
 
+def test_what_is_not_looked_at_yet_is_not_late(
+    sim: Simulator, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = watch(policy_of(sim, "w", quorum="w"), max_age=50)
+    sim.cosigners[witness("w")] = NOW
+    sim.grow(3)
+    assert one.round() == []
+    # The monitor was away for a while, and the log was not.
+    monkeypatch.setattr(following, "TURN", 0.0)
+    one.now = NOW + 7_200
+    sim.cosigners[witness("w")] = NOW + 7_200
+    sim.grow(1_000)
+    assert [one.kinds() for _ in range(5)] == [[]] * 5
+    assert one.size == 1_003
+    # But who is slow for too long is late.
+    one.settings = Settings(max_age=50, patience=0)
+    one.restart()
+    one.now = NOW + 9_000
+    sim.grow(1_000)
+    assert one.kinds() == [("complaint", "old", "begun")]
+
+
+def test_what_a_convicted_witness_says_of_the_time_convicts_nobody(sim: Simulator, watch: Callable[..., Watch]) -> None:
+    policy = policy_of(sim, "w", quorum="w")
+    one, other = watch(policy), watch(policy)
+    sim.cosigners[witness("w")] = NOW + 90_000
+    one.now = other.now = NOW + 90_000
+    sim.grow(3)
+    one.round()
+    sim.take(entry(START + 5))
+    one.convicts(one.round(), "backdating")
+    [backdating] = one.judge.evidence()
+    trees = [Checkpoint("log.example/2", 5, Hash(bytes([root]) * 32)) for root in range(2)]
+    left, right = [Note(str(tree), (cosign(str(tree), time=NOW, signer=witness("w")),)) for tree in trees]
+    assert other.judge.hear_evidence(format_evidence(Fork(left, right, witness("w").verifier)), source="peer")
+    with pytest.raises(EvidenceError):
+        other.judge.hear_evidence(backdating, source="peer")
+    assert not other.memory.is_convicted(ORIGIN)
+
+
 def test_a_witness_that_did_not_answer_rests(sim: Simulator, watch: Callable[..., Watch]) -> None:
     one = watch(policy_of(sim, "w", shown=True))
     one.rest = 60.0

@@ -90,7 +90,7 @@ from tlog_core.proof import prove_consistency
 sim = Simulator()
 sim.grow(60)
 state = StateFile(Path(sys.argv[2]), sim.key)
-heads = Heads(state, lambda old, new: prove_consistency(old_size=old, new_size=new.size, node=sim.node))
+heads = Heads(sim.key, state, lambda old, new: prove_consistency(old_size=old, new_size=new.size, node=sim.node))
 last = 0
 for size in map(int, sys.argv[3].split(",")):
     heads.accept(open_signed(sim.note(size), sim.key))
@@ -199,7 +199,7 @@ def test_heads_that_come_together_are_settled_together(grown: Simulator, file: S
         others_wait.wait(5)
         return prove_consistency(old_size=old, new_size=new.size, node=grown.node)
 
-    heads = Heads(file, fetch)
+    heads = Heads(grown.key, file, fetch)
     heads.accept(signed(grown, 5))
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(heads.accept, signed(grown, 7))
@@ -228,7 +228,7 @@ def test_a_lie_among_heads_that_come_together_harms_no_other(grown: Simulator, f
         waiting.wait(5)
         return prove_consistency(old_size=old, new_size=new.size, node=grown.node)
 
-    heads = Heads(file, fetch)
+    heads = Heads(grown.key, file, fetch)
     heads.accept(signed(grown, 5))
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(heads.accept, signed(grown, 6))
@@ -246,7 +246,7 @@ def test_a_lie_among_heads_that_come_together_harms_no_other(grown: Simulator, f
 def test_a_failing_disk_is_told_to_each_who_waits(
     grown: Simulator, file: StateFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heads = Heads(file, lambda *_: [])
+    heads = Heads(grown.key, file, lambda *_: [])
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -261,7 +261,7 @@ def test_a_failing_disk_is_told_to_each_who_waits(
 
 
 def test_a_fork_leaves_the_state_as_it_was(grown: Simulator, file: StateFile) -> None:
-    heads = Heads(file, lambda *_: [])
+    heads = Heads(grown.key, file, lambda *_: [])
     five = open_signed(grown.note(5), grown.key)
     heads.accept(five)
     grown.fork(2)

@@ -3,7 +3,9 @@
 import gzip
 import socket
 import threading
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,30 @@ def test_an_answer_that_only_trickles_is_given_up_and_not_asked_for_again(talk: 
     [error] = outcome
     assert "takes too long" in str(error)
     assert not isinstance(error, TransientError)
+
+
+def drip_nothing(connection: socket.socket, over: threading.Event) -> None:
+    """Send gzip, of which nothing comes: empty blocks without end."""
+    packer = zlib.compressobj(wbits=31)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + packer.compress(b"")
+    with suppress(OSError):
+        connection.sendall(head + packer.flush(zlib.Z_SYNC_FLUSH))
+        while not over.is_set():
+            connection.sendall(b"\x00\x00\x00\xff\xff" * 9_999)
+
+
+def test_gzip_of_which_nothing_comes_is_given_up() -> None:
+    with raw_server(drip_nothing) as url, new_session(5.0) as session:
+        transport = Transport(url, session=session, timeout=5.0, backoff=Backoff(attempts=1), deadline=60.0)
+        with pytest.raises(FetchError, match="longer than 1000 bytes"):
+            transport.get("checkpoint", limit=1_000)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw + b"x", lambda raw: raw + raw])
+def test_gzip_that_does_not_end_where_it_should_is_refused(sim: Simulator, damage: Callable[[bytes], bytes]) -> None:
+    sim.faults.append(answering(200, damage(gzip.compress(sim.note())), Content_Encoding="gzip"))
+    with new_session() as session, pytest.raises(FetchError, match="no gzip"):
+        Transport(sim.url, session=session, timeout=5.0, backoff=Backoff(attempts=1)).get("checkpoint", limit=9_999)
 
 
 def test_an_answer_in_time_is_not_cut_off_and_its_connection_is_used_again(sim: Simulator) -> None:

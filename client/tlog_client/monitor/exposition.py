@@ -4,7 +4,6 @@ import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from threading import Thread
 from typing import Any, Final
 
@@ -118,9 +117,16 @@ def listening(
     try:
         yield
     finally:
-        # By the thread that waits for them, in which it would be an error if another closed them.
-        server.trigger.pull_trigger(partial(wasyncore.close_all, sockets))
+        # The thread that waits for them must let go of them first, and what wakes it be open until it has.
+        left = dict[int, Any]()
+
+        def let_go() -> None:
+            left.update(sockets)
+            sockets.clear()
+
+        server.trigger.pull_trigger(let_go)
         thread.join(IDLE_SECONDS)
+        wasyncore.close_all(left)
 
 
 def _room() -> int:

@@ -43,6 +43,9 @@ PATIENCE: Final = 3_600
 
 _KINDS: Final = ("unreachable", "invalid", "stale", "withheld", "unproven", "old", "withholding", "flood", "witness")
 
+_LATE: Final = ("old", "withholding", "flood")
+"""Those that only time shows."""
+
 Complaints = dict[tuple[str, str], str]
 """What is complained of in a round: kind, and the witness if it is one's, and the details."""
 
@@ -96,6 +99,7 @@ class Follower:
         self._progress = progress
         self._stopped = stopped
         self._until, self._cut = 0.0, False
+        self._behind: float | None = None
 
     def round(self) -> bool:
         """Look at the log, and at what its witnesses show of it, once; raise StateError, and nothing else.
@@ -114,14 +118,27 @@ class Follower:
         log, now = self._memory.known(self.origin), self._source.clock()
         if self._memory.is_convicted(self.origin):
             return False
-        self._look_back(log, int(now), complaints)
+        kinds: Sequence[str] = _KINDS
+        if self._is_catching_up(seen):
+            # What the log shows is not all looked at yet: nothing is late before it is.
+            kinds = tuple(kind for kind in _KINDS if kind not in _LATE)
+        else:
+            self._look_back(log, int(now), complaints)
         with self._memory.transaction():
             if seen:
                 self._memory.see(log, int(now))
             readable = {key: _readable(detail) for key, detail in complaints.items()}
-            self._memory.settle(log, readable, _KINDS, int(now * 1000))
+            self._memory.settle(log, readable, kinds, int(now * 1000))
         self._judge.flush()
         return self._cut and not seen and not self._stopped()
+
+    def _is_catching_up(self, seen: bool) -> bool:
+        if not self._cut or seen:
+            self._behind = None
+            return False
+        # For so long, or a log that is slow on purpose would never be late.
+        self._behind = self._behind or monotonic()
+        return monotonic() - self._behind < self._settings.patience
 
     def _is_over(self) -> bool:
         # Others wait for this thread.

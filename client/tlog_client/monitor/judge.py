@@ -153,7 +153,7 @@ class Judge:
         origin = evidence_heads(found)[0].text.partition("\n")[0]
         if self._is_enough(_accused(found, origin)):
             return False
-        describe_evidence(found, self.given, now=self.clock())
+        describe_evidence(found, self._policy_for(found), now=self.clock())
         with self.memory.transaction():
             # A witness may be accused for a log that is not in our policy.
             self.memory.add_logs([origin])
@@ -317,7 +317,7 @@ class Judge:
 
     def _convict(self, log: Known, found: Evidence, source: str) -> bool:
         raw = format_evidence(found)
-        sentence = describe_evidence(found, self.given, now=self.clock(), format_time=format_time)
+        sentence = describe_evidence(found, self._policy_for(found), now=self.clock(), format_time=format_time)
         witness = accused_witness(found)
         accused = _accused(found, log.origin)
         name = _name(raw)
@@ -372,6 +372,10 @@ class Judge:
             self.given,
             witnesses=tuple(one for one in self.given.witnesses if not self.memory.is_convicted(str(one.key))),
         )
+
+    def _policy_for(self, found: Evidence) -> TrustPolicy:
+        # What a convicted witness said of the time counts no more; what it signed still does, against itself.
+        return self.policy if isinstance(found, Backdating) else self.given
 
     def _is_enough(self, accused: str) -> bool:
         return self.memory.count_evidence(accused) >= MAX_FILES

@@ -83,9 +83,10 @@ class Rounds:
                     self._collect(running, due, again=again)
                     if self._stopped or not (due or running):
                         return
-                    self._start(pool, running, due)
+                    now = monotonic()
+                    self._start(pool, running, due, now)
                     # Those that are due already wait for one of their host to end, which wakes us.
-                    later = [time for time in due.values() if time > monotonic()]
+                    later = [time for time in due.values() if time > now]
                     self._wake.wait(max(0.0, min(later) - monotonic()) if later else None)
                     self._wake.clear()
             finally:
@@ -93,10 +94,10 @@ class Rounds:
                 self._stopped = True
 
     def _start(
-        self, pool: ThreadPoolExecutor, running: dict[Follower, Future[bool]], due: dict[Follower, float]
+        self, pool: ThreadPoolExecutor, running: dict[Follower, Future[bool]], due: dict[Follower, float], now: float
     ) -> None:
         hosts = Counter(one.host for one in running)
-        for follower in sorted((one for one, time in due.items() if time <= monotonic()), key=lambda one: due[one]):
+        for follower in sorted((one for one, time in due.items() if time <= now), key=lambda one: due[one]):
             if hosts[follower.host] < MAX_OF_HOST:
                 hosts[follower.host] += 1
                 del due[follower]

@@ -1,7 +1,7 @@
 """Where a monitor gets bytes from, and what time it is: over HTTP here, over a simulated network where one runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -15,7 +15,11 @@ from tlog_core.note import MAX_NOTE_BYTES
 from tlog_core.policy import TrustedLog, TrustedWitness
 
 REST: Final = 60.0
-"""Seconds in which a witness that did not answer is not asked again: it would hold up each log anew."""
+LONGEST_REST: Final = 3_600.0
+"""Seconds in which a witness that did not answer is not asked again, at first, and after many failures in a row."""
+
+WITNESS_SECONDS: Final = 10.0
+"""How long a witness may take to answer: each log waits for it."""
 
 FetchFromLog = Callable[[TrustedLog, str, int], bytes]
 """Given a log, a path below its prefix and the most bytes to take, what is there; raises FetchError."""
@@ -33,6 +37,16 @@ class Source:
     clock: Callable[[], float]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    until: float
+    wait: float
+    reason: str
+
+
+_NONE: Final = _Rest(0.0, 0.0, "")
+
+
 def http_source(
     *,
     clock: Callable[[], float],
@@ -44,38 +58,47 @@ def http_source(
 ) -> Source:
     """Return the source that asks over HTTP; `token` is shown to logs, and never to witnesses.
 
-    A witness that did not answer is not asked for the head of any log for `rest` seconds.
+    A witness that did not answer is not asked for the head of any log for `rest` seconds, and twice as long each time.
     """
-    transports: dict[tuple[str, bool], Transport] = {}
-    resting: dict[str, tuple[float, str]] = {}
-
-    def transport(url: str, *, credential: bool) -> Transport:
-        if (url, credential) not in transports:
-            session = new_session(deadline)
-            if credential and token is not None:
-                session.auth = Bearer(token)
-            transports[url, credential] = Transport(
-                url, session=session, timeout=timeout, backoff=backoff, deadline=deadline
-            )
-        return transports[url, credential]
+    logs: dict[str, Transport] = {}
+    witnesses: dict[str, Transport] = {}
+    resting: dict[str, _Rest] = {}
 
     def fetch_from_log(log: TrustedLog, path: str, limit: int) -> bytes:
-        return transport(log.url, credential=True).get(path, limit=limit)
+        if log.url not in logs:
+            session = new_session(deadline)
+            if token is not None:
+                session.auth = Bearer(token)
+            logs[log.url] = Transport(log.url, session=session, timeout=timeout, backoff=backoff, deadline=deadline)
+        return logs[log.url].get(path, limit=limit)
 
     def fetch_from_witness(witness: TrustedWitness, origin: str) -> bytes | None:
         # C2SP tlog-witness, "Retrieval of checkpoints".
         path = f"{sha256(origin.encode()).hexdigest()}/checkpoint"
-        until, reason = resting.get(witness.url, (0.0, ""))
-        if monotonic() < until:
-            raise FetchError(reason)
+        last = resting.get(witness.url, _NONE)
+        if monotonic() < last.until:
+            raise FetchError(last.reason)
+        if witness.url not in witnesses:
+            witnesses[witness.url] = Transport(
+                witness.url,
+                session=new_session(WITNESS_SECONDS),
+                timeout=min(timeout, WITNESS_SECONDS),
+                backoff=replace(backoff, attempts=1),
+                deadline=WITNESS_SECONDS,
+            )
         try:
-            return transport(witness.url, credential=False).get(path, limit=MAX_NOTE_BYTES)
+            found = witnesses[witness.url].get(path, limit=MAX_NOTE_BYTES)
         except RefusedError as error:
             if error.status == 404:
                 return None
             raise
         except FetchError as error:
-            resting[witness.url] = monotonic() + rest, str(error)
+            # Whoever asked at the same time has noted this failure already.
+            if resting.get(witness.url, _NONE) is last:
+                wait = min(LONGEST_REST, max(rest, 2 * last.wait))
+                resting[witness.url] = _Rest(monotonic() + wait, wait, str(error))
             raise
+        resting.pop(witness.url, None)
+        return found
 
     return Source(fetch_from_log, fetch_from_witness, clock)
