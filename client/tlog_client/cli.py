@@ -21,7 +21,6 @@ from pathlib import Path
 from random import SystemRandom
 from traceback import format_exception
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
@@ -50,6 +49,7 @@ from tlog_client.files import (
 from tlog_client.log import Log
 from tlog_client.state import default_folder
 from tlog_client.text import format_time, printable
+from tlog_client.transport import is_web
 from tlog_client.writer import Writer
 from tlog_core.checkpoint import Checkpoint, parse_checkpoint, parse_head
 from tlog_core.encoding import canonicalize, decode_text, encode_base64
@@ -135,17 +135,9 @@ def _convert_interval(_: click.Context, param: click.Parameter, value: float) ->
 
 def _convert_webhook(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
     # It may be a secret, and is not shown.
-    if value is not None and not _is_web(value):
+    if value is not None and not is_web(value):
         raise click.BadParameter("expected an http or https URL, such as https://alerts.example/tlog", param=param)
     return value
-
-
-def _is_web(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)

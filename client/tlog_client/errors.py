@@ -4,6 +4,7 @@ TlogError
 ├── StateError              the folder with the last verified checkpoint cannot be relied on
 ├── BudgetError             more was brought than is kept of one log; nothing of it was kept
 └── FetchError
+    ├── SlowError           the time for an answer is over, however much of it came
     ├── RefusedError        the log answered that it will not, and why; nothing was logged
     └── TransientError      the same request may succeed later
         └── OutcomeUnknownError   events may or may not be logged; carries the key that makes a retry safe
@@ -18,6 +19,10 @@ class StateError(TlogError):
 
 class BudgetError(TlogError):
     """A monitor has no place for a head: it holds as many unresolved ones as it keeps, and forgets none of them."""
+
+
+class SlowError(FetchError):
+    """An answer takes too long in all: whoever spins it out is not waited for again at once."""
 
 
 class RefusedError(FetchError):

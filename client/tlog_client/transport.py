@@ -19,7 +19,7 @@ import requests
 import urllib3
 
 from tlog_client.deadline import TOO_LONG, DeadlineAdapter, DeadlineError
-from tlog_client.errors import RefusedError, TransientError
+from tlog_client.errors import RefusedError, SlowError, TransientError
 from tlog_client.text import printable
 from tlog_core.encoding import parse_decimal, parse_json
 from tlog_core.errors import FetchError, MalformedError
@@ -134,8 +134,7 @@ class Transport:
         cause = _cause(error)
         message = f"no answer from {self._url}: {_describe(cause)}"
         if isinstance(cause, DeadlineError):
-            # Whoever spins out an answer is not waited for again at once.
-            return FetchError(message)
+            return SlowError(message)
         passing = (
             requests.ConnectionError,
             requests.Timeout,
@@ -163,15 +162,16 @@ def new_session(head_seconds: float | None = None) -> requests.Session:
 
 def check_url(url: str) -> str:
     """Return a prefix without a slash at its end; raise MalformedError if it is no URL of HTTP."""
-    if not _is_prefix(url):
+    if not is_web(url) or "?" in url:
         raise MalformedError(f"not the URL of a segment: {url}; expected such as https://log.example/segments/payments")
     return url.rstrip("/")
 
 
-def _is_prefix(url: str) -> bool:
+def is_web(url: str) -> bool:
+    """Tell whether a text is a URL of HTTP that leads to some host."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "?" not in url
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
@@ -179,8 +179,8 @@ def _is_prefix(url: str) -> bool:
 def read_body(response: requests.Response, *, limit: int, end: float, decode: bool = False) -> bytes:
     """Return the body of an answer that comes as a stream, with the Content-Encoding gzip undone if it is to `decode`.
 
-    Raises FetchError if there are more than `limit` bytes, or it is not there by `end` on the monotonic clock, and what
-    urllib3 does.
+    Raises FetchError if it has more than `limit` bytes, SlowError if it is not there by `end` on the monotonic clock,
+    and what urllib3 does.
     """
     body, received = bytearray(), 0
     packed = zlib.decompressobj(_GZIP) if decode and response.headers.get("Content-Encoding") == "gzip" else None
@@ -192,7 +192,7 @@ def read_body(response: requests.Response, *, limit: int, end: float, decode: bo
         if len(body) > limit or received > limit + _OVERHEAD_BYTES:
             raise FetchError(f"the answer is longer than {limit} bytes")
         if time.monotonic() > end:
-            raise FetchError(TOO_LONG)
+            raise SlowError(TOO_LONG)
     if packed is not None and not (packed.eof and not packed.unused_data):
         raise zlib.error("it does not end where it should")
     return bytes(body)

@@ -196,6 +196,13 @@ def evidence_heads(evidence: Evidence) -> tuple[Note, ...]:
             return evidence.head, evidence.earlier
 
 
+def only_log(note: Note) -> Note:
+    """Return a head with lines of its log alone, as many as evidence has; those of others would only make it larger."""
+    # They are known by the origin, which is the name of the log's keys.
+    origin = parse_head(note.text).origin
+    return Note(note.text, tuple(line for line in note.signatures if line.name == origin)[:MAX_LINES])
+
+
 def find_contradiction(
     one: Note, other: Note, *, node: NodeReader, witness: VerifierKey | None = None
 ) -> EmptyRoot | Fork | Prefix | None:
@@ -340,12 +347,9 @@ def _accuse(witness: VerifierKey | None, head: Checkpoint) -> str:
 
 
 def _only(note: Note, witness: VerifierKey | None) -> Note:
-    # A log's lines are known by its origin, which is the name of its keys; those of others would only make it larger.
-    origin = parse_head(note.text).origin
     if witness is None:
-        lines = [line for line in note.signatures if line.name == origin][:MAX_LINES]
-    else:
-        lines = [line for line in note.signatures if (line.name, line.key_id) == (witness.name, witness.id)]
+        return only_log(note)
+    lines = [line for line in note.signatures if (line.name, line.key_id) == (witness.name, witness.id)]
     return Note(note.text, tuple(lines))
 
 

@@ -13,7 +13,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from tlog.witnesses.panel import submission_url
-from tlog_client.deadline import TOO_LONG
+from tlog_client.errors import SlowError
 from tlog_client.transport import read_body
 from tlog_core.cosignature import open_cosignature
 from tlog_core.encoding import encode_base64, parse_decimal
@@ -79,8 +79,10 @@ def submit(session: requests.Session, witness: TrustedWitness, old: int, proof: 
             return _judge(response.status_code, response.headers, body, note, witness.key)
     except (OSError, HTTPError) as error:
         return Refused("unreachable", type(error).__name__)
+    except SlowError as error:
+        return Refused("unreachable", str(error))
     except FetchError as error:
-        return Refused("unreachable" if str(error) == TOO_LONG else "invalid", str(error))
+        return Refused("invalid", str(error))
 
 
 def _judge(

@@ -30,6 +30,7 @@ from tlog.witnesses.agenda import PAUSE
 from tlog.witnesses.lane import Backoff, Lane
 from tlog.witnesses.request import ANSWER_SECONDS, Answer, Cosigned, Latest, Refused, submit
 from tlog_core.errors import ProofError, TlogError
+from tlog_core.evidence import MAX_AHEAD
 from tlog_core.merkle import Hash, range_hash
 from tlog_core.note import Note, parse_note
 from tlog_core.policy import TrustedWitness, TrustPolicy
@@ -37,7 +38,6 @@ from tlog_core.proof import prove_consistency, verify_consistency
 
 _REFUSED_SECONDS: Final = 60.0
 _FLYING_SECONDS: Final = 1.0
-_AHEAD_SECONDS: Final = 300
 _EVERY_SEGMENT: Final = ("unreachable", "busy")
 
 Line = tuple[int, str]
@@ -278,7 +278,7 @@ def _time_of(panel: TrustPolicy, lines: Mapping[str, Line]) -> int | None:
 
 def _dated(answer: Answer, now: int) -> Answer:
     """Return the answer; for a cosignature that is dated too far ahead, a refusal: it would outlast all later ones."""
-    if isinstance(answer, Cosigned) and answer.time > now + _AHEAD_SECONDS:
+    if isinstance(answer, Cosigned) and answer.time > now + MAX_AHEAD:
         return Refused("invalid", f"its cosignature is dated {answer.time - now} seconds ahead of this log's clock")
     return answer
 

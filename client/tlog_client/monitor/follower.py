@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from tlog_client.answers import parse_consistency
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor.finding import Class, Finding
-from tlog_client.monitor.head import Head, only_log, only_needed, recall_head
+from tlog_client.monitor.head import Head, only_needed, recall_head
 from tlog_client.monitor.judge import FLOOD, FROM_LOG, Heard, Judge
 from tlog_client.monitor.look import Fault, Looker
 from tlog_client.monitor.memory import Known, Looked
@@ -22,7 +22,7 @@ from tlog_client.transport import MAX_DETAIL
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.entry import Entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError
-from tlog_core.evidence import MAX_LAG, Backdating, judge_proof
+from tlog_core.evidence import MAX_LAG, Backdating, judge_proof, only_log
 from tlog_core.merkle import leaf_hash, range_hash
 from tlog_core.note import MAX_NOTE_BYTES, VerifierKey, parse_note
 from tlog_core.policy import TrustedLog, TrustedWitness
@@ -300,7 +300,7 @@ class Follower:
 
     def _backdated(self, log: Known, head: Head, tree: TileTree, index: int, raw: bytes, anchor: Anchor) -> list[Fault]:
         proof = prove_inclusion(index=index, size=head.tree.size, node=tree.node)
-        found = Backdating(index, raw, tuple(proof), only_log(head), only_needed(anchor.head, self._judge.policy))
+        found = Backdating(index, raw, tuple(proof), only_log(head.note), only_needed(anchor.head, self._judge.policy))
         try:
             self._judge.convict(log, found)
         except (MalformedError, EvidenceError):

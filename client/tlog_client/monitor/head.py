@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tlog_core.checkpoint import Checkpoint, parse_head
 from tlog_core.cosignature import time_of
-from tlog_core.evidence import MAX_AHEAD, MAX_LINES
+from tlog_core.evidence import MAX_AHEAD
 from tlog_core.note import Note, parse_note
 from tlog_core.policy import TrustPolicy, open_cosignatures, verify_log
 
@@ -56,12 +56,6 @@ def merge_heads(one: Head, other: Head, policy: TrustPolicy) -> Head:
         if key not in lines or (key in witnesses and time_of(line) > time_of(lines[key])):
             lines[key] = line
     return recall_head(bytes(Note(one.note.text, tuple(lines.values()))), policy)
-
-
-def only_log(head: Head) -> Note:
-    """Return the note with lines of its log alone, which are known by its origin, and not more than evidence has."""
-    lines = [line for line in head.note.signatures if line.name == head.tree.origin]
-    return Note(head.note.text, tuple(lines[:MAX_LINES]))
 
 
 def only_needed(head: Head, policy: TrustPolicy) -> Note:

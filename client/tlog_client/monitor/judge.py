@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from tlog_client.errors import BudgetError, StateError
 from tlog_client.monitor.finding import Class, Finding
-from tlog_client.monitor.head import Head, cosigners, merge_heads, only_log, only_needed, open_head, recall_head
+from tlog_client.monitor.head import Head, cosigners, merge_heads, only_needed, open_head, recall_head
 from tlog_client.monitor.memory import Known, Memory, Unresolved
 from tlog_client.text import format_time
 from tlog_core.checkpoint import Checkpoint, parse_head
@@ -30,6 +30,7 @@ from tlog_core.evidence import (
     find_contradiction,
     find_other_entry,
     format_evidence,
+    only_log,
     parse_evidence,
 )
 from tlog_core.gossip import MAX_HEAD_BYTES
@@ -270,7 +271,7 @@ class Judge:
     def _place(self, log: Known, head: Head, source: str) -> Heard | None:
         tree = head.tree
         if tree.size == 0 and tree.root != EMPTY_ROOT:
-            self._convict(log, EmptyRoot(only_log(head)), source)
+            self._convict(log, EmptyRoot(only_log(head.note)), source)
             return Heard.CONVICTS
         if not log.note or tree.size > log.size:
             return Heard.AGREES if tree.size == 0 else self._hold(log, head, source)
@@ -384,7 +385,7 @@ class Judge:
         # Three cosignatures by ML-DSA-44 are more than a message takes: rather no time than no head.
         head = recall_head(raw, self.policy)
         note = bytes(only_needed(head, self.policy))
-        return note if len(note) <= MAX_HEAD_BYTES else bytes(only_log(head))
+        return note if len(note) <= MAX_HEAD_BYTES else bytes(only_log(head.note))
 
     def _contradictions(self, one: Head, other: Head, node: NodeReader) -> list[Evidence]:
         found = find_contradiction(one.note, other.note, node=node)
