@@ -24,7 +24,7 @@ from tlog_core.entry import Entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError
 from tlog_core.evidence import MAX_LAG, Backdating, judge_proof, only_log
 from tlog_core.merkle import leaf_hash, range_hash
-from tlog_core.note import MAX_NOTE_BYTES, VerifierKey, parse_note
+from tlog_core.note import MAX_NOTE_BYTES, Note, VerifierKey, parse_note
 from tlog_core.policy import TrustedLog, TrustedWitness
 from tlog_core.proof import prove_inclusion
 from tlog_core.tile import TILE_WIDTH, TileTree
@@ -153,7 +153,7 @@ class Follower:
             complaints["unreachable", ""] = str(error)
             return False
         try:
-            head = self._open(raw, complaints)
+            head = self._open(parse_note(raw), complaints)
             heard = self._judge.hear(head, source=FROM_LOG)
         except (MalformedError, SignatureError) as error:
             complaints["invalid", ""] = f"what the log shows is no head of its own: {error}"
@@ -169,8 +169,8 @@ class Follower:
             return False
         return self._catch_up(head, complaints)
 
-    def _open(self, raw: bytes, complaints: Complaints) -> Head:
-        head = self._judge.open(parse_note(raw))
+    def _open(self, note: Note, complaints: Complaints) -> Head:
+        head = self._judge.open(note)
         if head.tree.origin != self.origin:
             raise SignatureError(f"it is a checkpoint of {head.tree.origin}")
         for name in head.ahead:
@@ -313,8 +313,10 @@ class Follower:
     def _ask(self, witness: TrustedWitness, complaints: Complaints) -> None:
         try:
             raw = self._source.witness(witness, self.origin)
-            if raw is not None:
-                self._judge.hear(self._open(raw, complaints), source=f"witness {witness.name}")
+            note = None if raw is None else parse_note(raw)
+            # Mostly it shows what the log does, and nothing is verified twice.
+            if note is not None and not self._judge.knows(note, self.origin):
+                self._judge.hear(self._open(note, complaints), source=f"witness {witness.name}")
         except (FetchError, MalformedError, SignatureError) as error:
             complaints["witness", witness.name] = f"the witness {witness.name} shows no head: {error}"
         except BudgetError:

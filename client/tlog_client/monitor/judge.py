@@ -15,7 +15,7 @@ from tlog_client.monitor.finding import Class, Finding
 from tlog_client.monitor.head import Head, cosigners, merge_heads, only_needed, open_head, recall_head
 from tlog_client.monitor.memory import Known, Memory, Unresolved
 from tlog_client.text import format_time
-from tlog_core.checkpoint import Checkpoint, parse_head
+from tlog_core.checkpoint import parse_head
 from tlog_core.errors import MalformedError, ProofError, SignatureError
 from tlog_core.evidence import (
     Backdating,
@@ -137,7 +137,7 @@ class Judge:
         tree = parse_head(parsed.text)
         if tree.origin not in self.origins:
             raise SignatureError(f"the trust policy has no log {tree.origin}")
-        if self._is_known(parsed, tree):
+        if self.knows(parsed, tree.origin):
             return Heard.KNOWN
         return self.hear(self.open(parsed), source=source)
 
@@ -192,6 +192,19 @@ class Judge:
     def open(self, note: Note) -> Head:
         """Return the head of a note, opened by our policy and our clock; raise MalformedError or SignatureError."""
         return open_head(note, self.policy, now=self.clock())
+
+    def knows(self, note: Note, origin: str) -> bool:
+        """Say whether a note is a head of this log of ours that was verified before, with each line of our keys."""
+        tree = parse_head(note.text)
+        if tree.origin != origin:
+            return False
+        log = self.memory.known(origin)
+        held = [one.note for one in self.memory.unresolved(log) if one.size == tree.size]
+        lines = {line for line in note.signatures if (line.name, line.key_id) in self._keys}
+        for raw in (log.note, *held):
+            if raw and (known := parse_note(raw)).text == note.text:
+                return lines <= set(known.signatures)
+        return False
 
     def hear(self, head: Head, *, source: str) -> Heard:
         """Judge a head that was opened by our policy; as `hear_head`."""
@@ -398,15 +411,6 @@ class Judge:
     def _heard_of(self, log: Known) -> list[Head]:
         notes = [log.note, log.target, *(one.note for one in self.memory.unresolved(log))]
         return [recall_head(note, self.policy) for note in dict.fromkeys(notes) if note]
-
-    def _is_known(self, note: Note, tree: Checkpoint) -> bool:
-        log = self.memory.known(tree.origin)
-        held = [one.note for one in self.memory.unresolved(log) if one.size == tree.size]
-        lines = {line for line in note.signatures if (line.name, line.key_id) in self._keys}
-        for raw in (log.note, *held):
-            if raw and (known := parse_note(raw)).text == note.text:
-                return lines <= set(known.signatures)
-        return False
 
     def _check_memory(self, log: Known) -> None:
         try:
