@@ -22,6 +22,7 @@ from tlog.clock import now
 from tlog.config import MAX_BATCH_BYTES, MAX_DISCARDING, MAX_WAITING, PLACE_SECONDS, TURNS, Config, from_environment
 from tlog.control import Control
 from tlog.files import lock_data
+from tlog.fsck.scrub import Scrub
 from tlog.guard import Guard
 from tlog.journal import Answered, Journal
 from tlog.logs import make_logger, write_lines
@@ -67,6 +68,8 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     if config.witnesses is not None:
         asker = Asker(config, read_panel(config.witnesses), opened, agenda, metrics, log, now)
         asker.keep()
+    if config.scrub_rate > 0:
+        Scrub(config, opened, metrics, log, now).keep()
     services = Services(
         segments=opened,
         control=control,

@@ -66,6 +66,14 @@ def main() -> None:
     envvar="TLOG_COSIGNED_SECONDS",
     help="How long a request waits at most for a cosigned receipt.",
 )
+@click.option(
+    "--scrub-rate",
+    default=1_000.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    envvar="TLOG_SCRUB_RATE",
+    help="How many entries a second are checked again, all over and over; 0 for none.",
+)
 @log_name_option
 def serve(
     data: Path,
@@ -79,6 +87,7 @@ def serve(
     witnesses: Path | None,
     recosign_seconds: float,
     cosigned_seconds: float,
+    scrub_rate: float,
     log_name: str | None,
 ) -> None:
     """Run the server on a data folder, which is made if it is not there. One server a folder.
@@ -96,6 +105,7 @@ def serve(
             witnesses=witnesses,
             recosign_seconds=recosign_seconds,
             cosigned_seconds=cosigned_seconds,
+            scrub_rate=scrub_rate,
         )
         run(config, listen, log_name)
 
@@ -146,22 +156,36 @@ def seal_segment(data: Path, name: str) -> None:
 
 @main.command()
 @data_option
+@click.option("--fast", is_flag=True, help="Check only the heads, and the last entries below them.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each finding, and one that sums up.")
+@click.option("--processes", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep in this file how far the check has come, and go on from there.",
+)
 @click.argument("names", nargs=-1, metavar="[SEGMENT]...")
-def fsck(data: Path, names: tuple[str, ...]) -> None:
-    """Check every byte that is stored: payloads, commitments, entries, tiles, roots, signatures.
+def fsck(data: Path, fast: bool, as_json: bool, processes: int, resume: Path | None, names: tuple[str, ...]) -> None:
+    """Check every byte that is stored: payloads, commitments, entries, tiles, roots, signatures, indexes.
 
     Exits 0 if all is well, and 1 after printing each finding with its place. A server may run meanwhile.
     """
-    from tlog.fsck import check
+    from tlog.fsck.run import Plan, check, check_ends
+    from tlog.fsck_shell import Report
 
     def run() -> None:
-        findings = 0
-        for finding in check(config_of(data), names, _progress):
-            findings += 1
-            click.echo(finding)
-        if findings:
+        shown = Report(as_json)
+        config = config_of(data)
+        findings = (
+            check_ends(config, names, shown.progress)
+            if fast
+            else check(config, Plan(names, processes, resume), shown.progress)
+        )
+        if shown.show(findings):
             sys.exit(REFUSED)
 
+    if fast and resume is not None:
+        raise click.UsageError("a fast check begins anew each time; leave out --resume")
     report(run)
 
 
@@ -169,13 +193,6 @@ def fsck(data: Path, names: tuple[str, ...]) -> None:
 def show_version() -> None:
     """Print the version."""
     click.echo(version("tlog"))
-
-
-def _progress(name: str, done: int, size: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{name}: {done} of {size} entries\x1b[K", nl=done >= size, err=True)
-    elif done >= size:
-        click.echo(f"{name}: {size} entries checked", err=True)
 
 
 main.add_command(token)

@@ -39,7 +39,7 @@ class Config:
 
     An `unguarded` server asks nobody who they are, and binds to loopback only. The file `witnesses` says whom to ask
     for cosignatures: heads that do not change are cosigned anew every `recosign_seconds`, and a request that wants its
-    receipt cosigned waits `cosigned_seconds` at most.
+    receipt cosigned waits `cosigned_seconds` at most. The scrub checks `scrub_rate` entries in a second, or none for 0.
     """
 
     data: Path
@@ -49,6 +49,7 @@ class Config:
     witnesses: Path | None = None
     recosign_seconds: float = 600.0
     cosigned_seconds: float = 10.0
+    scrub_rate: float = 1_000.0
 
     @property
     def control(self) -> Path:
@@ -86,6 +87,16 @@ class Config:
         return self.data / "sweeping.lock"
 
     @property
+    def scrubbing(self) -> Path:
+        """The file whose lock is held by the worker that scrubs."""
+        return self.data / "scrubbing.lock"
+
+    @property
+    def scrubbed(self) -> Path:
+        """How far the scrub has come."""
+        return self.data / "scrubbed"
+
+    @property
     def metrics(self) -> Path:
         """The folder in which the workers of one run bring their counters together."""
         return self.data / "metrics"
@@ -115,7 +126,8 @@ def from_environment() -> Config:
             witnesses=Path(witnesses) if witnesses else None,
             recosign_seconds=float(os.environ.get("TLOG_RECOSIGN_SECONDS", "600")),
             cosigned_seconds=float(os.environ.get("TLOG_COSIGNED_SECONDS", "10")),
+            scrub_rate=float(os.environ.get("TLOG_SCRUB_RATE", "1000")),
         )
     except ValueError as error:
-        names = "TLOG_OPEN_SEGMENTS, TLOG_IDLE_SECONDS, TLOG_RECOSIGN_SECONDS or TLOG_COSIGNED_SECONDS"
+        names = "TLOG_OPEN_SEGMENTS, TLOG_IDLE_SECONDS, TLOG_RECOSIGN_SECONDS, TLOG_COSIGNED_SECONDS or TLOG_SCRUB_RATE"
         raise ConfigError(f"{names} is not a number: {error}") from None

@@ -92,7 +92,7 @@ class Control:
         with exclusive(self._config.changes), self._segments.use(CONTROL) as control:
             self._catch_up(control)
             with self._taking_effect() as changing:
-                _project(changing, change)
+                project(changing, change)
                 prepare()
                 entry = commit_to(writer=change.by, kind=JSON_TYPE, payloads=[encode_change(change)])
                 _, logged = append(control, entry)
@@ -288,7 +288,7 @@ class Control:
         while done < size:
             for payload in control.store.payloads(done, min(done + MAX_PAGE, size)):
                 with self._taking_effect() as changing:
-                    _project(changing, decode_change(payload.data))
+                    project(changing, decode_change(payload.data))
                     changing.count_entry(done)
                 done += 1
 
@@ -301,8 +301,8 @@ class Control:
         self.generation.write(self.generation.read() + 1)
 
 
-def _project(changing: Changing, change: Change) -> None:
-    """Bring the tables to what they are after a change."""
+def project(changing: Changing, change: Change) -> None:
+    """Bring the tables to what they are after a change; MalformedError, ConflictError or NotFoundError."""
     match change:
         case SegmentCreated():
             labels = tuple(sorted(change.labels.items()))

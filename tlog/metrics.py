@@ -63,6 +63,14 @@ class Metrics:
             registry=registry,
             multiprocess_mode="max",
         )
+        self._scrubbed = Counter("tlog_scrub_entries", "Entries that the scrub has checked.", registry=registry)
+        self._scrub_findings = Counter("tlog_scrub_findings", "What the scrub has found damaged.", registry=registry)
+        self._scrub_passed = Gauge(
+            "tlog_scrub_pass_time_seconds",
+            "When the last complete pass of the scrub ended, in seconds since the epoch.",
+            registry=registry,
+            multiprocess_mode="max",
+        )
         self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._proofs: deque[float] = deque()
 
@@ -92,6 +100,18 @@ class Metrics:
     def witness_answered(self, witness: str, outcome: str) -> None:
         """Count an answer of a witness; there are few outcomes."""
         self._witnesses.labels(witness, outcome).inc()
+
+    def scrubbed(self, entries: int) -> None:
+        """Count entries that were checked."""
+        self._scrubbed.inc(entries)
+
+    def scrub_found(self, findings: int) -> None:
+        """Count what was found damaged."""
+        self._scrub_findings.inc(findings)
+
+    def scrub_passed(self, at: int) -> None:
+        """Note when the last complete pass ended, in seconds."""
+        self._scrub_passed.set(at)
 
     def appended(self) -> None:
         """Count a request that logged entries."""

@@ -18,6 +18,7 @@ from tlog.config import Config
 from tlog.control import Control
 from tlog.errors import ConfigError
 from tlog.files import lock_data
+from tlog.fsck.start import check_at_start
 from tlog.listen import check_free, parse_address, run_workers
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
@@ -59,6 +60,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         read_panel(config.witnesses)
     empty = not config.control.exists()
     prepare_data(config, log_name)
+    check_at_start(config)
     _prepare_access(config, listen, begins=empty and not config.unguarded)
     # Read by the metrics library when it is imported, which is why the app is imported only now; and here, so that the
     # workers need not each do it. They make the app themselves: what opens files or starts threads must not be forked.

@@ -1,0 +1,1 @@
+"""`tlog fsck` and the scrub: everything is computed again from the stored bytes (`spec/fsck.md`)."""
