@@ -25,16 +25,18 @@ Tables = Mapping[str, Mapping[str, Row]]
 
 
 def check_records(config: Config, breathe: Breathe = lambda _: None) -> Iterator[Finding]:
-    """Yield what of `control.db` is not what the entries say, or is damaged."""
+    """Yield what of `control.db` is not what the entries say, or is damaged; CorruptError if it cannot be read."""
     try:
         with closing(ControlAudit(config.control)) as audit:
-            for text in audit.faults():
-                yield Finding("", "control.db", Kind.CONTROL, text)
+            yield from (Finding("", "control.db", Kind.CONTROL, text) for text in audit.faults())
             # Before the entries: one that comes meanwhile is not expected.
             tables = audit.tables()
+    except CorruptError as error:
+        raise CorruptError(f"control.db cannot be read: {error}") from None
+    try:
         yield from _compare(config, tables, breathe)
     except TlogError as error:
-        yield Finding("", *fault_of("control.db", Kind.CONTROL, error))
+        yield Finding(CONTROL, *fault_of("database", Kind.FILE, error))
 
 
 def _compare(config: Config, tables: Tables, breathe: Breathe) -> Iterator[Finding]:
