@@ -29,7 +29,7 @@ from tlog.store.control import ControlStore
 from tlog_core.tile import TILE_WIDTH
 
 _SMALL_BYTES: Final = 4 << 20
-_POOL_BYTES: Final = 16 << 20
+_POOL_BYTES: Final = 8 << 20
 _SAVE_SECONDS: Final = 1.0
 
 Progress = Callable[[str, int, int], None]

@@ -66,11 +66,15 @@ class Scrub:
         """Scrub from now on, in a thread that ends with the process."""
         Thread(target=self._scrub, name="scrub", daemon=True).start()
 
+    def scrub_once(self) -> None:
+        """Check all that is left of a pass."""
+        self._pass(self._read_mark())
+
     def _scrub(self) -> None:
         with exclusive(self._config.scrubbing):
             while True:
                 try:
-                    self._pass(self._read_mark())
+                    self.scrub_once()
                 except Exception as error:  # nobody else would take it up
                     self._log.error("scrubbing failed", exc_info=error)
                     time.sleep(_AGAIN_SECONDS)
