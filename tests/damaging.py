@@ -1,7 +1,7 @@
 """Damage, done by hand: every column of every table of a database, one after the other."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,9 +18,11 @@ def columns(database: Path) -> list[tuple[str, str]]:
         return [(table, column) for table, column in found if connection.execute(f"select 1 from {table}").fetchone()]  # noqa: S608
 
 
-def damaged(database: Path) -> Iterator[tuple[str, str]]:
-    """Yield each column while its value in the last row differs in one bit, and put it back then."""
+def damaged(database: Path, tables: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """Yield each column, of these tables or of all, while its value in the last row differs in one bit."""
     for table, column in columns(database):
+        if tables and table not in tables:
+            continue
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
             connection.execute("pragma ignore_check_constraints = 1")
             before = connection.execute(f"select * from {table}").fetchall()  # noqa: S608

@@ -84,7 +84,10 @@ class Scrub:
         if mark.passed:
             self._metrics.scrub_passed(mark.passed)
         for row in self._segments.list(after=mark.after):
-            self._check(mark, row)
+            try:
+                self._check(mark, row)
+            except Exception as error:  # one segment does not keep the others from being checked
+                self._log.error("scrubbing failed", segment=row.name, exc_info=error)
             mark = replace(mark, after=row.name, current="", joined=NOTHING)
         self._check_records()
         self._save(_Mark(passed=self._clock() // 1000))

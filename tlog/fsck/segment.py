@@ -123,7 +123,8 @@ class _Segment:
         if joined.size > size or any(0 < one <= joined.size and one not in joined.roots for one in sizes):
             joined = NOTHING
         yield Step([*self._first_faults(now)], joined, size)
-        for checked in run(self._jobs(joined.size, size, sizes)):
+        # What is not stored is said once, above: a damaged head may speak of any number of entries.
+        for checked in run(self._jobs(joined.size, min(size, self._audit.end()), size, sizes)):
             faults = [*checked.faults, *join_faults(joined, checked, self._audit.tile)]
             joined = joined.join(checked, sizes)
             yield Step(faults, joined, size)
@@ -167,18 +168,20 @@ class _Segment:
     def _first_faults(self, now: Snapshot) -> Iterator[Fault]:
         yield from _frozen_faults(now)
         yield from head_faults(self._row, now.head)
+        if (end := self._audit.end()) < now.head.size:
+            yield f"entries {end} to {now.head.size - 1}", Kind.ENTRY, "they are missing from the store"
         yield from ((place, Kind.LAYOUT, text) for place, text in self._audit.strays())
         if self._depth.whole_file:
             yield from (("database", Kind.FILE, text) for text in self._audit.damage())
             yield from (("database", Kind.FILE, text) for text in self._audit.schema_faults())
 
-    def _jobs(self, start: int, size: int, sizes: set[int]) -> Iterator[Job]:
+    def _jobs(self, start: int, stop: int, size: int, sizes: set[int]) -> Iterator[Job]:
         requests, read = list[Request](), start
-        while start < size:
+        while start < stop:
             if start >= read:
                 read = start - start % REQUEST_RANGE + REQUEST_RANGE
                 requests = [*requests[-1:], *self._audit.requests(start, read)]
-            end = min(start - start % self._depth.chunk + self._depth.chunk, size)
+            end = min(start - start % self._depth.chunk + self._depth.chunk, stop)
             yield self._job(size, start, end, sizes, _begun(requests, start, end))
             start = end
 

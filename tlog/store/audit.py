@@ -89,7 +89,7 @@ class Audit:
     def __init__(self, path: Path) -> None:
         """Open the database, whose schema must be the present one."""
         with _named():
-            self._connection = connect_reader(path)
+            self._connection = _connect(path)
 
     def snapshot(self) -> Snapshot:
         """Return what the segment says of itself."""
@@ -117,6 +117,10 @@ class Audit:
         """Return hashes and nodes of a tile as they are stored, None if there is none."""
         row: tuple[bytes, bytes] | None = self._row(_TILE, level, place)
         return row
+
+    def end(self) -> int:
+        """Return where the last run of entries ends, 0 if there is none."""
+        return int(self._row("select coalesce(max(start + count), 0) from bundle")[0])
 
     def requests(self, start: int, end: int) -> list[Request]:
         """Return the requests whose entries begin in [start, end). It reads the whole table."""
@@ -158,7 +162,7 @@ class ControlAudit:
     def __init__(self, path: Path) -> None:
         """Open the database."""
         with _named():
-            self._connection = connect_reader(path)
+            self._connection = _connect(path)
 
     def tables(self) -> Mapping[str, Mapping[str, Row]]:
         """Return each table, its rows by their primary keys, all as of one moment."""
@@ -194,6 +198,13 @@ class Projection:
     def tables(self) -> Mapping[str, Mapping[str, Row]]:
         """Return the tables as `ControlAudit` does."""
         return _tables(self._connection)
+
+
+def _connect(path: Path) -> Connection:
+    connection = connect_reader(path)
+    # Text that is damaged is to be compared, too.
+    connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
+    return connection
 
 
 @contextmanager

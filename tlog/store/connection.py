@@ -35,8 +35,10 @@ _SETTINGS: Final = {
 
 def may_pass(error: DatabaseError) -> bool:
     """Tell whether it is no damage: a disk that is full or fails, a file that cannot be opened, a lock."""
-    # What SQLite has no other name for is a statement that does not fit: a table is gone.
-    return isinstance(error, OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR
+    # What SQLite has no other name for is a statement that does not fit: a table is gone. Text that is not UTF-8 has no
+    # code at all.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return isinstance(error, OperationalError) and code != sqlite3.SQLITE_ERROR
 
 
 def connect(path: Path, *, create: bool = False) -> Connection:
