@@ -86,7 +86,12 @@ class Checked:
 def check_chunk(job: Job, breathe: Breathe = lambda _: None) -> Checked:
     """Check everything that is stored of some entries."""
     with closing(Audit(job.database)) as audit:
-        return _Checker(job, audit, _Keys(job.control), breathe).check()
+        return check_opened(job, audit, breathe)
+
+
+def check_opened(job: Job, audit: Audit, breathe: Breathe = lambda _: None) -> Checked:
+    """Check the same in a database that is open."""
+    return _Checker(job, audit, _Keys(job.control), breathe).check()
 
 
 class _Keys:

@@ -9,7 +9,7 @@ from typing import Final
 
 from tlog.config import Config
 from tlog.errors import CorruptError, UnavailableError
-from tlog.fsck.chunk import CHUNK, Checked, Job, check_chunk
+from tlog.fsck.chunk import CHUNK, Checked, Job, check_opened
 from tlog.fsck.finding import Fault, Kind, fault_of
 from tlog.fsck.joined import NOTHING, Joined, edge_faults, join_faults
 from tlog.segments import read_signer
@@ -135,7 +135,7 @@ class _Segment:
         size, start = now.head.size, max(now.head.size // TILE_WIDTH - 1, 0) * TILE_WIDTH
         yield from _frozen_faults(now)
         yield from head_faults(self._row, now.head)
-        checked = check_chunk(self._job(size, start, size, {size}, ()))
+        checked = check_opened(self._job(size, start, size, {size}, ()), self._audit)
         yield from checked.faults
         for writer, span in checked.writers.items():
             yield from _sequence_faults(writer, now.sequences.get(writer, 0), span.next)

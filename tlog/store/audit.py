@@ -4,8 +4,9 @@ The full tiles of a segment and what is under them never change; a server may mo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -241,13 +242,23 @@ def _fresh(migrate: Callable[[Connection], None]) -> Connection:
 def _schema_faults(
     connection: Connection, migrations: str, migrate: Callable[[Connection], None], version: int
 ) -> Iterator[str]:
-    expected = _fresh(migrate)
-    for query, values in ((_COLUMNS, []), (_INDEXES, []), (_MIGRATIONS, [migrations])):
-        stored, due = (set(one.execute(query, values).fetchall()) for one in (connection, expected))
+    for stored, due in zip(_schema(connection, migrations), _due_schema(migrations, migrate), strict=True):
         for row in sorted(stored ^ due, key=str):
             yield f"{' '.join(map(str, row[:2]))} is {'not to be there' if row in stored else 'missing or another'}"
     if connection.execute("pragma user_version").fetchone()[0] != version:
         yield "user_version is another"
+
+
+# The same for every segment, and it takes longer to make than to compare.
+@lru_cache(maxsize=2)
+def _due_schema(migrations: str, migrate: Callable[[Connection], None]) -> list[set[tuple[Any, ...]]]:
+    with closing(_fresh(migrate)) as connection:
+        return _schema(connection, migrations)
+
+
+def _schema(connection: Connection, migrations: str) -> list[set[tuple[Any, ...]]]:
+    queries: list[tuple[str, list[str]]] = [(_COLUMNS, []), (_INDEXES, []), (_MIGRATIONS, [migrations])]
+    return [set(connection.execute(query, values).fetchall()) for query, values in queries]
 
 
 def _tables(connection: Connection) -> dict[str, dict[str, Row]]:
