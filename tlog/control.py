@@ -152,7 +152,7 @@ class Control:
 
     def _check_not_frozen(self, name: str) -> None:
         with self._segments.use(name) as segment:
-            if segment.store.frozen() is not None:
+            if segment.frozen() is not None:
                 raise FrozenError(f"the segment {name} is frozen: it takes no last entry either")
 
     def apply_policy(self, by: str, version: int, document: str) -> int:

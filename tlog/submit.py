@@ -111,16 +111,24 @@ def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[
         raise IdempotencyError("this Idempotency-Key was used for the same events, but signed otherwise; send another")
     signed = [one for one in (parse_entry(entry).signed for entry in entries if submission.signed) if one is not None]
     earlier = Submission(first.writer, stored, submission.commitments, submission.key, signed)
-    node = segment.nodes.at(row.size)
+    size, note = _checkpoint_of(segment, row)
     return earlier, Logged(
         start=row.start,
         time=first.time,
         writer=first.writer,
         entries=entries,
-        size=row.size,
-        node=node,
-        note=_sign_again(segment, row.size),
+        size=size,
+        node=segment.nodes.at(size),
+        note=note,
     )
+
+
+def _checkpoint_of(segment: Segment, row: RequestRow) -> tuple[int, bytes]:
+    """Return size and note of the checkpoint that a request was answered with; of the head where nothing is signed."""
+    if segment.frozen() is None:
+        return row.size, _sign_again(segment, row.size)
+    head = segment.store.head()
+    return head.size, head.note
 
 
 def _sign_again(segment: Segment, size: int) -> bytes:

@@ -80,6 +80,18 @@ def transaction(connection: Connection) -> Iterator[None]:
         raise
 
 
+def settle(connection: Connection) -> None:
+    """Make durable what the connection sees, the first of all on its database; DatabaseError if that fails.
+
+    After a crash SQLite takes from the WAL what was written there, whether or not it was synced: if it were shown, a
+    loss of power could take it back.
+    """
+    # Whoever is in the way has opened the database before, and has done it.
+    connection.execute("pragma busy_timeout = 0")
+    connection.execute("pragma wal_checkpoint(truncate)")
+    connection.execute(f"pragma busy_timeout = {_SETTINGS['busy_timeout']}")
+
+
 def connect_reader(path: Path) -> Connection:
     """Return a connection that only reads; errors as for `connect`."""
     connection = connect(path)

@@ -62,10 +62,13 @@ class CosignedHead:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Which witness said when, in milliseconds, that there is a head of `size` entries other than any of ours."""
+    """When, in milliseconds, it was found that there is a head of `size` entries other than any of ours.
+
+    `witness` is the name of the one that said so, None if it is the log's own anchor.
+    """
 
     at: int
-    witness: str
+    witness: str | None
     size: int
     reason: str
 
