@@ -72,7 +72,7 @@ def _check_segment(
         head = store.head()
         if (frozen := store.frozen()) is not None:
             yield f"frozen: {frozen.reason}; it takes no more entries"
-        if (row.sealed is not None) != head.sealed:
+        if (row.sealed is not None) != head.sealed and frozen is None:
             yield "whether it is sealed, control.db and its head do not say alike; seal it again"
         sizes = {0, *(line.size for line in lines), head.size if cosigned is None else cosigned.size}
         roots: dict[int, Hash | None] = dict.fromkeys(sizes)
@@ -175,7 +175,8 @@ def _check_entry(row: SegmentRow, raw: bytes, payload: Payload, time: int) -> En
         raise CorruptError(f"belongs to {entry.origin}")
     if entry.time < time:
         raise CorruptError("is older than the entry before it")
-    verify_commitment(entry.commitment, opening=payload.opening, payload_type=payload.type, payload=payload.data)
+    if not payload.is_lost:
+        verify_commitment(entry.commitment, opening=payload.opening, payload_type=payload.type, payload=payload.data)
     return entry
 
 

@@ -3,6 +3,7 @@
 Its anchor is compared with its head when the segment is opened, and again in each write transaction.
 """
 
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tlog.anchor import Anchor, Anchored
@@ -37,6 +38,13 @@ def open_anchor(path: Path, key: VerifierKey, store: SegmentStore, nodes: Nodes)
         anchor.close()
         raise
     return anchor
+
+
+def anchored(path: Path, key: VerifierKey) -> Anchored | None:
+    """Return the newest head in the anchor at `path`, None if there is none; OSError."""
+    with suppress(FileNotFoundError, CorruptError), closing(Anchor.open(path, key)) as anchor:
+        return anchor.newest()
+    return None
 
 
 def check_latest(newest: Anchored, head: Head) -> None:

@@ -46,6 +46,9 @@ PATIENCE: Final = MAX_LAG * 1000 // 2
 """For how many milliseconds an entry may wait for witnesses: half of what the log promises (spec/evidence.md)."""
 
 
+_LOOK_AGAIN: Final = 5_000  # milliseconds
+
+
 class Observer(Protocol):
     """Who is told what the segments do."""
 
@@ -98,7 +101,7 @@ class Segment:
 
     def frozen(self) -> Frozen | None:
         """Return why the segment is frozen, if it is."""
-        return self.halted or self.store.frozen()
+        return self.store.frozen() or self.halted
 
     def close(self) -> None:
         """Close its files; nobody may be using it."""
@@ -224,23 +227,30 @@ class Segments:
         loaded = self._load(name)
         with self._lock:
             # Another thread may have been faster, and then its segment is the one in use.
-            segment = self._usable(name)
+            segment, idle = self._usable(name), [loaded]
             if segment is None:
+                idle = [self._open.pop(name)] if name in self._open else []
                 segment, loaded.users = loaded, 1
                 self._open[name] = loaded
-        if segment is not loaded:
-            loaded.close()
+        # Who still uses the one before closes it.
+        for one in idle:
+            if one.users == 0:
+                one.close()
         self.close_idle()
         return segment
 
     def _usable(self, name: str) -> Segment | None:
         segment = self._open.get(name)
         # After a failed commit the segment is opened anew; whoever still reads from the old one closes it.
-        if segment is None or segment.sequencer.broken:
+        if segment is None or segment.sequencer.broken or self._is_stale(segment):
             return None
         segment.users += 1
         self._open.move_to_end(name)
         return segment
+
+    def _is_stale(self, segment: Segment) -> bool:
+        """Tell whether a segment was found not to be the latest so long ago that it is worth to look again."""
+        return segment.halted is not None and not 0 <= self._clock() - segment.halted.at < _LOOK_AGAIN
 
     def _leave(self, segment: Segment) -> None:
         with self._lock:

@@ -111,6 +111,18 @@ def sign_head(tree: Tree, now: int, signer: SignerKey) -> Head:
     return Head(checkpoint.size, now, checkpoint.root, bytes(note))
 
 
+def read_tree(transaction: Transaction, head: Head) -> Tree:
+    """Return the tree of the head as it is stored; CorruptError if its root is not the signed one."""
+    tree = load_tree(head.size, lambda tile: _edge_hashes(transaction, tile))
+    _check_root(tree, head)
+    return tree
+
+
+def _check_root(tree: Tree, head: Head) -> None:
+    if tree.frontier.size != head.size or tree.frontier.root() != head.root:
+        raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
+
+
 class Sequencer:
     """Appends to one segment. Threads share it; each process has its own."""
 
@@ -316,9 +328,8 @@ class Sequencer:
             entries = transaction.entries(tree.frontier.size, head.size)
             tree = grow_tree(tree, [leaf_hash(entry) for entry in entries]).tree
         elif behind:
-            tree = load_tree(head.size, lambda tile: _edge_hashes(transaction, tile))
-        if tree.frontier.size != head.size or tree.frontier.root() != head.root:
-            raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
+            return read_tree(transaction, head)
+        _check_root(tree, head)
         return tree
 
     def _entries(self, submissions: Sequence[Submission], now: int) -> list[bytes]:

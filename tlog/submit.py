@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tlog.access.token import OWN_NAMES
 from tlog.errors import (
     CorruptError,
     IdempotencyError,
@@ -30,6 +31,9 @@ from tlog_core.writer import verify_signature
 
 SEAL_WRITER: Final = "tlog/seal"
 """The writer of the entry that seals a segment: by it, who sees no payload knows that nothing may follow."""
+
+SUCCESSION_WRITER: Final = "tlog/succession"
+"""The writer of the first entry of a segment that goes on in the place of another."""
 
 _REGISTER: Final = "register it by tlog writer add; its name is to be the name of the principal"
 
@@ -80,7 +84,7 @@ def append(segment: Segment, submission: Submission) -> tuple[Submission, Logged
     Its signatures were verified. Raises SignatureRequiredError if the segment takes no others, IdempotencyError if the
     key came with other events before, and what `Sequencer.append` raises.
     """
-    if segment.row.signed and not submission.signed and not submission.seals:
+    if segment.row.signed and not submission.signed and not submission.writer.startswith(OWN_NAMES):
         raise SignatureRequiredError("the segment takes signed events only; append with a key of the writer")
     outcome = segment.sequencer.append(submission)
     if isinstance(outcome, RequestRow):

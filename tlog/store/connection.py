@@ -1,7 +1,7 @@
 """Connections to SQLite with durable settings, each read back before use."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -97,3 +97,9 @@ def connect_reader(path: Path) -> Connection:
     connection = connect(path)
     connection.execute("pragma query_only = 1")
     return connection
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Make a copy of a database as it is at one moment, whoever writes meanwhile; DatabaseError."""
+    with closing(connect_reader(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)

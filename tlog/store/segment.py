@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 from tlog.config import TURNS
-from tlog.errors import CorruptError, NotFoundError, UnavailableError
+from tlog.errors import CorruptError, LostError, NotFoundError, UnavailableError
 from tlog.store import cosigned
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass, settle
@@ -169,6 +170,14 @@ class Transaction:
         """Note that the segment has an anchor."""
         self._connection.execute("update head set anchored = 1")
 
+    def frozen(self) -> Frozen | None:
+        """Return why the segment is frozen, if it is."""
+        return cosigned.frozen(self._connection)
+
+    def unfreeze(self) -> None:
+        """Let the segment take entries again."""
+        cosigned.unfreeze(self._connection)
+
     def put_tiles(self, tiles: Sequence[StoredTile]) -> None:
         """Store tiles, each in the place of its narrower self."""
         self._connection.executemany(
@@ -308,7 +317,10 @@ class SegmentStore:
             return _payloads(connection, start, end)
 
     def payload_page(self, start: int, end: int, most: int) -> list[Payload]:
-        """Return the payloads of [start, end), or the first of them that come to `most` bytes; otherwise as above."""
+        """Return the payloads of [start, end), or the first of them that come to `most` bytes; otherwise as above.
+
+        They end before one that is lost; LostError if that is the first.
+        """
         runs: list[tuple[int, list[Payload]]] = []
         stop, total = end, 0
         # Closed before the connection goes back, or its next reader would see the snapshot of this one.
@@ -319,7 +331,12 @@ class SegmentStore:
                 if total >= most:
                     stop = min(end, first + len(run))
                     break
-        return _between(start, stop, iter(runs))
+        found_here = _between(start, stop, iter(runs))
+        kept = list(takewhile(lambda payload: not payload.is_lost, found_here))
+        if found_here and not kept:
+            lost = len(list(takewhile(lambda payload: payload.is_lost, found_here)))
+            raise LostError(start, start + lost)
+        return kept
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a stored tile: a full one, or one above level 0; CorruptError if it is missing."""
