@@ -41,7 +41,7 @@ class ControlStore:
     def open(cls, path: Path) -> Self:
         """Return the store at `path`, which must have been made by `create`; DatabaseError if it was not."""
         connection = connect(path)
-        settle(connection)
+        settle(connection, path)
         return cls(connection)
 
     @classmethod

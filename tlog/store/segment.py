@@ -227,7 +227,7 @@ class SegmentStore:
     def _connect(self) -> Connection:
         connection = connect(self._path)
         try:
-            settle(connection)
+            settle(connection, self._path)
             if connection.execute("pragma user_version").fetchone()[0] != SEGMENT_VERSION:
                 migrate_segment(connection)
         except BaseException:

@@ -57,7 +57,7 @@ class WitnessStore:
     def __init__(self, path: Path) -> None:
         """Open the database at `path`, which must have been made by `make_database`; DatabaseError if it was not."""
         self._writer, self._writing = connect(path), Lock()
-        settle(self._writer)
+        settle(self._writer, path)
         self._reader, self._reading = connect_reader(path), Lock()
 
     def latest(self, origin: OriginHash) -> Cosigned | None:
