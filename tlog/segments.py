@@ -359,6 +359,8 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
         if may_pass(error):
             raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
         raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from error
+    except OSError as error:
+        raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
     try:
         head = store.head()
         checkpoint = open_checkpoint(head.note, parse_verifier(row.vkey))

@@ -84,8 +84,8 @@ def transaction(connection: Connection) -> Iterator[None]:
 def settle(connection: Connection, path: Path) -> None:
     """Make durable what the connection sees, the first of all on the database at `path`.
 
-    After a crash SQLite takes from the WAL what was written there, whether or not it was synced, or could be: if it were
-    shown, a loss of power could take it back. Raises DatabaseError and OSError if it cannot be made durable.
+    After a crash SQLite takes from the WAL what was written there, whether or not it was synced, or could be: if it
+    were shown, a loss of power could take it back. Raises DatabaseError and OSError if it cannot be made durable.
     """
     # Whoever is in the way has opened the database before, and has done it.
     connection.execute("pragma busy_timeout = 0")
