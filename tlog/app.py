@@ -5,10 +5,12 @@ import re
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from flask import Flask, Request, Response, g, request
+from structlog.typing import FilteringBoundLogger
 from werkzeug.routing import MapAdapter
 
 from tlog.access.issuer import parse_issuers
@@ -33,6 +35,7 @@ from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
 from tlog.witnesses.agenda import Agenda, Told
 from tlog.witnesses.asker import Asker
+from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.panel import read_panel
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -57,16 +60,13 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     log, metrics = make_logger(), Metrics()
     journal = Journal(write_lines, metrics)
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
-    agenda = Agenda()
-    opened = Segments(config, metrics if config.witnesses is None else Told(agenda, metrics), now)
+    opened, asker = _open_segments(config, config.confirmed if locked else None, metrics, log)
     control = Control(config, opened, now)
     if not locked:
         control.take_issuers()
     # As they are on record, and not in the file, which may have changed since.
     oidc = Oidc(parse_issuers(control.store.issuers().encode()), now, fetch_document)
-    asker = None
-    if config.witnesses is not None:
-        asker = Asker(config, read_panel(config.witnesses), opened, agenda, metrics, log, now)
+    if asker is not None:
         asker.keep()
     if config.scrub_rate > 0:
         Scrub(config, opened, metrics, log, now).keep()
@@ -95,6 +95,18 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     register_problems(app, log)
     _observe(app, journal)
     return app
+
+
+def _open_segments(
+    config: Config, confirmed_in: Path | None, metrics: Metrics, log: FilteringBoundLogger
+) -> tuple[Segments, Asker | None]:
+    """Return the segments, and who asks the witnesses about them, if there are any."""
+    if config.witnesses is None:
+        return Segments(config, metrics, now), None
+    agenda, panel = Agenda(), read_panel(config.witnesses)
+    confirmed = Confirmed(panel, agenda, confirmed_in)
+    opened = Segments(config, Told(agenda, metrics), now, confirmed.wait)
+    return opened, Asker(config, panel, opened, agenda, confirmed, metrics, log, now)
 
 
 def _prepare_shapes(base: type[msgspec.Struct]) -> None:

@@ -8,17 +8,14 @@ import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tlog.access_cli import policy, token, writer
-from tlog.control import OPERATOR
-from tlog.shell import REFUSED, change, config_of, data_option, labels_of, log_name_option, report
+from tlog.clock import now
+from tlog.segment_cli import segment
+from tlog.shell import REFUSED, config_of, data_option, log_name_option, report
 from tlog.witness_cli import witness
-
-if TYPE_CHECKING:
-    from tlog.control import Control
 
 
 @click.group(
@@ -37,6 +34,12 @@ def main() -> None:
 
 @main.command()
 @data_option
+@click.option(
+    "--anchor",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="TLOG_ANCHOR",
+    help="The folder of anchors, best on another disk; by default DATA.anchor beside the data.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="An IP address of this machine.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1, 64))
@@ -77,6 +80,7 @@ def main() -> None:
 @log_name_option
 def serve(
     data: Path,
+    anchor: Path | None,
     host: str,
     port: int,
     workers: int,
@@ -101,6 +105,7 @@ def serve(
         listen = Listen(host, port, workers, certificate, key, plain_http)
         config = replace(
             config_of(data),
+            anchor=None if anchor is None else anchor.absolute(),
             unguarded=unguarded,
             witnesses=witnesses,
             recosign_seconds=recosign_seconds,
@@ -110,48 +115,6 @@ def serve(
         run(config, listen, log_name)
 
     report(start)
-
-
-@main.group()
-def segment() -> None:
-    """Create and list segments, whether or not a server runs."""
-
-
-@segment.command("create")
-@data_option
-@click.argument("name")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be given more than once.")
-@click.option("--signed", is_flag=True, help="Take signed events only.")
-@log_name_option
-def create(data: Path, name: str, labels: tuple[str, ...], signed: bool, log_name: str | None) -> None:
-    """Create a segment and print its verifier key, which clients pin."""
-
-    def create_it(control: "Control") -> None:
-        click.echo(control.create_segment(OPERATOR, name, labels_of(labels), signed=signed)[0].vkey)
-
-    change(config_of(data), create_it, begin=True, log_name=log_name)
-
-
-@segment.command("list")
-@data_option
-def list_segments(data: Path) -> None:
-    """Print each segment: name, size, labels, whether it takes signed events only, verifier key, separated by tabs."""
-    from tlog.segments import read_segments
-
-    def show() -> None:
-        for row, head in read_segments(config_of(data)):
-            labels = ",".join(f"{key}={value}" for key, value in row.labels)
-            click.echo(f"{row.name}\t{head.size}\t{labels}\t{'signed' if row.signed else '-'}\t{row.vkey}")
-
-    report(show)
-
-
-@segment.command("seal")
-@data_option
-@click.argument("name")
-def seal_segment(data: Path, name: str) -> None:
-    """Seal a segment by a last entry that says so: it takes no more, and what is there stays provable."""
-    change(config_of(data), lambda control: control.seal_segment(OPERATOR, name))
 
 
 @main.command()
@@ -189,12 +152,54 @@ def fsck(data: Path, fast: bool, as_json: bool, processes: int, resume: Path | N
     report(run)
 
 
+@main.command()
+@data_option
+@click.argument("target", type=click.Path(path_type=Path))
+def backup(data: Path, target: Path) -> None:
+    """Make a verified backup of a data folder in the new folder TARGET. A server may run meanwhile.
+
+    It has the signer keys: keep it as safe as the data itself.
+    """
+    from tlog.backup import back_up
+    from tlog.fsck_shell import Report
+
+    def run() -> None:
+        manifest = back_up(config_of(data), target.absolute(), now, Report(as_json=False).progress)
+        entries = sum(segment.size for segment in manifest.segments.values())
+        click.echo(f"{target}: {len(manifest.segments)} segments of {manifest.log}, {entries} entries, verified")
+
+    report(run)
+
+
+@main.command()
+@data_option
+@click.argument("backup", type=click.Path(path_type=Path))
+def restore(data: Path, backup: Path) -> None:
+    """Put a backup back as a new data folder, and say which segments may sign.
+
+    A segment is frozen unless its anchor shows that nothing was signed after the backup.
+    """
+    from tlog import backup as backups
+    from tlog.status import describe_all
+
+    def run() -> None:
+        manifest = backups.restore(backup.absolute(), data.absolute())
+        click.echo(f"{data}: {manifest.log} as it was at {manifest.at}")
+        lines, well = describe_all(config_of(data), [])
+        click.echo("\n".join(lines))
+        if not well:
+            sys.exit(REFUSED)
+
+    report(run)
+
+
 @main.command("version")
 def show_version() -> None:
     """Print the version."""
     click.echo(version("tlog"))
 
 
+main.add_command(segment)
 main.add_command(token)
 main.add_command(policy)
 main.add_command(writer)

@@ -39,10 +39,12 @@ class Config:
 
     An `unguarded` server asks nobody who they are, and binds to loopback only. The file `witnesses` says whom to ask
     for cosignatures: heads that do not change are cosigned anew every `recosign_seconds`, and a request that wants its
-    receipt cosigned waits `cosigned_seconds` at most. The scrub checks `scrub_rate` entries in a second, or none for 0.
+    receipt cosigned waits `cosigned_seconds` at most. The folder `anchor`, by default beside the data folder, is
+    best on another disk. The scrub checks `scrub_rate` entries in a second, or none for 0.
     """
 
     data: Path
+    anchor: Path | None = None
     open_segments: int = 64
     idle_seconds: float = 10.0
     unguarded: bool = False
@@ -101,6 +103,11 @@ class Config:
         """The folder in which the workers of one run bring their counters together."""
         return self.data / "metrics"
 
+    @property
+    def confirmed(self) -> Path:
+        """The folder that says which segments the witnesses have confirmed since the server began."""
+        return self.data / "confirmed"
+
     def segment(self, segment_id: str) -> Path:
         """Return the database of the segment of this random ID."""
         return self.data / "segments" / f"{segment_id}.db"
@@ -109,17 +116,23 @@ class Config:
         """Return the file whose lock is held while witnesses are asked about the segment."""
         return self.data / "segments" / f"{segment_id}.asking"
 
+    def anchor_of(self, segment_id: str) -> Path:
+        """Return the file of the segment's anchor, which is outside the data folder."""
+        return (self.anchor or self.data.with_name(f"{self.data.name}.anchor")) / segment_id
+
     def key(self, segment_id: str) -> Path:
         """Return the file of the segment's signer key."""
         return self.data / "keys" / f"{segment_id}.key"
 
 
-def from_environment() -> Config:
-    """Return the settings of the variables `TLOG_DATA`, `TLOG_UNGUARDED` and so on; ConfigError."""
-    witnesses = os.environ.get("TLOG_WITNESSES", "")
+def from_environment(data: Path | None = None) -> Config:
+    """Return the settings of the variables `TLOG_DATA`, unless there is `data`, `TLOG_ANCHOR`, ...; ConfigError."""
+    anchor, witnesses = os.environ.get("TLOG_ANCHOR", ""), os.environ.get("TLOG_WITNESSES", "")
+    data = (data or Path(os.environ.get("TLOG_DATA", "data"))).absolute()
     try:
         return Config(
-            data=Path(os.environ.get("TLOG_DATA", "data")).absolute(),
+            data=data,
+            anchor=Path(anchor).absolute() if anchor else None,
             open_segments=int(os.environ.get("TLOG_OPEN_SEGMENTS", "64")),
             idle_seconds=float(os.environ.get("TLOG_IDLE_SECONDS", "10")),
             unguarded=os.environ.get("TLOG_UNGUARDED", "") == "1",

@@ -4,6 +4,7 @@
 is durable in `control`, then the commit. What a crash leaves between those two is done by whoever comes next.
 """
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,8 +20,10 @@ from tlog.access.change import (
     KeyAdded,
     KeyRemoved,
     PolicyApplied,
+    SegmentAccepted,
     SegmentCreated,
     SegmentSealed,
+    SegmentSucceeded,
     TokenIssued,
     TokenRevoked,
     TokenRotated,
@@ -42,13 +45,17 @@ from tlog.access.token import (
     check_principal,
     token_from_random,
 )
+from tlog.anchor import Anchor
 from tlog.config import MAX_PAGE, Config
 from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError
 from tlog.files import SharedNumber, exclusive
+from tlog.latest import anchored
 from tlog.segments import Segment, Segments
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
 from tlog.store.control import ControlStore
-from tlog.submit import append, commit_to, seal
+from tlog.store.cosigned import Frozen
+from tlog.submit import SUCCESSION_WRITER, append, commit_to, seal
+from tlog_core.encoding import canonicalize
 from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 from tlog_core.writer import parse_writer_key
@@ -152,8 +159,65 @@ class Control:
 
     def _check_not_frozen(self, name: str) -> None:
         with self._segments.use(name) as segment:
-            if segment.store.frozen() is not None:
+            if segment.frozen() is not None:
                 raise FrozenError(f"the segment {name} is frozen: it takes no last entry either")
+
+    def accept_segment(self, by: str, name: str) -> None:
+        """Take what a segment has for the latest, and give it an anchor in the place of one that is gone.
+
+        Raises ConflictError if the anchor is there, and FrozenError if a witness knows of more.
+        """
+        with self._segments.use(name) as segment:
+            head, path = segment.store.head(), self._config.anchor_of(segment.row.id)
+            if segment.store.frozen() is not None:
+                raise FrozenError(f"the segment {name} has not the latest, as a witness has shown; bring back the rest")
+            if anchored(path, segment.signer.verifier) is not None:
+                raise ConflictError(f"the segment {name} has its anchor, which says what the latest is")
+            change = SegmentAccepted(by=by, at=self._clock(), segment=name, size=head.size, root=head.root.hex())
+            if name != CONTROL:
+                self.enact(change)
+            Anchor.create(path, head.note)
+            # To be opened anew, with the anchor.
+            segment.sequencer.broken = True
+        if name == CONTROL:
+            self.enact(change)
+
+    def succeed_segment(self, by: str, name: str, successor: str) -> SegmentRow:
+        """Close a frozen segment for good, and return the one that goes on in its place.
+
+        The first entry of that one holds the latest signed head known of the other. Raises ConflictError if the segment
+        is not frozen, or the successor has other entries.
+        """
+        if name in RESERVED:
+            raise ConflictError(
+                f"{name} is a segment of tlog's own, and nothing goes on in its place; bring back the rest"
+            )
+        with self._segments.use(name) as segment:
+            if segment.frozen() is None:
+                raise ConflictError(f"the segment {name} is not frozen; seal it instead")
+            found = anchored(self._config.anchor_of(segment.row.id), segment.signer.verifier)
+            head, old = segment.store.head(), segment.row
+            note = found.note if found is not None and found.checkpoint.size > head.size else head.note
+        row, _ = self.create_segment(by, successor, dict(old.labels), signed=old.signed)
+        self._begin_successor(by, row, old, note)
+        with self._segments.use(name) as segment, segment.store.write() as transaction:
+            reason = f"it is closed for good, and {successor} goes on in its place"
+            transaction.unfreeze()
+            transaction.freeze(Frozen(self._clock(), None, head.size, reason), behind=False)
+        if old.sealed is None:
+            self.enact(SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor))
+        return row
+
+    def _begin_successor(self, by: str, row: SegmentRow, old: SegmentRow, note: bytes) -> None:
+        payload = {"by": by, "checkpoint": note.decode(), "event": "segment.succeeds", "origin": old.origin}
+        first = commit_to(
+            writer=SUCCESSION_WRITER, kind=JSON_TYPE, payloads=[canonicalize(json.dumps(payload).encode())]
+        )
+        with self._segments.use(row.name) as segment:
+            if segment.store.head().size == 0:
+                append(segment, first)
+            elif segment.store.payloads(0, 1)[0].data != first.payloads[0].data:
+                raise ConflictError(f"the segment {row.name} has entries of its own; choose a new name")
 
     def apply_policy(self, by: str, version: int, document: str) -> int:
         """Put a policy in force in the place of the one of this version, and return its own version.
@@ -310,8 +374,10 @@ def project(changing: Changing, change: Change) -> None:
                 change.name, change.id, change.origin, change.vkey, labels, change.at, signed=change.signed
             )
             changing.add_segment(row)
-        case SegmentSealed():
+        case SegmentSealed() | SegmentSucceeded():
             changing.seal_segment(change.segment, change.at)
+        case SegmentAccepted():
+            pass
         case PolicyApplied():
             changing.apply_policy(change.version, change.document)
         case TokenIssued():

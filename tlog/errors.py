@@ -9,6 +9,7 @@ TlogError
 ├── UnauthorizedError            no credential, or none that holds
 ├── CrossSiteError               a page of another site made a browser send the request
 ├── NotFoundError                no such segment, entry, tile or size
+├── LostError                    the entry is there, and its payload is not
 ├── ConflictError                the segment exists, and is another
 ├── SealedError                  the segment takes no more entries
 ├── FrozenError                  the segment takes no entries: a witness knows what its database does not
@@ -62,6 +63,17 @@ class CrossSiteError(TlogError):
 
 class NotFoundError(TlogError):
     """There is no such segment, entry, tile or size."""
+
+
+class LostError(TlogError):
+    """The payloads of [start, end) were lost, and their entries brought back without them."""
+
+    def __init__(self, start: int, end: int) -> None:
+        """Say where there may be payloads again."""
+        super().__init__(
+            f"the payload of entry {start} was lost, and the entry was brought back without it; read entries as tiles, "
+            f"and payloads from {end} on"
+        )
 
 
 class ConflictError(TlogError):

@@ -17,15 +17,18 @@ from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
 from tlog.access.action import RESERVED
+from tlog.anchor import Anchor
 from tlog.clock import now
 from tlog.config import Config
-from tlog.errors import ConfigError, CorruptError, NotFoundError, UnavailableError
+from tlog.errors import ConfigError, CorruptError, FrozenError, NotFoundError, UnavailableError
 from tlog.files import exclusive, sync_folder, write_durably
+from tlog.latest import open_anchor
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, sign_head
 from tlog.store.changes import SegmentRow
 from tlog.store.connection import DatabaseError, may_pass
 from tlog.store.control import ControlStore
+from tlog.store.cosigned import Frozen
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog_core.checkpoint import open_checkpoint
@@ -41,6 +44,9 @@ _MAX_LABEL_BYTES: Final = 255
 
 PATIENCE: Final = MAX_LAG * 1000 // 2
 """For how many milliseconds an entry may wait for witnesses: half of what the log promises (spec/evidence.md)."""
+
+
+_LOOK_AGAIN: Final = 5_000  # milliseconds
 
 
 class Observer(Protocol):
@@ -71,13 +77,18 @@ class Nobody:
 
 @dataclass(slots=True)
 class Segment:
-    """An open segment. `users` counts the requests in it, `used` is when the last one left, in seconds."""
+    """An open segment. `users` counts the requests in it, `used` is when the last one left, in seconds.
+
+    Without an `anchor` it signs nothing, and `halted` says why.
+    """
 
     row: SegmentRow
     signer: SignerKey
     store: SegmentStore
     nodes: Nodes
     sequencer: Sequencer
+    anchor: Anchor | None
+    halted: Frozen | None
     users: int = 0
     used: float = 0.0
     seen_size: int = 0
@@ -87,6 +98,16 @@ class Segment:
         if wanted > self.seen_size:
             self.seen_size = self.store.head().size
         return self.seen_size
+
+    def frozen(self) -> Frozen | None:
+        """Return why the segment is frozen, if it is."""
+        return self.store.frozen() or self.halted
+
+    def close(self) -> None:
+        """Close its files; nobody may be using it."""
+        self.store.close()
+        if self.anchor is not None:
+            self.anchor.close()
 
 
 def check_begun(config: Config) -> None:
@@ -123,11 +144,21 @@ def prepare_data(config: Config, log_name: str | None) -> str:
 class Segments:
     """The segments of one data folder, for the threads of one process."""
 
-    def __init__(self, config: Config, observer: Observer, clock: Callable[[], int]) -> None:
-        """Open the folder that `prepare_data` made. `clock` is in milliseconds."""
+    def __init__(
+        self,
+        config: Config,
+        observer: Observer,
+        clock: Callable[[], int],
+        confirmed: Callable[[str, float], bool] = lambda _, __: True,
+    ) -> None:
+        """Open the folder that `prepare_data` made. `clock` is in milliseconds.
+
+        `confirmed` waits so many seconds at most, and says whether the witnesses know of no later head of a segment.
+        """
         self._config = config
         self._observer = observer
         self._clock = clock
+        self._confirmed = confirmed
         self.control = ControlStore.open(config.control)
         self._log_name = self.control.log_name()
         self._lock = Lock()
@@ -168,7 +199,7 @@ class Segments:
             self._observer.opened(len(self._open))
         # Closing may sync to disk, for which nobody has to wait.
         for segment in idle:
-            segment.store.close()
+            segment.close()
 
     def keep_house(self) -> None:
         """Close idle segments from now on, in a thread that ends with the process."""
@@ -185,7 +216,7 @@ class Segments:
         self._closed.set()
         with self._lock:
             while self._open:
-                self._open.popitem()[1].store.close()
+                self._open.popitem()[1].close()
             self.control.close()
 
     def _enter(self, name: str) -> Segment:
@@ -196,23 +227,30 @@ class Segments:
         loaded = self._load(name)
         with self._lock:
             # Another thread may have been faster, and then its segment is the one in use.
-            segment = self._usable(name)
+            segment, idle = self._usable(name), [loaded]
             if segment is None:
+                idle = [self._open.pop(name)] if name in self._open else []
                 segment, loaded.users = loaded, 1
                 self._open[name] = loaded
-        if segment is not loaded:
-            loaded.store.close()
+        # Who still uses the one before closes it.
+        for one in idle:
+            if one.users == 0:
+                one.close()
         self.close_idle()
         return segment
 
     def _usable(self, name: str) -> Segment | None:
         segment = self._open.get(name)
         # After a failed commit the segment is opened anew; whoever still reads from the old one closes it.
-        if segment is None or segment.sequencer.broken:
+        if segment is None or segment.sequencer.broken or self._is_stale(segment):
             return None
         segment.users += 1
         self._open.move_to_end(name)
         return segment
+
+    def _is_stale(self, segment: Segment) -> bool:
+        """Tell whether a segment was found not to be the latest so long ago that it is worth to look again."""
+        return segment.halted is not None and not 0 <= self._clock() - segment.halted.at < _LOOK_AGAIN
 
     def _leave(self, segment: Segment) -> None:
         with self._lock:
@@ -222,7 +260,7 @@ class Segments:
                 del self._open[segment.row.name]
             unused = segment.users == 0 and self._open.get(segment.row.name) is not segment
         if unused:
-            segment.store.close()
+            segment.close()
 
     def _load(self, name: str) -> Segment:
         if not is_name(name):
@@ -230,21 +268,36 @@ class Segments:
         row = self.control.find(name)
         signer = read_signer(self._config, row)
         store = open_store(self._config, row)
-        if store.frozen() is not None:
+        try:
+            nodes = Nodes(store)
+            anchor, halted = self._anchor(row, signer, store, nodes)
+        except BaseException:
+            store.close()
+            raise
+        if halted is not None or store.frozen() is not None:
             self._observer.froze(name)
-        return Segment(
-            row=row,
-            signer=signer,
-            store=store,
-            nodes=Nodes(store),
-            sequencer=Sequencer(
-                store,
-                signer,
-                clock=self._clock,
-                on_commit=partial(self._observer.committed, name),
-                patience=None if self._config.witnesses is None else PATIENCE,
-            ),
+        sequencer = Sequencer(
+            store,
+            signer,
+            clock=self._clock,
+            on_commit=partial(self._observer.committed, name),
+            anchor=anchor,
+            halted="" if halted is None else halted.reason,
+            confirmed=partial(self._confirmed, name),
+            patience=None if self._config.witnesses is None else PATIENCE,
         )
+        return Segment(row, signer, store, nodes, sequencer, anchor, halted)
+
+    def _anchor(
+        self, row: SegmentRow, signer: SignerKey, store: SegmentStore, nodes: Nodes
+    ) -> tuple[Anchor | None, Frozen | None]:
+        """Return the anchor of a segment, or why there is none that it extends."""
+        try:
+            return open_anchor(self._config.anchor_of(row.id), signer.verifier, store, nodes), None
+        except FrozenError as error:
+            return None, Frozen(self._clock(), None, store.head().size, str(error))
+        except OSError as error:
+            raise UnavailableError(f"the anchor of {row.name} cannot be used now: {error}; retry") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +309,11 @@ class Draft:
     config: Config
 
     def make_files(self) -> None:
-        """Make key and database, durable when this returns."""
+        """Make key, anchor and database, durable when this returns."""
+        head = sign_head(EMPTY_TREE, self.row.created, self.signer)
         write_durably(self.config.key(self.row.id), self.signer.format().encode())
-        SegmentStore.create(self.config.segment(self.row.id), sign_head(EMPTY_TREE, self.row.created, self.signer))
+        Anchor.create(self.config.anchor_of(self.row.id), head.note)
+        SegmentStore.create(self.config.segment(self.row.id), head)
         sync_folder(self.config.segment(self.row.id).parent)
 
 
@@ -304,6 +359,8 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
         if may_pass(error):
             raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
         raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from error
+    except OSError as error:
+        raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
     try:
         head = store.head()
         checkpoint = open_checkpoint(head.note, parse_verifier(row.vkey))

@@ -14,11 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from threading import Lock
+from typing import Final
 
+from tlog.anchor import Anchor
 from tlog.config import MAX_COMMIT_EVENTS
 from tlog.errors import CorruptError, FrozenError, OutcomeUnknownError, SealedError, SequenceError, UnavailableError
+from tlog.latest import check_latest
 from tlog.store.codec import Payload
 from tlog.store.connection import DatabaseError
+from tlog.store.cosigned import Standing
 from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
@@ -28,6 +32,8 @@ from tlog_core.errors import TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hash
 from tlog_core.note import SignerKey
 from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
+
+_CONFIRM_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,18 @@ def sign_head(tree: Tree, now: int, signer: SignerKey) -> Head:
     return Head(checkpoint.size, now, checkpoint.root, bytes(note))
 
 
+def read_tree(transaction: Transaction, head: Head) -> Tree:
+    """Return the tree of the head as it is stored; CorruptError if its root is not the signed one."""
+    tree = load_tree(head.size, lambda tile: _edge_hashes(transaction, tile))
+    _check_root(tree, head)
+    return tree
+
+
+def _check_root(tree: Tree, head: Head) -> None:
+    if tree.frontier.size != head.size or tree.frontier.root() != head.root:
+        raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
+
+
 class Sequencer:
     """Appends to one segment. Threads share it; each process has its own."""
 
@@ -115,10 +133,15 @@ class Sequencer:
         *,
         clock: Callable[[], int],
         on_commit: Callable[[int, float, int], None],
+        anchor: Anchor | None,
+        halted: str = "it has no anchor",
+        confirmed: Callable[[float], bool] = lambda _: True,
         patience: int | None = None,
     ) -> None:
         """Take a clock in milliseconds, and who is told events, seconds and the new size after each commit.
 
+        Without an `anchor` nothing is appended, and `halted` says why; nor as long as the log's witnesses have not
+        `confirmed` that they know of no later head, for which that function waits so many seconds at most.
         With a `patience`, nothing is appended once an entry has waited for so many milliseconds to be under a head
         that the quorum of the log's witnesses cosigned.
         """
@@ -129,6 +152,9 @@ class Sequencer:
         self._mutex = Lock()
         self._queue: deque[_Waiting] = deque()
         self._leading = False
+        self._anchor = anchor
+        self._halted = halted
+        self._confirmed = confirmed
         self._patience = patience
         # The first entry that no quorum covers, and its time.
         self._oldest = (-1, 0)
@@ -143,6 +169,8 @@ class Sequencer:
         writer's next, OutcomeUnknownError if the commit failed, UnavailableError if one before it did or witnesses are
         out of reach for too long, and CorruptError if the stored tree is not the signed one.
         """
+        # Here nobody holds a lock, so that nobody else has to wait.
+        self._confirmed(_CONFIRM_SECONDS)
         waiting = _Waiting(submission)
         with self._mutex:
             self._queue.append(waiting)
@@ -199,7 +227,8 @@ class Sequencer:
                 group += self._take_group()
                 began = time.perf_counter()
                 tree, outcomes = self._write(transaction, [waiting.submission for waiting in group])
-        except DatabaseError as error:
+            self._put_in_anchor(tree, outcomes)
+        except (DatabaseError, OSError) as error:
             self.broken = True
             raise OutcomeUnknownError(
                 "the commit failed, and the outcome is unknown; retry with the same Idempotency-Key"
@@ -213,6 +242,13 @@ class Sequencer:
             self._on_commit(events, time.perf_counter() - began, tree.frontier.size)
         for waiting, outcome in zip(group, outcomes, strict=True):
             waiting.outcome = outcome
+
+    def _put_in_anchor(self, tree: Tree, outcomes: Sequence[Answer]) -> None:
+        """Have the anchor say what was committed before anybody hears of it."""
+        note = next((outcome.note for outcome in outcomes if isinstance(outcome, Logged)), None)
+        if note is not None and self._anchor is not None:
+            checkpoint = Checkpoint(self._signer.name, tree.frontier.size, tree.frontier.root())
+            self._anchor.advance(checkpoint, note)
 
     def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Answer]]:
         old = transaction.head()
@@ -245,8 +281,14 @@ class Sequencer:
         if head.sealed:
             return _sealed()
         standing = transaction.standing()
-        if standing.frozen is not None:
-            return FrozenError(f"{self._signer.name} is frozen and takes no more entries: {standing.frozen}")
+        if frozen := self._frozen(standing, head):
+            return FrozenError(f"{self._signer.name} is frozen and takes no more entries: {frozen}")
+        if not self._confirmed(0.0):
+            return UnavailableError(
+                f"{self._signer.name} takes no entries until its witnesses have said, after the start of the server, "
+                "that they know of no later head; nothing was logged, retry, and the operator finds in the log of the "
+                "server which witness does not answer"
+            )
         if standing.cosigned < head.size and self._has_waited(transaction, standing.cosigned, standing.last):
             return UnavailableError(
                 f"{self._signer.name} takes no more entries until a quorum of its witnesses has cosigned those from "
@@ -254,6 +296,16 @@ class Sequencer:
                 "log of the server which witness does not cosign"
             )
         return None
+
+    def _frozen(self, standing: Standing, head: Head) -> str:
+        """Return why the data may not be the latest, "" if it is."""
+        if standing.frozen is not None or self._anchor is None:
+            return standing.frozen or self._halted
+        try:
+            check_latest(self._anchor.newest(), head)
+        except FrozenError as error:
+            return str(error)
+        return ""
 
     def _has_waited(self, transaction: Transaction, index: int, before: int) -> bool:
         """Say whether the entry at `index`, which is not older than `before`, waits for witnesses for too long."""
@@ -276,9 +328,8 @@ class Sequencer:
             entries = transaction.entries(tree.frontier.size, head.size)
             tree = grow_tree(tree, [leaf_hash(entry) for entry in entries]).tree
         elif behind:
-            tree = load_tree(head.size, lambda tile: _edge_hashes(transaction, tile))
-        if tree.frontier.size != head.size or tree.frontier.root() != head.root:
-            raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
+            return read_tree(transaction, head)
+        _check_root(tree, head)
         return tree
 
     def _entries(self, submissions: Sequence[Submission], now: int) -> list[bytes]:

@@ -62,6 +62,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     prepare_data(config, log_name)
     check_at_start(config)
     _prepare_access(config, listen, begins=empty and not config.unguarded)
+    _fresh_folder(config.confirmed)
     # Read by the metrics library when it is imported, which is why the app is imported only now; and here, so that the
     # workers need not each do it. They make the app themselves: what opens files or starts threads must not be forked.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh_folder(config.metrics))

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -36,7 +35,7 @@ log_name_option = click.option(
 
 def config_of(data: Path) -> Config:
     """Return the settings for a folder; ConfigError."""
-    return replace(from_environment(), data=data.absolute())
+    return from_environment(data)
 
 
 def labels_of(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tlog.access.token import OWN_NAMES
 from tlog.errors import (
     CorruptError,
     IdempotencyError,
@@ -30,6 +31,9 @@ from tlog_core.writer import verify_signature
 
 SEAL_WRITER: Final = "tlog/seal"
 """The writer of the entry that seals a segment: by it, who sees no payload knows that nothing may follow."""
+
+SUCCESSION_WRITER: Final = "tlog/succession"
+"""The writer of the first entry of a segment that goes on in the place of another."""
 
 _REGISTER: Final = "register it by tlog writer add; its name is to be the name of the principal"
 
@@ -80,7 +84,7 @@ def append(segment: Segment, submission: Submission) -> tuple[Submission, Logged
     Its signatures were verified. Raises SignatureRequiredError if the segment takes no others, IdempotencyError if the
     key came with other events before, and what `Sequencer.append` raises.
     """
-    if segment.row.signed and not submission.signed and not submission.seals:
+    if segment.row.signed and not submission.signed and not submission.writer.startswith(OWN_NAMES):
         raise SignatureRequiredError("the segment takes signed events only; append with a key of the writer")
     outcome = segment.sequencer.append(submission)
     if isinstance(outcome, RequestRow):
@@ -111,16 +115,24 @@ def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[
         raise IdempotencyError("this Idempotency-Key was used for the same events, but signed otherwise; send another")
     signed = [one for one in (parse_entry(entry).signed for entry in entries if submission.signed) if one is not None]
     earlier = Submission(first.writer, stored, submission.commitments, submission.key, signed)
-    node = segment.nodes.at(row.size)
+    size, note = _checkpoint_of(segment, row)
     return earlier, Logged(
         start=row.start,
         time=first.time,
         writer=first.writer,
         entries=entries,
-        size=row.size,
-        node=node,
-        note=_sign_again(segment, row.size),
+        size=size,
+        node=segment.nodes.at(size),
+        note=note,
     )
+
+
+def _checkpoint_of(segment: Segment, row: RequestRow) -> tuple[int, bytes]:
+    """Return size and note of the checkpoint that a request was answered with; of the head where nothing is signed."""
+    if segment.frozen() is None:
+        return row.size, _sign_again(segment, row.size)
+    head = segment.store.head()
+    return head.size, head.note
 
 
 def _sign_again(segment: Segment, size: int) -> bytes:

@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ from live import JSON, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, until
 from panels import SIZE_TYPE, Heard, Reply, hearing, honestly, make_data, panel, trusting
 from witnessing import RunningWitness, start_witness, submission, witness_signer
 
-from tlog.config import MAX_WAITING
+from tlog.config import MAX_WAITING, Config
 from tlog.witnesses.lane import Lane
 from tlog.witnesses.request import ANSWER_SECONDS, Answer, Refused, submit
-from tlog_client import FetchError, Log
+from tlog_client import Log
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from tlog_core.cosignature import cosign
-from tlog_core.errors import SignatureError
+from tlog_core.errors import SignatureError, TlogError
 from tlog_core.merkle import EMPTY_ROOT
 from tlog_core.note import VerifierKey, parse_note, signer_from_seed
 from tlog_core.policy import TrustedWitness, TrustPolicy, open_witnessed
@@ -105,6 +105,12 @@ def until_swept(house: House, witness: Heard) -> None:
     """Return once everything was asked about at the start."""
     origins = {key.name for key in house.all_keys}
     until(lambda: {origin for origin, _ in witness.heads()} == origins, "all segments to be cosigned")
+
+
+def until_confirmed(house: House) -> None:
+    """Return once the witnesses have said of all segments that they know of nothing later."""
+    folder, number = Config(house.data).confirmed, len(house.all_keys)
+    until(lambda: len(list(folder.iterdir())) == number, "all segments to be confirmed")
 
 
 def post(segment: Segment, body: bytes, kind: str = JSON, query: str = "?cosigned=true") -> requests.Response:
@@ -200,10 +206,11 @@ def test_the_client_has_cosigned_receipts_signed_ones_too(house: House, stack: E
 
 def test_without_a_quorum_the_receipt_comes_in_time_and_is_upgraded_later(house: House) -> None:
     house.real(3)
-    for running in house.witnesses[1:]:
-        assert running.server.stop() == 0
     server = house.serve("--cosigned-seconds", "1")
     segment, trust = house.segment(server), house.trust()
+    until_confirmed(house)
+    for running in house.witnesses[1:]:
+        assert running.server.stop() == 0
     began = time.monotonic()
     answer = post(segment, b'{"n":1}')
     assert time.monotonic() - began >= 1
@@ -212,9 +219,9 @@ def test_without_a_quorum_the_receipt_comes_in_time_and_is_upgraded_later(house:
     verify_receipt(receipt, key=segment.key, payload=b'{"n":1}')
     with pytest.raises(SignatureError):
         verify_receipt(receipt, key=trust)
-    assert cosigned(segment) == b""
+    assert b"\n0\n" in cosigned(segment)
     with Log(segment.url, segment.key, state=house.folder / "state") as log:
-        with pytest.raises(FetchError):
+        with pytest.raises(TlogError):
             log.upgrade(receipt)
         house.start_witness(1, house.witnesses[1].server.port)
         until_cosigned(segment, trust, 1)
@@ -270,17 +277,25 @@ LIES: dict[str, Lie] = {
 }
 
 
+def tell_lies(liars: Sequence[Heard]) -> None:
+    for liar, lie in zip(liars, LIES.values(), strict=True):
+        liar.reply = lambda body, lie=lie, liar=liar: lie(liar, body)  # type: ignore[misc]
+
+
 def test_a_witness_that_lies_harms_nothing(house: House, stack: ExitStack) -> None:
     good = honest(house, stack, 2)
     liars = []
-    for place, lie in enumerate(LIES.values()):
+    for place in range(len(LIES)):
         liar = stack.enter_context(hearing(lambda _: (500, {}, b""), 100 + place))
-        liar.reply = lambda body, lie=lie, liar=liar: lie(liar, body)  # type: ignore[misc]
+        liar.reply = lambda _: (404, {}, b"")
         liars.append(liar)
     # If any of what they say were taken for a cosignature, it would make the quorum.
     house.heard(2, good, *liars)
     server = house.serve("--cosigned-seconds", "1")
     segment = house.segment(server)
+    # Else there would be nothing to lie about.
+    until_confirmed(house)
+    tell_lies(liars)
     for number in range(3):
         answer = post(segment, b"%d" % number)
         assert answer.status_code == 201
@@ -296,7 +311,11 @@ def test_a_witness_that_lies_harms_nothing(house: House, stack: ExitStack) -> No
     other = honest(house, stack, 3)
     assert server.stop() == 0
     house.heard(2, good, *liars, other)
+    for liar in liars:
+        liar.reply = lambda _: (404, {}, b"")
     segment = house.segment(house.serve())
+    until_confirmed(house)
+    tell_lies(liars)
     verify_receipt(parse_receipt(post(segment, b"4").content), key=house.trust())
 
 
@@ -391,25 +410,50 @@ def test_a_witness_that_is_elsewhere_is_asked_again_from_there(house: House) -> 
     assert describe(segment)["frozen"] is None
 
 
-def test_a_restored_older_copy_is_frozen(house: House) -> None:
+def test_an_older_copy_whose_anchor_is_as_old_is_frozen_by_a_witness_before_it_signs(house: House) -> None:
     house.real(2)
     server = house.serve()
     assert post(house.segment(server), b"1\n2\n", NDJSON).status_code == 201
     assert server.stop() == 0
-    shutil.copytree(house.data, house.folder / "copy")
+    anchor = house.data.with_name("data.anchor")
+    for folder in (house.data, anchor):
+        shutil.copytree(folder, house.folder / "old" / folder.name)
     server = house.serve()
     assert post(house.segment(server), b"3").status_code == 201
     assert post(house.segment(server, "refunds"), b"3").status_code == 201
     assert server.stop() == 0
-    shutil.rmtree(house.data)
-    (house.folder / "copy").rename(house.data)
-    # The copy knows no better than that its head is cosigned: so all are asked about at the start.
+    for folder in (house.data, anchor):
+        shutil.rmtree(folder)
+        (house.folder / "old" / folder.name).rename(folder)
+    # The copy knows no better than that its head is cosigned, and takes nothing before the witnesses have been asked.
     server = house.serve()
     for name in NAMES:
-        segment = house.segment(server, name)
-        until(lambda segment=segment: describe(segment)["frozen"], "the old copy to be frozen")  # type: ignore[misc]
-        assert segment.post(b"4").status_code == 409
+        assert house.segment(server, name).post(b"4").status_code in (409, 503)
+        until(lambda name=name: describe(house.segment(server, name))["frozen"], "the old copy to be frozen")  # type: ignore[misc]
+        assert house.segment(server, name).post(b"4").status_code == 409
+        assert house.segment(server, name).checkpoint().size in (0, 2)
     assert describe(house.segment(server, "orders"))["frozen"] is None
+
+
+def test_nothing_is_signed_before_enough_witnesses_were_asked(house: House) -> None:
+    house.real(3)
+    server = house.serve()
+    segment = house.segment(server)
+    assert post(segment, b"1").status_code == 201
+    assert server.stop() == 0
+    # Two of three are the quorum: a later head may be known to two that do not answer.
+    for running in house.witnesses[1:]:
+        assert running.server.stop() == 0
+    server = house.serve()
+    key = "the-key"
+    for _ in range(3):
+        refused = house.segment(server).post(b"2", key=key)
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:tlog:problem:unavailable")
+        assert "know of no later head" in refused.json()["detail"]
+    assert house.segment(server).checkpoint().size == 1
+    house.start_witness(1, house.witnesses[1].server.port)
+    until(lambda: house.segment(server).post(b"2", key=key).status_code == 201, "the segment to take entries")
+    assert house.segment(server).checkpoint().size == 2
 
 
 def test_two_workers_under_load_ask_for_no_head_twice_and_never_go_back(house: House, stack: ExitStack) -> None:
@@ -504,9 +548,12 @@ def test_a_segment_that_no_witness_knows_goes_on(house: House) -> None:
 
 
 def test_only_so_many_requests_wait_for_witnesses_at_once(house: House, stack: ExitStack) -> None:
-    house.heard(1, stack.enter_context(hearing(lambda _: (500, {}, b""))))
+    witness = stack.enter_context(hearing(lambda _: (404, {}, b"")))
+    house.heard(1, witness)
     server = house.serve("--cosigned-seconds", "60", workers=1)
     segment = house.segment(server)
+    until_confirmed(house)
+    witness.reply = lambda _: (500, {}, b"")
     with ThreadPoolExecutor(2 * MAX_WAITING) as pool:
         waiting = [pool.submit(post, segment, b"1") for _ in range(2 * MAX_WAITING)]
         done, rest = wait(waiting, timeout=PATIENCE, return_when=FIRST_COMPLETED)

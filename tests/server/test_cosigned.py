@@ -20,6 +20,7 @@ from live import until
 from panels import SIZE_TYPE, Heard, Reply, hearing, honestly, make_data, panel
 from witnessing import witness_signer
 
+from tlog.anchor import Anchor
 from tlog.app import create_app
 from tlog.cli import main
 from tlog.clock import now
@@ -34,6 +35,7 @@ from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog.witnesses.agenda import PAUSE, Agenda, Told
+from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.lane import Backoff, Lane
 from tlog.witnesses.request import MAX_ANSWER_BYTES, Cosigned, Latest, Refused, submit
 from tlog.witnesses.rounds import Rounds
@@ -47,14 +49,17 @@ from tlog_core.receipt import JSON_TYPE
 ROOTS = [Hash(reference.sha256(b"%d" % number)) for number in range(2)]
 
 
+LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
+
+
 def submission(number: int, key: bytes | None = None) -> Submission:
     payload = Payload(Opening(bytes(32)), JSON_TYPE, b"%d" % number)
     commitment = commit(opening=payload.opening, payload_type=payload.type, payload=payload.data)
     return Submission("till-7", [payload], [commitment], key)
 
 
-def grow(store: SegmentStore, signer: SignerKey, number: int) -> Sequencer:
-    sequencer = Sequencer(store, signer, clock=lambda: 1000, on_commit=lambda *_: None)
+def grow(store: SegmentStore, signer: SignerKey, anchor: Anchor, number: int) -> Sequencer:
+    sequencer = Sequencer(store, signer, clock=lambda: 1000, on_commit=lambda *_: None, anchor=anchor)
     for one in range(number):
         sequencer.append(submission(one))
     return sequencer
@@ -63,8 +68,8 @@ def grow(store: SegmentStore, signer: SignerKey, number: int) -> Sequencer:
 # What is stored
 
 
-def test_a_stored_cosignature_never_goes_back(store: SegmentStore, signer: SignerKey) -> None:
-    grow(store, signer, 3)
+def test_a_stored_cosignature_never_goes_back(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:
+    grow(store, signer, anchor, 3)
     found = {
         (size, root, at): WitnessLine("w+1+x", size, ROOTS[root], at, f"{size} {root} {at}\n")
         for size, root, at in product((1, 2, 3), (0, 1), (5, 6))
@@ -78,8 +83,8 @@ def test_a_stored_cosignature_never_goes_back(store: SegmentStore, signer: Signe
         assert store.cosignatures() == [after if later else before]
 
 
-def test_a_stored_cosigned_head_never_goes_back(store: SegmentStore, signer: SignerKey) -> None:
-    grow(store, signer, 3)
+def test_a_stored_cosigned_head_never_goes_back(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:
+    grow(store, signer, anchor, 3)
     found = {
         (size, root, at): CosignedHead(size, ROOTS[root], at, 1000, b"%d %d %d" % (size, root, at))
         for size, root, at in product((1, 2, 3), (0, 1), (5, 6))
@@ -93,16 +98,18 @@ def test_a_stored_cosigned_head_never_goes_back(store: SegmentStore, signer: Sig
         assert store.cosigned() == (after if later else before)
 
 
-def test_nothing_is_stored_of_a_head_that_is_not_there(store: SegmentStore, signer: SignerKey) -> None:
-    grow(store, signer, 2)
+def test_nothing_is_stored_of_a_head_that_is_not_there(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:
+    grow(store, signer, anchor, 2)
     with store.write() as transaction:
         assert not transaction.put_cosignature(WitnessLine("w+1+x", 3, ROOTS[0], 5, "line\n"))
         assert not transaction.put_cosigned(CosignedHead(3, ROOTS[0], 5, 1000, b""), afresh=True)
     assert (store.cosignatures(), store.cosigned()) == ([], None)
 
 
-def test_a_segment_is_frozen_only_by_what_is_beyond_its_head_on_disk(store: SegmentStore, signer: SignerKey) -> None:
-    sequencer = grow(store, signer, 2)
+def test_a_segment_is_frozen_only_by_what_is_beyond_its_head_on_disk(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor
+) -> None:
+    sequencer = grow(store, signer, anchor, 2)
     with store.write() as transaction:
         # Another process has committed since the witness was asked.
         assert not transaction.freeze(Frozen(1, "w", 2, "why"), behind=True)
@@ -121,22 +128,25 @@ def test_a_segment_is_frozen_only_by_what_is_beyond_its_head_on_disk(store: Segm
         transaction.move_head(head, head)
 
 
-def test_a_segment_from_before_there_were_witnesses_is_brought_up_to_date(tmp_path: Path, signer: SignerKey) -> None:
+def test_a_segment_from_before_there_were_witnesses_is_brought_up_to_date(
+    tmp_path: Path, signer: SignerKey, anchor: Anchor
+) -> None:
     path = tmp_path / "old.db"
     SegmentStore.create(path, sign_head(EMPTY_TREE, 1000, signer))
     with closing(sqlite3.connect(path)) as old, old:
         for table in ("cosignature", "cosigned", "frozen"):
             old.execute(f"drop table {table}")
-        assert old.execute("delete from _sqlite_migrations where name = 'm004_cosigned'").rowcount == 1
+        old.execute("alter table head drop column anchored")
+        assert old.execute("delete from _sqlite_migrations where name > 'm004'").rowcount == 2
         old.execute("pragma user_version = 3")
     store = SegmentStore(path)
-    grow(store, signer, 2)
+    grow(store, signer, anchor, 2)
     assert (store.frozen(), store.cosigned(), store.cosignatures()) == (None, None, [])
     store.close()
 
 
-def test_those_who_append_and_those_who_ask_take_turns(store: SegmentStore, signer: SignerKey) -> None:
-    sequencer = grow(store, signer, 1)
+def test_those_who_append_and_those_who_ask_take_turns(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:
+    sequencer = grow(store, signer, anchor, 1)
     failures, done = list[BaseException](), threading.Event()
 
     def ask() -> None:
@@ -170,10 +180,10 @@ def cosign_all(store: SegmentStore) -> None:
 
 
 def test_a_segment_is_closed_while_an_entry_waits_too_long_for_its_witnesses(
-    store: SegmentStore, signer: SignerKey
+    store: SegmentStore, signer: SignerKey, anchor: Anchor
 ) -> None:
     at = [10_000]
-    sequencer = Sequencer(store, signer, clock=lambda: at[0], on_commit=lambda *_: None, patience=100)
+    sequencer = Sequencer(store, signer, clock=lambda: at[0], on_commit=lambda *_: None, anchor=anchor, patience=100)
     key = b"k" * 32
     sequencer.append(submission(0, key))
     at[0] = 10_050
@@ -205,9 +215,9 @@ def test_a_segment_is_closed_while_an_entry_waits_too_long_for_its_witnesses(
         sequencer.append(submission(6))
 
 
-def test_without_witnesses_nothing_waits_for_them(store: SegmentStore, signer: SignerKey) -> None:
+def test_without_witnesses_nothing_waits_for_them(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:
     at = iter([1000, 10**15])
-    sequencer = Sequencer(store, signer, clock=lambda: next(at), on_commit=lambda *_: None)
+    sequencer = Sequencer(store, signer, clock=lambda: next(at), on_commit=lambda *_: None, anchor=anchor)
     for number in range(2):
         sequencer.append(submission(number))
 
@@ -234,22 +244,24 @@ def test_the_log_takes_no_entries_until_its_witnesses_are_back(
     at, began = [0], now()
     monkeypatch.setattr("tlog.app.now", lambda: began + at[0])
     config, witness = witnessed(tmp_path, stack)
-    honest_reply, witness.reply = witness.reply, lambda _: (500, {}, b"")
     client = create_app(config).test_client()
 
     def post(number: int) -> tuple[int, str]:
-        answer = client.post("/segments/payments/entries", json=number, environ_base={"REMOTE_ADDR": "127.0.0.1"})
+        answer = client.post("/segments/payments/entries", json=number, environ_base=LOCAL)
         return answer.status_code, answer.json.get("detail", "") if answer.json else ""
 
+    assert post(0)[0] == 201
+    until(lambda: b"\n1\n" in client.get("/segments/payments/checkpoint/cosigned", environ_base=LOCAL).data, "a quorum")
+    honest_reply, witness.reply = witness.reply, lambda _: (500, {}, b"")
     assert post(1)[0] == 201
     at[0] = PATIENCE - 1000
     assert post(2)[0] == 201
     at[0] = PATIENCE + 60_000
     status, detail = post(3)
     assert status == 503
-    assert "until a quorum of its witnesses has cosigned those from 0 on" in detail
-    shown = client.get("/segments/payments", environ_base={"REMOTE_ADDR": "127.0.0.1"})
-    assert json.loads(shown.data)["size"] == 2
+    assert "until a quorum of its witnesses has cosigned those from 1 on" in detail
+    shown = client.get("/segments/payments", environ_base=LOCAL)
+    assert json.loads(shown.data)["size"] == 3
     witness.reply = honest_reply
     until(lambda: post(4)[0] == 201, "the segment to take entries again")
 
@@ -261,7 +273,11 @@ def rounds(folder: Path, panel_of_all: TrustPolicy) -> Rounds:
     """Return what asks in one worker, of which nothing runs by itself."""
     config = Config(folder, witnesses=folder / "witnesses")
     segments = Segments(config, Nobody(), now)
-    return Rounds(config, panel_of_all, segments, Metrics(), make_logger(), clock=now, ended=lambda: None)
+    config.confirmed.mkdir(exist_ok=True)
+    confirmed = Confirmed(panel_of_all, Agenda(), config.confirmed)
+    return Rounds(
+        config, panel_of_all, segments, Metrics(), make_logger(), clock=now, ended=lambda: None, confirmed=confirmed
+    )
 
 
 def test_what_one_worker_has_asked_for_the_other_does_not(tmp_path: Path, stack: ExitStack) -> None:

@@ -13,6 +13,7 @@ import pytest
 from history import History, load, wait_for
 from live import NDJSON, TLOG, Server, until
 
+from tlog.anchor import Anchor
 from tlog.errors import CorruptError
 from tlog.sequencer import Logged, Sequencer, Submission
 from tlog.store.codec import Payload
@@ -223,9 +224,9 @@ def submission(number: int) -> Submission:
     return Submission("till-7", [payload], [commitment], None)
 
 
-def test_time_never_goes_back_whatever_the_clock_does(store: SegmentStore, signer: SignerKey) -> None:
+def test_time_never_goes_back_whatever_the_clock_does(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:
     ticks = iter([500, 2000, 1999, 0, 3000, 2999])
-    sequencer = Sequencer(store, signer, clock=lambda: next(ticks), on_commit=lambda *_: None)
+    sequencer = Sequencer(store, signer, clock=lambda: next(ticks), on_commit=lambda *_: None, anchor=anchor)
     times = []
     for number in range(6):
         outcome = sequencer.append(submission(number))
@@ -236,8 +237,10 @@ def test_time_never_goes_back_whatever_the_clock_does(store: SegmentStore, signe
     assert store.head().time == 3000
 
 
-def test_a_head_that_went_back_is_not_signed_on(store: SegmentStore, signer: SignerKey, tmp_path: Path) -> None:
-    sequencer = Sequencer(store, signer, clock=lambda: 5000, on_commit=lambda *_: None)
+def test_a_head_that_went_back_is_not_signed_on(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, tmp_path: Path
+) -> None:
+    sequencer = Sequencer(store, signer, clock=lambda: 5000, on_commit=lambda *_: None, anchor=anchor)
     sequencer.append(submission(0))
     earlier = store.head()
     sequencer.append(submission(1))

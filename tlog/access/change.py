@@ -32,6 +32,21 @@ class SegmentSealed(_Recorded, frozen=True, tag="segment.sealed"):
     segment: str
 
 
+class SegmentAccepted(_Recorded, frozen=True, tag="segment.accepted"):
+    """`by` takes the copy of so many entries, with this root in hex, for the latest, although its anchor was gone."""
+
+    segment: str
+    size: int
+    root: str
+
+
+class SegmentSucceeded(_Recorded, frozen=True, tag="segment.succeeded"):
+    """A segment that is frozen stays so, and `successor` goes on in its place."""
+
+    segment: str
+    successor: str
+
+
 class PolicyApplied(_Recorded, frozen=True, tag="policy.applied"):
     """A policy took the place of the one before; versions count from 1."""
 
@@ -100,6 +115,8 @@ class AccessApproved(_Recorded, frozen=True, tag="access.approved"):
 Change = (
     SegmentCreated
     | SegmentSealed
+    | SegmentAccepted
+    | SegmentSucceeded
     | PolicyApplied
     | TokenIssued
     | TokenRotated

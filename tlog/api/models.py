@@ -82,12 +82,12 @@ class NewSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Which witness said when, in milliseconds, that it has cosigned what this segment is not: a head of that size."""
+    """Since when, in milliseconds, and why the segment may not be the latest; the witness that said so, or null."""
 
     at: int
     reason: str
     size: int
-    witness: str
+    witness: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (errors.WrongSignatureError, "wrong-signature", "Wrong signature", 403),
     (errors.SignatureRequiredError, "signature-required", "Signature required", 403),
     (errors.NotFoundError, "not-found", "Not found", 404),
+    (errors.LostError, "payload-lost", "Payload lost", 410),
     (errors.NoWitnessesError, "no-witnesses", "No witnesses", 400),
     (errors.ConflictError, "conflict", "Conflict", 409),
     (errors.SequenceError, "sequence-conflict", "Sequence conflict", 409),

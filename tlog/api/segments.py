@@ -11,8 +11,8 @@ from tlog.api.body import read_model
 from tlog.api.models import CreatedSegment, Frozen, ListedSegment, NewSegment, Segment, SegmentList
 from tlog.api.route import Call, Route
 from tlog.config import DEFAULT_PAGE, MAX_PAGE
+from tlog.segments import Segment as Opened
 from tlog.store.changes import SegmentRow
-from tlog.store.segment import SegmentStore
 
 
 def create(call: Call) -> Response:
@@ -23,7 +23,7 @@ def create(call: Call) -> Response:
     )
     if fresh or call.services.guard.may_see(call.caller, row):
         with call.services.segments.use(row.name) as segment:
-            response = json_answer(_segment(row, segment.store), status=201 if fresh else 200)
+            response = json_answer(_segment(row, segment), status=201 if fresh else 200)
     else:
         # Who may make it, and not read it, hears no more than was said.
         response = json_answer(CreatedSegment(dict(row.labels), row.name, row.signed))
@@ -45,13 +45,13 @@ def listing(call: Call) -> Response:
 
 def describe(call: Call) -> Response:
     """Answer `GET /segments/<name>`."""
-    return json_answer(_segment(call.services.control.store.find(call.segment.row.name), call.segment.store))
+    return json_answer(_segment(call.services.control.store.find(call.segment.row.name), call.segment))
 
 
 def seal(call: Call) -> Response:
     """Answer `PUT /segments/<name>/seal`."""
     row = call.services.control.seal_segment(call.caller.principal.name, call.segment.row.name)
-    return json_answer(_segment(row, call.segment.store))
+    return json_answer(_segment(row, call.segment))
 
 
 def requested_labels() -> dict[str, str]:
@@ -73,8 +73,8 @@ def _visible(call: Call, after: str) -> Iterator[SegmentRow]:
         after = rows[-1].name
 
 
-def _segment(row: SegmentRow, store: SegmentStore) -> Segment:
-    found, size = store.frozen(), store.head().size
+def _segment(row: SegmentRow, opened: Opened) -> Segment:
+    found, size = opened.frozen(), opened.store.head().size
     frozen = None if found is None else Frozen(found.at, found.reason, found.size, found.witness)
     return Segment(row.created, frozen, dict(row.labels), row.name, row.origin, row.sealed, row.signed, size, row.vkey)
 

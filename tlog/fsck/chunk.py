@@ -14,7 +14,7 @@ from tlog.access.token import OWN_NAMES
 from tlog.errors import CorruptError
 from tlog.fsck.finding import Fault, Kind, fault_of
 from tlog.store.audit import Audit, ControlAudit, Request
-from tlog.store.codec import Payload, Run, decode_entries, decode_payloads
+from tlog.store.codec import LOST, Payload, Run, decode_entries, decode_payloads
 from tlog.submit import SEAL_WRITER
 from tlog.tree import EMPTY_TREE, grow_tree
 from tlog_core.commitment import verify_commitment
@@ -215,7 +215,7 @@ class _Checker:
             return
         for index, payload in enumerate(payloads, run.start):
             entry = entries[index - start] if 0 <= index - start < len(entries) else None
-            if entry is not None:
+            if entry is not None and payload != LOST:
                 self._check_payload(index, entry, payload)
         self._breathe(sum(len(payload.data) for payload in payloads) // _BREATH_BYTES)
 

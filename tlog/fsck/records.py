@@ -12,7 +12,7 @@ from tlog.errors import CorruptError
 from tlog.fsck.chunk import Breathe
 from tlog.fsck.finding import Finding, Kind, fault_of
 from tlog.store.audit import Audit, ControlAudit, Projection, Row
-from tlog.store.codec import Payload, decode_payloads
+from tlog.store.codec import LOST, Payload, decode_payloads
 from tlog_core.errors import TlogError
 
 _UNRECORDED: Final = {("token", "last_used")}
@@ -48,7 +48,15 @@ def _compare(config: Config, tables: Tables, breathe: Breathe) -> Iterator[Findi
     with closing(Audit(config.segment(str(own["id"])))) as audit:
         for index in range(int(recorded["entries"])):
             try:
-                project(made.changing, decode_change(_payload(audit, index).data))
+                if (payload := _payload(audit, index)) == LOST:
+                    yield Finding(
+                        CONTROL,
+                        f"entry {index}",
+                        Kind.LOOSE,
+                        "its payload is lost, so that control.db cannot be compared",
+                    )
+                    return
+                project(made.changing, decode_change(payload.data))
                 made.changing.count_entry(index)
             except TlogError as error:
                 yield Finding(CONTROL, *fault_of(f"entry {index}", Kind.CONTROL, error))

@@ -139,7 +139,7 @@ class _Segment:
         yield from checked.faults
         for writer, span in checked.writers.items():
             yield from _sequence_faults(writer, now.sequences.get(writer, 0), span.next)
-        yield from self._ends_faults(now.head)
+        yield from self._ends_faults(now)
         if size and not checked.faults:
             yield from self._tree_faults(now.head, checked)
         if now.cosigned is not None and now.cosigned.size > size:
@@ -204,18 +204,19 @@ class _Segment:
             yield from edge_faults(joined, self._audit.tile)
             if _root(joined, head.size) != head.root:
                 yield "head", Kind.HEAD, f"the entries do not make the signed root of size {head.size}"
-        yield from self._ends_faults(head)
+        yield from self._ends_faults(now)
         for writer in sorted({*joined.following, *now.sequences}):
             yield from _sequence_faults(writer, now.sequences.get(writer, 0), joined.following.get(writer, 0))
         yield from _line_faults(self._row, now.lines, joined)
         if now.cosigned is not None:
             yield from self._cosigned_faults(now.cosigned, now.lines, joined)
 
-    def _ends_faults(self, head: Head) -> Iterator[Fault]:
+    def _ends_faults(self, now: Snapshot) -> Iterator[Fault]:
+        head = now.head
         first, last = self._entry(0), self._entry(head.size - 1)
         if head.sealed != (last is not None and last.writer == SEAL_WRITER):
             yield "head", Kind.HEAD, "whether it is sealed, the head and the last entry do not say alike"
-        if (self._row.sealed is not None) != head.sealed:
+        if (self._row.sealed is not None) != head.sealed and now.frozen is None:
             yield "head", Kind.LOOSE, "whether it is sealed, control.db and the head do not say alike; seal it again"
         if head.size and last is not None and last.time != head.time:
             yield "head", Kind.HEAD, "it does not have the time of the last entry"

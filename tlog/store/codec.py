@@ -35,6 +35,15 @@ class Payload:
     type: str
     data: bytes
 
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether this stands for a payload that is there no more: see `LOST`."""
+        return not self.type
+
+
+LOST: Final = Payload(Opening(bytes(OPENING_BYTES)), "", b"")
+"""Stands in the place of a payload whose entry was brought back without it: no payload has a type without a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

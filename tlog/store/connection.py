@@ -1,7 +1,8 @@
 """Connections to SQLite with durable settings, each read back before use."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -82,8 +83,34 @@ def transaction(connection: Connection) -> Iterator[None]:
         raise
 
 
+def settle(connection: Connection, path: Path) -> None:
+    """Make durable what the connection sees, the first of all on the database at `path`.
+
+    After a crash SQLite takes from the WAL what was written there, whether or not it was synced, or could be: if it
+    were shown, a loss of power could take it back. Raises DatabaseError and OSError if it cannot be made durable.
+    """
+    # Whoever is in the way has opened the database before, and has done it.
+    connection.execute("pragma busy_timeout = 0")
+    connection.execute("pragma wal_checkpoint(truncate)")
+    connection.execute(f"pragma busy_timeout = {_SETTINGS['busy_timeout']}")
+    # That the WAL is empty is not durable by itself, and an older one would be put over the newer pages. SQLite has no
+    # lock on this file that closing it could drop.
+    with suppress(FileNotFoundError):
+        descriptor = os.open(f"{path}-wal", os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def connect_reader(path: Path) -> Connection:
     """Return a connection that only reads; errors as for `connect`."""
     connection = connect(path)
     connection.execute("pragma query_only = 1")
     return connection
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Make a copy of a database as it is at one moment, whoever writes meanwhile; DatabaseError."""
+    with closing(connect_reader(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)

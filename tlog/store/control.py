@@ -11,7 +11,7 @@ from tlog.access.rule import Grant
 from tlog.access.token import Token, TokenHash
 from tlog.errors import ConfigError, CorruptError, NotFoundError
 from tlog.store.changes import AccessRequest, Changing, SegmentRow, WriterKeyRow
-from tlog.store.connection import Connection, connect, transaction
+from tlog.store.connection import Connection, connect, settle, transaction
 from tlog.store.schema import migrate_control
 from tlog_core.errors import MalformedError
 from tlog_core.note import VerifierKey
@@ -40,7 +40,9 @@ class ControlStore:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Return the store at `path`, which must have been made by `create`; DatabaseError if it was not."""
-        return cls(connect(path))
+        connection = connect(path)
+        settle(connection, path)
+        return cls(connection)
 
     @classmethod
     def create(cls, path: Path, log_name: str | None, default_name: str) -> Self:

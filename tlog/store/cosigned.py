@@ -62,10 +62,13 @@ class CosignedHead:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Which witness said when, in milliseconds, that there is a head of `size` entries other than any of ours."""
+    """When, in milliseconds, it was found that there is a head of `size` entries other than any of ours.
+
+    `witness` is the name of the one that said so, None if it is the log itself.
+    """
 
     at: int
-    witness: str
+    witness: str | None
     size: int
     reason: str
 
@@ -99,8 +102,13 @@ def put_cosigned(connection: Connection, head: CosignedHead, *, afresh: bool) ->
 
 def freeze(connection: Connection, frozen: Frozen, *, behind: bool) -> bool:
     """Freeze the segment; False if it is frozen. If for being `behind`, only if its head is smaller than `size`."""
-    values = [frozen.at, frozen.witness, frozen.size, frozen.reason]
+    values = [frozen.at, frozen.witness or "", frozen.size, frozen.reason]
     return bool(connection.execute(_FREEZE_BEHIND if behind else _FREEZE, values).rowcount == 1)
+
+
+def unfreeze(connection: Connection) -> None:
+    """Let the segment take entries again."""
+    connection.execute("delete from frozen")
 
 
 def standing(connection: Connection) -> Standing:
@@ -130,4 +138,4 @@ def cosigned(connection: Connection) -> CosignedHead | None:
 def frozen(connection: Connection) -> Frozen | None:
     """Return why the segment is frozen, if it is."""
     row = connection.execute("select at, witness, size, reason from frozen").fetchone()
-    return None if row is None else Frozen(*row)
+    return None if row is None else Frozen(row[0], row[1] or None, row[2], row[3])

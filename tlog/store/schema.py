@@ -4,7 +4,7 @@ from sqlite_utils import Database, Migrations
 
 from tlog.store.connection import Connection
 
-SEGMENT_VERSION = 4
+SEGMENT_VERSION = 5
 """How many migrations the database of a segment has seen."""
 
 _SEGMENT = """
@@ -156,6 +156,11 @@ create table frozen (
 ) strict;
 """
 
+_ANCHORED = """
+-- Whether the segment has an anchor outside the data folder: one from before there were any is given one.
+alter table head add column anchored integer not null default 0 check (anchored in (0, 1));
+"""
+
 _KEYS = """
 -- The verifier keys by which writers sign; `name` is that in the key.
 create table writer_key (
@@ -226,6 +231,10 @@ def migrate_segment(connection: Connection) -> None:
     @migrations()
     def m004_cosigned(database: Database) -> None:
         _run(database, _COSIGNED)
+
+    @migrations()
+    def m005_anchored(database: Database) -> None:
+        _run(database, _ANCHORED)
 
     migrations.apply(Database(connection, execute_plugins=False))
     connection.execute(f"pragma user_version = {SEGMENT_VERSION}")

@@ -7,15 +7,16 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 from tlog.config import TURNS
-from tlog.errors import CorruptError, NotFoundError, UnavailableError
+from tlog.errors import CorruptError, LostError, NotFoundError, UnavailableError
 from tlog.store import cosigned
 from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
-from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass
+from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass, settle
 from tlog.store.cosigned import CosignedHead, Frozen, Standing, WitnessLine
 from tlog.store.schema import SEGMENT_VERSION, migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
@@ -165,6 +166,18 @@ class Transaction:
         """Freeze the segment; False if it is frozen. If for being `behind`, only if its head is smaller than that."""
         return cosigned.freeze(self._connection, frozen, behind=behind)
 
+    def mark_anchored(self) -> None:
+        """Note that the segment has an anchor."""
+        self._connection.execute("update head set anchored = 1")
+
+    def frozen(self) -> Frozen | None:
+        """Return why the segment is frozen, if it is."""
+        return cosigned.frozen(self._connection)
+
+    def unfreeze(self) -> None:
+        """Let the segment take entries again."""
+        cosigned.unfreeze(self._connection)
+
     def put_tiles(self, tiles: Sequence[StoredTile]) -> None:
         """Store tiles, each in the place of its narrower self."""
         self._connection.executemany(
@@ -187,35 +200,46 @@ class SegmentStore:
     def __init__(self, path: Path) -> None:
         """Open the database, brought to the present schema; DatabaseError if there is none."""
         self._path = path
-        self._writer = connect(path)
         self._readers: deque[Connection] = deque()
         # The file lock is the process's, not the thread's: those who append and those who ask witnesses both write.
         self._writing = Lock()
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        if not self._is_current():
-            self._migrate()
+        try:
+            with self._locked():
+                self._writer = self._connect()
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     @classmethod
     def create(cls, path: Path, head: Head) -> None:
-        """Make the database of a segment without entries, durable when this returns."""
+        """Make the database of a segment without entries, which has an anchor, durable when this returns."""
         connection = connect(path, create=True)
         try:
             migrate_segment(connection)
             connection.execute(
-                "insert into head (one, size, time, root, note) values (1, ?, ?, ?, ?)",
+                "insert into head (one, size, time, root, note, anchored) values (1, ?, ?, ?, ?, 1)",
                 [head.size, head.time, head.root, head.note],
             )
         finally:
             connection.close()
 
-    def _is_current(self) -> bool:
-        return bool(self._writer.execute("pragma user_version").fetchone()[0] == SEGMENT_VERSION)
+    def _connect(self) -> Connection:
+        connection = connect(self._path)
+        try:
+            settle(connection, self._path)
+            if connection.execute("pragma user_version").fetchone()[0] != SEGMENT_VERSION:
+                migrate_segment(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
-    def _migrate(self) -> None:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            if not self._is_current():
-                migrate_segment(self._writer)
+            yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
@@ -226,24 +250,25 @@ class SegmentStore:
         One process at a time: the file lock queues where SQLite would poll. If the commit itself fails its outcome is
         unknown: DatabaseError, and the store is to be closed and opened anew.
         """
-        with self._writing:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with self._writing, self._locked():
+            self._writer.execute("begin immediate")
             try:
-                self._writer.execute("begin immediate")
-                try:
-                    yield Transaction(self._writer)
-                except BaseException:
-                    with suppress(DatabaseError):
-                        self._writer.execute("rollback")
-                    raise
-                self._writer.execute("commit")
-            finally:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                yield Transaction(self._writer)
+            except BaseException:
+                with suppress(DatabaseError):
+                    self._writer.execute("rollback")
+                raise
+            self._writer.execute("commit")
 
     def head(self) -> Head:
         """Return the head as it is now."""
         with self._reading() as connection:
             return _head(connection)
+
+    def is_anchored(self) -> bool:
+        """Say whether the segment has an anchor, as all but those from before there were any have."""
+        with self._reading() as connection:
+            return bool(connection.execute("select anchored from head").fetchone()[0])
 
     def cosigned_note(self) -> bytes:
         """Return the checkpoint of the head, with the cosignatures that there are of exactly this one."""
@@ -292,7 +317,10 @@ class SegmentStore:
             return _payloads(connection, start, end)
 
     def payload_page(self, start: int, end: int, most: int) -> list[Payload]:
-        """Return the payloads of [start, end), or the first of them that come to `most` bytes; otherwise as above."""
+        """Return the payloads of [start, end), or the first of them that come to `most` bytes; otherwise as above.
+
+        They end before one that is lost; LostError if that is the first.
+        """
         runs: list[tuple[int, list[Payload]]] = []
         stop, total = end, 0
         # Closed before the connection goes back, or its next reader would see the snapshot of this one.
@@ -303,7 +331,12 @@ class SegmentStore:
                 if total >= most:
                     stop = min(end, first + len(run))
                     break
-        return _between(start, stop, iter(runs))
+        found_here = _between(start, stop, iter(runs))
+        kept = list(takewhile(lambda payload: not payload.is_lost, found_here))
+        if found_here and not kept:
+            lost = len(list(takewhile(lambda payload: payload.is_lost, found_here)))
+            raise LostError(start, start + lost)
+        return kept
 
     def tile(self, tile: Tile) -> bytes:
         """Return the hashes of a stored tile: a full one, or one above level 0; CorruptError if it is missing."""

@@ -13,6 +13,7 @@ from tlog.metrics import Metrics
 from tlog.segments import Segment, Segments
 from tlog.store.cosigned import CosignedHead
 from tlog.witnesses.agenda import Agenda
+from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.rounds import Rounds, newest_of
 from tlog.witnesses.sweeper import Sweeper
 from tlog_core.policy import TrustPolicy
@@ -31,11 +32,15 @@ class Asker:
         panel: TrustPolicy,
         segments: Segments,
         agenda: Agenda,
+        confirmed: Confirmed,
         metrics: Metrics,
         log: FilteringBoundLogger,
         clock: Callable[[], int],
     ) -> None:
-        """Ask the witnesses of `panel` about what is put on the agenda; the clock is in milliseconds."""
+        """Ask the witnesses of `panel` about what is put on the agenda, and note what they have `confirmed`.
+
+        The clock is in milliseconds.
+        """
         self._seconds = config.cosigned_seconds
         self._panel = panel
         self._agenda = agenda
@@ -44,7 +49,7 @@ class Asker:
         self._heard = Condition()
         self._number = 0
         self._room = BoundedSemaphore(MAX_WAITING)
-        self._rounds = Rounds(config, panel, segments, metrics, log, clock=clock, ended=self._tell)
+        self._rounds = Rounds(config, panel, segments, metrics, log, clock=clock, ended=self._tell, confirmed=confirmed)
         self._sweeper = Sweeper(config, segments, agenda, self._rounds, log)
 
     def keep(self) -> None:

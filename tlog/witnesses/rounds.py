@@ -27,6 +27,7 @@ from tlog.store.connection import DatabaseError
 from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import Head, Transaction
 from tlog.witnesses.agenda import PAUSE
+from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.lane import Backoff, Lane
 from tlog.witnesses.request import ANSWER_SECONDS, Answer, Cosigned, Latest, Refused, submit
 from tlog_core.errors import ProofError, TlogError
@@ -68,8 +69,12 @@ class Rounds:
         *,
         clock: Callable[[], int],
         ended: Callable[[], None],
+        confirmed: Confirmed,
     ) -> None:
-        """Ask the witnesses of `panel`; `clock` is in milliseconds, `ended` hears when there may be cosignatures."""
+        """Ask the witnesses of `panel`; `clock` is in milliseconds, `ended` hears when there may be cosignatures.
+
+        Those who have not said that a segment is `confirmed` are asked although they have cosigned its head.
+        """
         self._config = config
         self._panel = panel
         self._segments = segments
@@ -77,6 +82,7 @@ class Rounds:
         self._log = log
         self._clock = clock
         self._ended = ended
+        self._confirmed = confirmed
         self._lanes: Mapping[str, Lane[Line | None]] = {one.name: Lane(one.name) for one in panel.witnesses}
         self._backoff = Backoff()
         self._flying: set[tuple[str, str]] = set()
@@ -97,15 +103,19 @@ class Rounds:
         with self._segments.use(name) as segment, exclusive(self._config.asking(segment.row.id)):
             # Read only under the lock: whoever held it before may have asked for this head.
             head = segment.store.head()
-            if segment.store.frozen() is not None:
+            if segment.frozen() is not None:
                 return None
             known = {row.vkey: row for row in segment.store.cosignatures()}
             lines = _lines_of(known, head, self._panel)
-            newest = newest_of(segment, self._panel)
-            if fresh is None and newest is not None and newest.size == head.size:
+            newest, silent = newest_of(segment, self._panel), self._confirmed.silent(name)
+            if fresh is None and newest is not None and newest.size == head.size and not silent:
                 return None
             horizon = -math.inf if fresh is None else self._clock() / 1000 - fresh
-            wanted = [one for one in self._panel.witnesses if one.name not in lines or lines[one.name][0] <= horizon]
+            wanted = [
+                one
+                for one in self._panel.witnesses
+                if one.name in silent or one.name not in lines or lines[one.name][0] <= horizon
+            ]
             asked = _Round(name, head, parse_note(head.note), lines=lines)
             sizes = {one.name: known[str(one.key)].size if str(one.key) in known else 0 for one in wanted}
             return self._run(segment, asked, wanted, sizes)
@@ -140,8 +150,9 @@ class Rounds:
                 future.add_done_callback(partial(self._come_late, asked, futures[future]))
         with asked.lock:
             reached = _time_of(self._panel, asked.lines) is not None
-        missing = [one for one in wanted if one.name not in asked.lines]
-        if reached or not missing:
+        silent = self._confirmed.silent(asked.segment)
+        missing = [one for one in wanted if one.name in silent or one.name not in asked.lines]
+        if (reached and not silent) or not missing:
             return None
         return min(self._retry(one, asked.segment) for one in missing)
 
@@ -205,6 +216,7 @@ class Rounds:
             if isinstance(answer, Cosigned):
                 self._metrics.witness_answered(witness.name, "cosigned")
                 self._backoff.answered(witness.name, asked.segment)
+                self._confirmed.heard(asked.segment, witness.name)
                 return answer.time, str(answer.line)
             self._fail(segment, asked, witness, answer)
             return None
@@ -220,6 +232,8 @@ class Rounds:
                     self._metrics.witness_answered(witness.name, "behind")
                     return
             answer = refused
+        elif answer.outcome == "unknown":
+            self._confirmed.heard(asked.segment, witness.name)
         elif answer.outcome == "contradicts":
             self._freeze(segment, witness, asked.head.size, answer.reason, behind=False)
         self._metrics.witness_answered(witness.name, answer.outcome)

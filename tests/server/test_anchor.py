@@ -1,0 +1,246 @@
+"""The anchor: what is not the latest copy of a segment signs nothing."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from live import NDJSON, Segment, Server
+
+from tlog.anchor import Anchor
+from tlog.config import Config
+from tlog.errors import CorruptError, FrozenError
+from tlog.latest import open_anchor
+from tlog.nodes import Nodes
+from tlog.sequencer import Sequencer, Submission, sign_head
+from tlog.store.codec import Payload
+from tlog.store.segment import SegmentStore
+from tlog.tree import EMPTY_TREE
+from tlog_core.checkpoint import Checkpoint, sign_checkpoint
+from tlog_core.commitment import Opening, commit
+from tlog_core.merkle import Hash
+from tlog_core.note import SignerKey, signer_from_seed
+from tlog_core.receipt import JSON_TYPE
+
+Starting = Callable[..., Server]
+
+
+def submission(number: int) -> Submission:
+    payload = Payload(Opening(bytes(32)), JSON_TYPE, b"%d" % number)
+    commitment = commit(opening=payload.opening, payload_type=payload.type, payload=payload.data)
+    return Submission("till-7", [payload], [commitment], None)
+
+
+def sequencer(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> Sequencer:
+    return Sequencer(store, signer, clock=lambda: 5000, on_commit=lambda *_: None, anchor=anchor)
+
+
+def head_of(signer: SignerKey, size: int, byte: int = 1) -> tuple[Checkpoint, bytes]:
+    checkpoint = Checkpoint(signer.name, size, Hash(bytes([byte]) * 32))
+    return checkpoint, bytes(sign_checkpoint(checkpoint, signer))
+
+
+# The file
+
+
+def test_the_anchor_has_the_head_before_anybody_hears_of_it(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = list[int](), os.fdatasync
+
+    def sync(file: int) -> None:
+        synced.append(store.head().size)
+        real(file)
+
+    monkeypatch.setattr("os.fdatasync", sync)
+    one = sequencer(store, signer, anchor)
+    for number in range(3):
+        one.append(submission(number))
+        assert anchor.newest().note == store.head().note
+    assert synced == [1, 2, 3]
+
+
+def test_an_anchor_never_goes_back(anchor: Anchor, signer: SignerKey) -> None:
+    anchor.advance(*head_of(signer, 9))
+    for size in (9, 8, 0):
+        anchor.advance(*head_of(signer, size, byte=2))
+    assert anchor.newest().checkpoint == head_of(signer, 9)[0]
+
+
+def test_a_write_that_is_torn_anywhere_leaves_the_head_before_it(
+    anchor: Anchor, signer: SignerKey, tmp_path: Path
+) -> None:
+    path = tmp_path / "payments.anchor"
+    for size in (5, 6):
+        anchor.advance(*head_of(signer, size))
+    before = path.read_bytes()
+    anchor.advance(*head_of(signer, 7))
+    after = path.read_bytes()
+    differs = [place for place in range(len(before)) if before[place] != after[place]]
+    for cut in range(differs[0], differs[-1] + 1):
+        path.write_bytes(after[:cut] + before[cut:])
+        opened = Anchor.open(path, signer.verifier)
+        assert opened.newest().checkpoint.size == 6
+        opened.close()
+
+
+def test_heads_of_others_are_not_anchors(anchor: Anchor, signer: SignerKey, tmp_path: Path) -> None:
+    stranger = signer_from_seed(signer.name, bytes([7]) * 32)
+    (tmp_path / "payments.anchor").write_bytes(head_of(stranger, 9)[1].ljust(8192, b"\0"))
+    with pytest.raises(CorruptError, match="no head that the log has signed"):
+        anchor.newest()
+
+
+# A segment and its anchor
+
+
+def grow(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> Sequencer:
+    one = sequencer(store, signer, anchor)
+    for number in range(3):
+        one.append(submission(number))
+    return one
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(4, "has a head of 4 entries, and the segment has 3"), (3, "another history"), (2, "another history")],
+)
+def test_what_contradicts_its_anchor_is_frozen(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, tmp_path: Path, size: int, words: str
+) -> None:
+    grow(store, signer, anchor)
+    path = tmp_path / "other.anchor"
+    Anchor.create(path, head_of(signer, size)[1])
+    with pytest.raises(FrozenError, match=words):
+        open_anchor(path, signer.verifier, store, Nodes(store))
+
+
+def test_an_anchor_that_a_crash_left_behind_is_brought_up(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, tmp_path: Path
+) -> None:
+    one = sequencer(store, signer, anchor)
+    one.append(submission(0))
+    path = tmp_path / "late.anchor"
+    Anchor.create(path, store.head().note)
+    for number in range(300):
+        one.append(submission(number))
+    opened = open_anchor(path, signer.verifier, store, Nodes(store))
+    assert opened.newest().note == store.head().note
+    opened.close()
+
+
+def test_a_second_signer_with_the_same_key_is_noticed_in_the_next_write(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor
+) -> None:
+    grown = grow(store, signer, anchor)
+    anchor.advance(*head_of(signer, 4))
+    with pytest.raises(FrozenError, match="another server signs with the same key"):
+        grown.append(submission(4))
+    assert store.head().size == 3
+
+
+def test_without_an_anchor_nothing_is_signed(store: SegmentStore, signer: SignerKey, tmp_path: Path) -> None:
+    with pytest.raises(FrozenError, match="is missing"):
+        open_anchor(tmp_path / "none", signer.verifier, store, Nodes(store))
+    halted = Sequencer(store, signer, clock=lambda: 1, on_commit=lambda *_: None, anchor=None, halted="why")
+    with pytest.raises(FrozenError, match="why"):
+        halted.append(submission(0))
+    assert store.head().size == 0
+
+
+def test_an_anchor_that_cannot_be_written_makes_the_outcome_unknown(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown = grow(store, signer, anchor)
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fdatasync", fail)
+    with pytest.raises(Exception, match="outcome is unknown"):
+        grown.append(submission(3))
+    assert grown.broken
+
+
+def test_a_segment_from_before_there_were_anchors_is_given_one(tmp_path: Path, signer: SignerKey) -> None:
+    path = tmp_path / "old.db"
+    SegmentStore.create(path, sign_head(EMPTY_TREE, 1000, signer))
+    store = SegmentStore(path)
+    with store.write() as transaction:
+        transaction._connection.execute("update head set anchored = 0")
+    anchor = open_anchor(tmp_path / "anchors" / "one", signer.verifier, store, Nodes(store))
+    assert anchor.newest().note == store.head().note
+    anchor.close()
+    # And only once.
+    (tmp_path / "anchors" / "one").unlink()
+    with pytest.raises(FrozenError, match="is missing"):
+        open_anchor(tmp_path / "anchors" / "one", signer.verifier, store, Nodes(store))
+    store.close()
+
+
+# The server
+
+
+def frozen_of(segment: Segment) -> dict[str, object]:
+    found = segment.get("").json()["frozen"]
+    assert isinstance(found, dict)
+    return found
+
+
+def expect_frozen(segment: Segment, size: int, words: str) -> None:
+    """Expect reads to be served as ever, and nothing to be signed."""
+    assert segment.checkpoint().size == size
+    assert segment.get(f"/tile/entries/000.p/{size}").status_code == 200
+    assert segment.get(f"/proof/inclusion/{size}/0").status_code == 200
+    refused = segment.post(b"9")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:tlog:problem:frozen")
+    assert words in refused.json()["detail"]
+    assert words in str(frozen_of(segment)["reason"])
+    assert frozen_of(segment)["witness"] is None
+
+
+def test_an_older_copy_serves_reads_and_signs_nothing(tmp_path: Path, start_server: Starting) -> None:
+    data = tmp_path / "data"
+    server = start_server(data)
+    key = server.create("payments").key
+    first = server.segment("payments", str(key)).append(b"1\n2\n", NDJSON, key="one")
+    assert server.stop() == 0
+    shutil.copytree(data, tmp_path / "old")
+    server = start_server(data)
+    server.segment("payments", str(key)).append(b"3")
+    assert server.stop() == 0
+    shutil.rmtree(data)
+    (tmp_path / "old").rename(data)
+    segment = start_server(data).segment("payments", str(key))
+    expect_frozen(segment, 2, "has a head of 3 entries, and the segment has 2")
+    # A retry of what is there gets its receipt, under the head that was signed already.
+    assert segment.post(b"1\n2\n", NDJSON, key="one").content == first
+
+
+def test_a_copy_without_the_anchor_signs_nothing_and_others_are_not_touched(
+    tmp_path: Path, start_server: Starting
+) -> None:
+    data = tmp_path / "data"
+    server = start_server(data)
+    key = server.create("payments").key
+    server.segment("payments", str(key)).append(b"1")
+    assert server.stop() == 0
+    shutil.copytree(data, tmp_path / "copy")
+    expect_frozen(start_server(tmp_path / "copy").segment("payments", str(key)), 1, "is missing")
+    assert start_server(data).segment("payments", str(key)).post(b"2").status_code == 201
+
+
+def test_of_two_copies_with_one_anchor_one_alone_goes_on(tmp_path: Path, start_server: Starting) -> None:
+    data = tmp_path / "data"
+    server = start_server(data)
+    key = server.create("payments").key
+    server.segment("payments", str(key)).append(b"1")
+    assert server.stop() == 0
+    shutil.copytree(data, tmp_path / "copy")
+    anchor = {"TLOG_ANCHOR": str(Config(data).anchor_of("x").parent)}
+    one = start_server(data).segment("payments", str(key))
+    two = start_server(tmp_path / "copy", environment=anchor).segment("payments", str(key))
+    assert one.post(b"2").status_code == 201
+    expect_frozen(two, 1, "has a head of 2 entries, and the segment has 1")
+    assert one.post(b"3").status_code == 201

@@ -1,0 +1,63 @@
+"""What is to be said of a segment, to who looks after it: whether it takes entries, and if not, why and what to do."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tlog.access.action import RESERVED
+from tlog.clock import now
+from tlog.config import Config
+from tlog.errors import CorruptError
+from tlog.segments import Nobody, Segment, Segments, check_begun, prepare_data
+
+
+@contextmanager
+def open_segments(config: Config) -> Iterator[Segments]:
+    """Open the segments of a folder, whether or not a server runs; ConfigError if there is no log."""
+    check_begun(config)
+    prepare_data(config, None)
+    segments = Segments(config, Nobody(), now)
+    try:
+        yield segments
+    finally:
+        segments.close()
+
+
+def describe_all(config: Config, names: Sequence[str]) -> tuple[list[str], bool]:
+    """Return what there is to say of these segments, or of all, as lines, and whether all are well; NotFoundError."""
+    with open_segments(config) as segments:
+        found = [describe(segments, name) for name in names or [row.name for row in segments.list()]]
+    return [line for lines, _ in found for line in lines], all(well for _, well in found)
+
+
+def describe(segments: Segments, name: str) -> tuple[list[str], bool]:
+    """Return what there is to say of a segment, as lines, and whether it is well; NotFoundError."""
+    try:
+        with segments.use(name) as segment:
+            return _describe(segment)
+    except CorruptError as error:
+        return [f"{name}: damaged: {error}"], False
+
+
+def _describe(segment: Segment) -> tuple[list[str], bool]:
+    name, head = segment.row.name, segment.store.head()
+    frozen = segment.frozen()
+    if frozen is None:
+        state = "sealed" if head.sealed else "open"
+        return [f"{name}: {state}, {head.size} entries"], True
+    lines = [f"{name}: frozen at {head.size} entries: {frozen.reason}"]
+    if segment.row.sealed is None:
+        lines += [f"  {line}" for line in _advice(segment)]
+    return lines, False
+
+
+def _advice(segment: Segment) -> list[str]:
+    name = segment.row.name
+    advice = [
+        "it serves reads and signs nothing. Put back the data that is the latest, with its anchor; or",
+        f"tlog segment import {name} SOURCE...   brings back what a later copy, a mirror or receipts have",
+    ]
+    if name not in RESERVED:
+        advice.append(f"tlog segment succeed {name} NEW_NAME   closes it, and goes on in a new segment")
+    if segment.store.frozen() is None:
+        advice.append(f"tlog segment accept {name}   if the anchor is gone, and nothing was signed after this")
+    return advice
