@@ -673,7 +673,7 @@ def test_a_state_of_another_check_or_a_damaged_one_is_refused(data: Data, tmp_pa
         ("update payload set openings = zeroblob(32 * count) where start = 256", "entry 256"),
         ("update tile set hashes = zeroblob(8192) where level = 0 and place = 1", "tile/0/001"),
         ("update tile set hashes = zeroblob(64) where level = 1", "tile/1/000"),
-        ("update tile set hashes = zeroblob(32) || substr(hashes, 33) where level = 1", "head"),
+        ("update tile set hashes = cast(zeroblob(32) || substr(hashes, 33) as blob) where level = 1", "head"),
         ("update writer set next = next + 1", "writer till-7"),
     ],
 )
