@@ -526,7 +526,10 @@ def test_one_bit_of_every_column_of_the_control_database_is_found_with_its_place
         ),
         ("insert into tile select 0, 7, hashes, nodes from tile where level = 0 and place = 0", "tile/0 at 7"),
         ("insert into request values (zeroblob(32), 5000, 1, 5001)", f"request {'0' * 64}"),
-        ("insert into request values (zeroblob(32), 300, 2, 302)", f"request {'0' * 64}"),
+        ("insert into request values (zeroblob(32), 300, 2, 302)", "has another size"),
+        ("insert into request values (zeroblob(32), 300, 2, 557)", "it has entries of the request"),
+        ("insert into bundle select 603, 1, entries from bundle where start = 600", "bundle at 603"),
+        ("insert into payload select 603, 1, openings, payloads from payload where start = 600", "payload at 603"),
         ("insert into writer values ('nobody', 3)", "writer nobody"),
     ],
 )
@@ -670,6 +673,7 @@ def test_a_state_of_another_check_or_a_damaged_one_is_refused(data: Data, tmp_pa
         ("update payload set openings = zeroblob(32 * count) where start = 256", "entry 256"),
         ("update tile set hashes = zeroblob(8192) where level = 0 and place = 1", "tile/0/001"),
         ("update tile set hashes = zeroblob(64) where level = 1", "tile/1/000"),
+        ("update tile set hashes = cast(zeroblob(32) || substr(hashes, 33) as blob) where level = 1", "head"),
         ("update writer set next = next + 1", "writer till-7"),
     ],
 )
