@@ -30,7 +30,7 @@ from tlog.fsck.chunk import CHUNK
 from tlog.fsck.joined import Joined
 from tlog.fsck.run import Plan, check
 from tlog.fsck.scrub import Scrub
-from tlog.fsck.segment import Depth, Run, Step
+from tlog.fsck.segment import Depth, Run, Step, check_segment
 from tlog.logs import make_logger
 from tlog.metrics import Metrics
 from tlog.segments import Nobody, Segments
@@ -101,6 +101,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Two segments of 600 entries: full tiles, partial ones, runs of every kind, and all that can be on record."""
     folder = tmp_path_factory.mktemp("small") / "data"
     data = grow(folder, [1, 255, 1, 300, 1, 41, 1])
+    # Which the server has scrubbed a while.
+    Config(folder).scrubbed.unlink(missing_ok=True)
     put_on_record(Config(folder))
     return data
 
@@ -770,7 +772,7 @@ def scrub_pass(config: Config, metrics: Metrics) -> None:
 
 def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     config, visited = Config(data.folder, scrub_rate=1e9), list[tuple[str, int]]()
-    real, stops = scrub.check_segment, True
+    real, stops = check_segment, True
 
     def noted(one: Config, row: SegmentRow, name: str, run: Run, depth: Depth, joined: Joined) -> Iterator[Step]:
         visited.append((row.name, joined.size))
