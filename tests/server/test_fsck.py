@@ -25,15 +25,19 @@ from tlog.cli import main
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
+from tlog.fsck import scrub
 from tlog.fsck.chunk import CHUNK
+from tlog.fsck.joined import Joined
 from tlog.fsck.run import Plan, check
 from tlog.fsck.scrub import Scrub
+from tlog.fsck.segment import Depth, Run, Step, check_segment
 from tlog.logs import make_logger
 from tlog.metrics import Metrics
 from tlog.segments import Nobody, Segments
 from tlog.sequencer import sign_head
 from tlog.store.audit import Audit
-from tlog.store.codec import Run
+from tlog.store.changes import SegmentRow
+from tlog.store.codec import Run as StoredRun
 from tlog.submit import Signed, append, commit_to
 from tlog.tree import Tree
 from tlog_client.signing import sign_batch
@@ -97,6 +101,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Two segments of 600 entries: full tiles, partial ones, runs of every kind, and all that can be on record."""
     folder = tmp_path_factory.mktemp("small") / "data"
     data = grow(folder, [1, 255, 1, 300, 1, 41, 1])
+    # Which the server has scrubbed a while.
+    Config(folder).scrubbed.unlink(missing_ok=True)
     put_on_record(Config(folder))
     return data
 
@@ -709,13 +715,6 @@ def test_what_a_server_finds_at_its_start_freezes_that_segment(data: Data, start
     assert "frozen: tlog fsck found, at entry 601" in fsck(data, "payments").stdout
 
 
-def test_sound_data_are_not_frozen_at_a_start(data: Data, start_server: Callable[..., Server]) -> None:
-    server = start_server(data.folder)
-    assert not refused(server, "payments")
-    server.kill()
-    assert not refused(start_server(data.folder), "payments")
-
-
 # The scrub
 
 FAST = ("--scrub-rate", "50000")
@@ -725,24 +724,17 @@ PASSED = "tlog_scrub_pass_time_seconds"
 def test_the_scrub_freezes_the_segment_in_which_it_finds_something(
     data: Data, start_server: Callable[..., Server]
 ) -> None:
-    data.flip(*WHERE["the first openings"], 0)
     server = start_server(data.folder, options=FAST)
-    until(lambda: server.metrics().get("tlog_scrub_findings_total"), "the scrub to find it")
+    until(lambda: server.metrics().get(PASSED), "a pass through all segments")
+    assert server.metrics()["tlog_scrub_entries_total"] >= 603 + 601
+    assert not refused(server, "payments")
+    data.flip(*WHERE["the first openings"], 0)
     until(lambda: refused(server, "payments"), "the segment to be frozen")
     assert not refused(server, "refunds")
+    until(lambda: server.metrics().get("tlog_scrub_findings_total"), "the finding to be counted")
     [line] = [line for line in server.logged() if line["event"] == "damaged"][:1]
     assert (line["segment"], line["place"], line["kind"]) == ("payments", "entry 0", "payload")
-    until(lambda: server.metrics().get(PASSED), "a pass through all segments")
-    assert server.metrics()["tlog_scrub_entries_total"] >= 601
-    assert server.metrics()['tlog_segment_frozen{segment="payments"}'] == 1
-
-
-def test_the_scrub_finds_what_is_damaged_while_the_server_runs(data: Data, start_server: Callable[..., Server]) -> None:
-    server = start_server(data.folder, options=FAST)
-    until(lambda: server.metrics().get(PASSED), "a pass")
-    data.flip("tile", "nodes", "level = 0 and place = 0", 0)
-    until(lambda: refused(server, "payments"), "the segment to be frozen")
-    assert not refused(server, "refunds")
+    until(lambda: server.metrics().get('tlog_segment_frozen{segment="payments"}'), "the metric")
 
 
 def test_the_scrub_says_what_is_wrong_of_no_segment_and_freezes_nothing(
@@ -772,22 +764,43 @@ def test_the_scrub_finds_nothing_under_load(start_server: Callable[..., Server])
         history.check()
 
 
-def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, start_server: Callable[..., Server]) -> None:
-    server = start_server(data.folder, options=FAST)
-    until(lambda: server.metrics().get(PASSED), "a pass")
-    passed = server.metrics()[PASSED]
-    server.kill()
-    # So slow that it cannot come to an end again.
-    again = start_server(data.folder, options=["--scrub-rate", "1"])
-    until(lambda: again.metrics().get(PASSED), "it to know when the last pass ended")
-    assert again.metrics()[PASSED] >= passed
+def scrub_pass(config: Config, metrics: Metrics) -> None:
+    """Do what is left of a pass, as a server that has just begun."""
+    with closing(Segments(config, Nobody(), now)) as segments:
+        Scrub(config, segments, metrics, make_logger(), now).scrub_once()
+
+
+def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, visited = Config(data.folder, scrub_rate=1e9), list[tuple[str, int]]()
+    real, stops = check_segment, True
+
+    def noted(one: Config, row: SegmentRow, name: str, run: Run, depth: Depth, joined: Joined) -> Iterator[Step]:
+        visited.append((row.name, joined.size))
+        for step in real(one, row, name, run, depth, joined):
+            yield step
+            if stops and (row.name, step.joined.size) == ("payments", 512):
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(scrub, "check_segment", noted)
+    monkeypatch.setattr(scrub, "_SAVE_SECONDS", -1)
+    with pytest.raises(KeyboardInterrupt):
+        scrub_pass(config, Metrics())
+    visited.clear()
+    stops = False
+    metrics, passes = Metrics(), list[int]()
+    monkeypatch.setattr(metrics, "scrub_passed", passes.append)
+    scrub_pass(config, metrics)
+    assert visited == [("payments", 512), ("refunds", 0)]
+    scrub_pass(config, metrics)
+    # When the last pass ended is known again at the start.
+    assert passes[0] == 0 < passes[1] == passes[2]
 
 
 def test_what_is_wrong_in_memory_only_freezes_nothing(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass sees a payload with another bit once, and the stored one when it looks again."""
     real, seen = Audit.payload, list[int]()
 
-    def spoiled(audit: Audit, index: int) -> Run | None:
+    def spoiled(audit: Audit, index: int) -> StoredRun | None:
         found = real(audit, index)
         if found is None or seen:
             return found
@@ -796,9 +809,9 @@ def test_what_is_wrong_in_memory_only_freezes_nothing(data: Data, monkeypatch: p
 
     monkeypatch.setattr(Audit, "payload", spoiled)
     config = Config(data.folder, scrub_rate=1e9)
+    scrub_pass(config, Metrics())
+    assert seen
     with closing(Segments(config, Nobody(), now)) as segments:
-        Scrub(config, segments, Metrics(), make_logger(), now).scrub_once()
-        assert seen
         for row in segments.list():
             with segments.use(row.name) as segment:
                 assert segment.store.frozen() is None

@@ -81,8 +81,7 @@ class Scrub:
 
     def _pass(self, mark: _Mark) -> None:
         """Check all segments that are left of a pass, and then what is on record."""
-        if mark.passed:
-            self._metrics.scrub_passed(mark.passed)
+        self._metrics.scrub_passed(mark.passed)
         for row in self._segments.list(after=mark.after):
             try:
                 self._check(mark, row)
@@ -90,7 +89,9 @@ class Scrub:
                 self._log.error("scrubbing failed", segment=row.name, exc_info=error)
             mark = replace(mark, after=row.name, current="", joined=NOTHING)
         self._check_records()
-        self._save(_Mark(passed=self._clock() // 1000))
+        ended = _Mark(passed=self._clock() // 1000)
+        self._save(ended)
+        self._metrics.scrub_passed(ended.passed)
         self._breathe(_PASS_COST)
 
     def _check(self, mark: _Mark, row: SegmentRow) -> None:
