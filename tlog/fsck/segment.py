@@ -104,6 +104,8 @@ def _prepare(config: Config, row: SegmentRow) -> Path:
         if may_pass(error):
             raise UnavailableError(f"it cannot be opened now: {error}; retry") from error
         raise CorruptError(f"it cannot be opened: {error}") from error
+    except OSError as error:
+        raise UnavailableError(f"it cannot be opened now: {error}; retry") from error
     return path
 
 
