@@ -19,6 +19,7 @@ from tlog.control import Control
 from tlog.errors import ConfigError
 from tlog.files import lock_data
 from tlog.listen import check_free, parse_address, run_workers
+from tlog.peers import read_peers
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
@@ -57,6 +58,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     read_issuers(config.issuers)
     if config.witnesses is not None:
         read_panel(config.witnesses)
+    if config.peers is not None:
+        read_peers(config.peers)
     empty = not config.control.exists()
     prepare_data(config, log_name)
     _prepare_access(config, listen, begins=empty and not config.unguarded)
