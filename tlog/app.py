@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from tlog.guard import Guard
 from tlog.journal import Answered, Journal
 from tlog.logs import make_logger, write_lines
 from tlog.metrics import Metrics
+from tlog.peers import Peers, read_peers
 from tlog.places import Places
 from tlog.reads import Reads
 from tlog.segments import Segments, is_name, prepare_data
@@ -60,7 +61,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     log, metrics = make_logger(), Metrics()
     journal = Journal(write_lines, metrics)
     routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
-    opened, asker = _open_segments(config, config.confirmed if locked else None, metrics, log)
+    opened, asker, peers = _open_segments(config, config.confirmed if locked else None, metrics, log)
     control = Control(config, opened, now)
     if not locked:
         control.take_issuers()
@@ -70,6 +71,8 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         asker.keep()
     if config.scrub_rate > 0:
         Scrub(config, opened, metrics, log, now).keep()
+    if peers is not None:
+        peers.keep(opened)
     services = Services(
         segments=opened,
         control=control,
@@ -99,14 +102,20 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
 
 def _open_segments(
     config: Config, confirmed_in: Path | None, metrics: Metrics, log: FilteringBoundLogger
-) -> tuple[Segments, Asker | None]:
-    """Return the segments, and who asks the witnesses about them, if there are any."""
+) -> tuple[Segments, Asker | None, Peers | None]:
+    """Return the segments, and who asks the witnesses and the peers about them, if there are any."""
+    peers = None if config.peers is None else Peers(read_peers(config.peers), log, now)
+    waits = [] if peers is None else [peers.wait]
     if config.witnesses is None:
-        return Segments(config, metrics, now), None
+        return Segments(config, metrics, now, _all_of(waits)), None, peers
     agenda, panel = Agenda(), read_panel(config.witnesses)
     confirmed = Confirmed(panel, agenda, confirmed_in)
-    opened = Segments(config, Told(agenda, metrics), now, confirmed.wait)
-    return opened, Asker(config, panel, opened, agenda, confirmed, metrics, log, now)
+    opened = Segments(config, Told(agenda, metrics), now, _all_of([confirmed.wait, *waits]))
+    return opened, Asker(config, panel, opened, agenda, confirmed, metrics, log, now), peers
+
+
+def _all_of(waits: Sequence[Callable[[str, float], bool]]) -> Callable[[str, float], bool]:
+    return lambda segment, seconds: all(wait(segment, seconds) for wait in waits)
 
 
 def _prepare_shapes(base: type[msgspec.Struct]) -> None:

@@ -54,6 +54,12 @@ def main() -> None:
     help="Ask the witnesses in this file, a C2SP tlog-policy, to cosign.",
 )
 @click.option(
+    "--peers",
+    type=click.Path(path_type=Path),
+    envvar="TLOG_PEERS",
+    help="Ask those whose URLs are in this file, one a line, what they have seen last, before anything is signed.",
+)
+@click.option(
     "--recosign-seconds",
     default=600.0,
     show_default=True,
@@ -89,6 +95,7 @@ def serve(
     plain_http: bool,
     unguarded: bool,
     witnesses: Path | None,
+    peers: Path | None,
     recosign_seconds: float,
     cosigned_seconds: float,
     scrub_rate: float,
@@ -108,6 +115,7 @@ def serve(
             anchor=None if anchor is None else anchor.absolute(),
             unguarded=unguarded,
             witnesses=witnesses,
+            peers=peers,
             recosign_seconds=recosign_seconds,
             cosigned_seconds=cosigned_seconds,
             scrub_rate=scrub_rate,

@@ -39,7 +39,8 @@ class Config:
 
     An `unguarded` server asks nobody who they are, and binds to loopback only. The file `witnesses` says whom to ask
     for cosignatures: heads that do not change are cosigned anew every `recosign_seconds`, and a request that wants its
-    receipt cosigned waits `cosigned_seconds` at most. The folder `anchor`, by default beside the data folder, is
+    receipt cosigned waits `cosigned_seconds` at most. The file `peers`
+    names others who may know of later heads. The folder `anchor`, by default beside the data folder, is
     best on another disk. The scrub checks `scrub_rate` entries in a second, or none for 0.
     """
 
@@ -49,6 +50,7 @@ class Config:
     idle_seconds: float = 10.0
     unguarded: bool = False
     witnesses: Path | None = None
+    peers: Path | None = None
     recosign_seconds: float = 600.0
     cosigned_seconds: float = 10.0
     scrub_rate: float = 1_000.0
@@ -127,7 +129,8 @@ class Config:
 
 def from_environment(data: Path | None = None) -> Config:
     """Return the settings of the variables `TLOG_DATA`, unless there is `data`, `TLOG_ANCHOR`, ...; ConfigError."""
-    anchor, witnesses = os.environ.get("TLOG_ANCHOR", ""), os.environ.get("TLOG_WITNESSES", "")
+    anchor, peers = os.environ.get("TLOG_ANCHOR", ""), os.environ.get("TLOG_PEERS", "")
+    witnesses = os.environ.get("TLOG_WITNESSES", "")
     data = (data or Path(os.environ.get("TLOG_DATA", "data"))).absolute()
     try:
         return Config(
@@ -137,6 +140,7 @@ def from_environment(data: Path | None = None) -> Config:
             idle_seconds=float(os.environ.get("TLOG_IDLE_SECONDS", "10")),
             unguarded=os.environ.get("TLOG_UNGUARDED", "") == "1",
             witnesses=Path(witnesses) if witnesses else None,
+            peers=Path(peers) if peers else None,
             recosign_seconds=float(os.environ.get("TLOG_RECOSIGN_SECONDS", "600")),
             cosigned_seconds=float(os.environ.get("TLOG_COSIGNED_SECONDS", "10")),
             scrub_rate=float(os.environ.get("TLOG_SCRUB_RATE", "1000")),

@@ -16,10 +16,11 @@ from tlog.access.issuer import read_issuers
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
-from tlog.errors import ConfigError
+from tlog.errors import ConfigError, FrozenError
 from tlog.files import lock_data
 from tlog.fsck.start import check_at_start
 from tlog.listen import check_free, parse_address, run_workers
+from tlog.peers import read_peers
 from tlog.quickstart import begin, describe
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
@@ -58,6 +59,8 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     read_issuers(config.issuers)
     if config.witnesses is not None:
         read_panel(config.witnesses)
+    if config.peers is not None:
+        read_peers(config.peers)
     empty = not config.control.exists()
     prepare_data(config, log_name)
     check_at_start(config)
@@ -94,7 +97,11 @@ def _prepare_access(config: Config, listen: Listen, *, begins: bool) -> None:
     try:
         control = Control(config, segments, now)
         control.catch_up()
-        control.take_issuers()
+        try:
+            control.take_issuers()
+        except FrozenError as error:
+            # Reads go on, by what is on record.
+            print(f"tlog: {config.issuers.name} is not taken: {error}", file=sys.stderr, flush=True)  # noqa: T201
         if begins:
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             scheme = "http" if listen.certificate is None else "https"

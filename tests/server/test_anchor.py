@@ -244,3 +244,18 @@ def test_of_two_copies_with_one_anchor_one_alone_goes_on(tmp_path: Path, start_s
     assert one.post(b"2").status_code == 201
     expect_frozen(two, 1, "has a head of 2 entries, and the segment has 1")
     assert one.post(b"3").status_code == 201
+
+
+def test_a_log_whose_control_is_frozen_starts_and_serves_reads(tmp_path: Path, start_server: Starting) -> None:
+    data = tmp_path / "data"
+    server = start_server(data)
+    segment = server.create("payments")
+    segment.append(b"1")
+    assert server.stop() == 0
+    shutil.copytree(data, tmp_path / "copy")
+    (tmp_path / "copy" / "issuers.toml").write_text(
+        '[[issuer]]\nissuer = "https://ci.example"\naudience = ["tlog"]\nalgorithms = ["ES256"]\nname_prefix = "ci:"\n'
+    )
+    server = start_server(tmp_path / "copy", guarded=True)
+    assert "issuers.toml is not taken" in server.log.read_text()
+    assert server.request("GET", "/readyz").status == 200

@@ -72,6 +72,7 @@ class Data:
 
     def copy(self, target: Path) -> "Data":
         shutil.copytree(self.folder, target)
+        shutil.copytree(f"{self.folder}.anchor", f"{target}.anchor")
         return Data(target, self.id)
 
     def execute(self, statement: str, *values: object, control: bool = False) -> list[Any]:

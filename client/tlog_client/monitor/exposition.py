@@ -4,6 +4,7 @@ import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from threading import Thread
 from typing import Any, Final
 
@@ -81,7 +82,16 @@ def routes(judge: Judge, rounds: Rounds) -> dict[tuple[str, str], Handler]:
             return Answer(200, TEXT, b"ok\n")
         return Answer(503, TEXT, b"no round has ended for too long\n")
 
-    return {("GET", "/metrics"): metrics, ("GET", "/healthz"): healthz}
+    def head_of(origin: str) -> Handler:
+        def head(_: bytes) -> Answer:
+            note = judge.memory.known(origin).note
+            return Answer(200, TEXT, note) if note else Answer(404, TEXT, b"no head was verified yet\n")
+
+        return head
+
+    # As witnesses say it (C2SP tlog-witness): so a log that restarts may ask whether it has the latest.
+    heads = {("GET", f"/{sha256(origin.encode()).hexdigest()}/checkpoint"): head_of(origin) for origin in judge.origins}
+    return {("GET", "/metrics"): metrics, ("GET", "/healthz"): healthz, **heads}
 
 
 @contextmanager
