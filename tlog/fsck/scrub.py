@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Thread
@@ -152,5 +153,7 @@ class Scrub:
             return _Mark()
 
     def _save(self, mark: _Mark) -> None:
-        write_bookmark(self._config.scrubbed, mark)
+        # A disk that is full keeps nothing from being checked: after a restart it is checked again.
+        with suppress(OSError):
+            write_bookmark(self._config.scrubbed, mark)
         self._saved = time.monotonic()
