@@ -13,7 +13,7 @@ from msgspec import Meta
 from tlog.access.token import MAX_DAYS, MAX_OVERLAP_DAYS
 from tlog.control import MAX_ACCESS_MINUTES, MAX_REASON
 
-# What is checked where it belongs is only told here. Limits in bytes are of UTF-8, and longer for the eye.
+# Each is checked where it belongs, and only told here; a schema counts characters where the limit is in bytes.
 _LABELS: Final = {"maxProperties": 32, "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_.-]{0,62}$"}}
 _Value = Annotated[str, Meta(extra_json_schema={"maxLength": 255})]
 _PRINTABLE: Final = r"\p{L}\p{M}\p{N}\p{P}\p{S}"

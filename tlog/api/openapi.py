@@ -116,6 +116,7 @@ def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, An
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     content = {kind: {"schema": schemas[model]} for kind, model in route.takes.items()}
     opaque = content.pop(ANY_TYPE, None)
+    # Only a segment is made without a body too.
     body: dict[str, Any] = {"required": route.labels is None, "content": content}
     if opaque is not None:
         # To say `*/*` would promise that forms are taken.
