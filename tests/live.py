@@ -87,6 +87,10 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
 
+    def memory(self) -> int:
+        """Return how many bytes the workers hold."""
+        return sum(worker.memory_info().rss for worker in self.workers())
+
     def request(
         self,
         method: str,

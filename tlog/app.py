@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from flask import Flask, Request, Response, g, request
 from structlog.typing import FilteringBoundLogger
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter
 
 from tlog.access.issuer import parse_issuers
@@ -39,6 +40,8 @@ from tlog.witnesses.asker import Asker
 from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.panel import read_panel
 
+# There is none so long; what is made up fills nobody's log.
+_METHOD_LETTERS: Final = 16
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -136,6 +139,9 @@ class _App(Flask):
         """Return what finds the route of a request, whatever host it names: no URL is built from it."""
         if request is None:
             return None
+        # Flask would strip all but one, so that what a proxy refuses by its path would pass under another.
+        if request.environ["PATH_INFO"].startswith("//"):
+            raise NotFound
         return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
 
 
@@ -159,7 +165,7 @@ def _observe(app: Flask, journal: Journal) -> None:
         journal.note(
             Answered(
                 at=time.time(),
-                method=asked.method,
+                method=asked.method[:_METHOD_LETTERS],
                 route=asked.url_rule.rule if asked.url_rule else "none",
                 # Whatever else stands there may be a secret in the wrong place.
                 segment=segment if is_name(segment) else None,

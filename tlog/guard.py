@@ -67,7 +67,8 @@ class Guard:
 
     def __init__(self, config: Config, control: Control, oidc: Oidc) -> None:
         """Decide by what `control` holds; everyone may do everything in an unguarded server."""
-        self._unguarded = config.unguarded
+        self.unguarded = config.unguarded
+        """Whether nobody is asked who they are."""
         self._control = control
         self._quotas = Quotas(config.quotas, lambda: time.time_ns() // 1_000)
         self._oidc = oidc
@@ -103,15 +104,15 @@ class Guard:
         segment or it is not for who asks; UnauthorizedError if no credential was shown, or none that holds.
         """
         address = _address(request)
-        if action is Action.OPERATE and not self._unguarded:
+        if action is Action.OPERATE and not self.unguarded:
             # Whoever probes with a credential that ended would else start a healthy server again.
             return Caller(ANONYMOUS, address, self._state.version, None)
-        principal = self._local(address) if self._unguarded else self._identify(self._current(), request)
+        principal = self._local(address) if self.unguarded else self._identify(self._current(), request)
         # Only now: to find out who asks may have taken a while, as when an issuer's keys were fetched.
         state = self._current()
         there = None if name is None else self._target(state, name)
         target = there
-        if labels and principal is ANONYMOUS and not self._unguarded:
+        if labels and principal is ANONYMOUS and not self.unguarded:
             # Nobody without a credential may make a segment, whatever its labels; to read them is to wait for the body.
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
         if name is not None and (labels or there is None):
@@ -120,7 +121,7 @@ class Guard:
         if allowed and (there or name is None or labels):
             self._draw(state, principal, target, request)
             return Caller(principal, address, state.version, target)
-        if principal is ANONYMOUS and not self._unguarded:
+        if principal is ANONYMOUS and not self.unguarded:
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
         raise NotFoundError("no such segment" if name is not None else "there is nothing for you here")
 
@@ -142,7 +143,7 @@ class Guard:
     def _may(
         self, state: _State, principal: Principal, action: Action, target: Target | None, address: Address | None
     ) -> bool:
-        if self._unguarded:
+        if self.unguarded:
             return action not in _NEEDS_GUARD and (target is None or target.segment not in RESERVED)
         now = self._control.now()
         return state.decider.decide(principal, action, target, now=now, address=address, grants=state.grants).allowed
@@ -153,7 +154,7 @@ class Guard:
         return ANONYMOUS
 
     def _draw(self, state: _State, principal: Principal, target: Target | None, request: Request) -> None:
-        quotas = () if self._unguarded else state.decider.quotas(principal, target)
+        quotas = () if self.unguarded else state.decider.quotas(principal, target)
         if quotas:
             length = request.environ.get("CONTENT_LENGTH", "")
             body = int(length) if length.isascii() and length.isdigit() else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.server import Server
 
 from tlog.config import WORKER_THREADS
@@ -64,6 +64,8 @@ def run_workers(
         address=host,
         port=port,
         interface=Interfaces.WSGI,
+        # By HTTP/2 a few bytes can stand for headers of gigabytes, and no client of ours speaks it.
+        http=HTTPModes.http1,
         workers=workers,
         blocking_threads=WORKER_THREADS,
         websockets=False,

@@ -222,8 +222,7 @@ FILLED = {
     "<size>": "1",
     "<old>": "1",
     "<new>": "2",
-    "<token>": "0",
-    "<wanted>": "0",
+    "<id>": "0",
 }
 
 
@@ -260,7 +259,7 @@ ROUTES = (
     Row("GET", S, "segment:read", SEEN),
     Row("POST", f"{S}/access-requests", "segment:read", SEEN, b'{"reason":"drill","minutes":1}'),
     Row("GET", f"{S}/access-requests", "grant:approve", "approver"),
-    Row("PUT", f"{S}/access-requests/<wanted>/approval", "grant:approve", "approver", b""),
+    Row("PUT", f"{S}/access-requests/<id>/approval", "grant:approve", "approver", b""),
     Row("POST", f"{S}/entries", "entry:append", "writer", b"1"),
     Row("GET", f"{S}/entries", "payload:read", "auditor"),
     Row("GET", f"{S}/entries/<index>", "payload:read", "auditor"),
@@ -278,8 +277,8 @@ GLOBAL = (
     Row("PUT", "/policy", "policy:apply", "admin", b"", TOML, {"If-Match": '"0"'}),
     Row("GET", "/tokens", "token:issue", "admin"),
     Row("POST", "/tokens", "token:issue", "admin", b'{"principal":"x y","days":1}'),
-    Row("POST", "/tokens/<token>/rotation", "token:issue", "admin", b'{"overlap_days":99}'),
-    Row("DELETE", "/tokens/<token>", "token:issue", "admin"),
+    Row("POST", "/tokens/<id>/rotation", "token:issue", "admin", b'{"overlap_days":99}'),
+    Row("DELETE", "/tokens/<id>", "token:issue", "admin"),
     Row("GET", "/keys", "key:add", "admin"),
     Row("POST", "/keys", "key:add", "admin", b'{"vkey":"x"}'),
     Row("POST", "/keys/removal", "key:add", "admin", b'{"vkey":"x"}'),

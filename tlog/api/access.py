@@ -76,15 +76,15 @@ def issue_token(call: Call) -> Response:
     )
 
 
-def rotate_token(call: Call, token: str) -> Response:
+def rotate_token(call: Call, id: str) -> Response:
     """Answer `POST /tokens/<id>/rotation`."""
     overlap = read_model(request, Rotation).overlap_days
-    return _issued(call.services.control.rotate_token(call.caller.principal.name, token, overlap))
+    return _issued(call.services.control.rotate_token(call.caller.principal.name, id, overlap))
 
 
-def revoke_token(call: Call, token: str) -> Response:
+def revoke_token(call: Call, id: str) -> Response:
     """Answer `DELETE /tokens/<id>`."""
-    call.services.control.revoke_token(call.caller.principal.name, token)
+    call.services.control.revoke_token(call.caller.principal.name, id)
     return answer(b"", "text/plain", status=204)
 
 
@@ -126,20 +126,20 @@ def list_requests(call: Call) -> Response:
     return json_answer(AccessRequestList([_shown(one) for one in latest]))
 
 
-def approve_access(call: Call, wanted: str) -> Response:
+def approve_access(call: Call, id: str) -> Response:
     """Answer `PUT /segments/<name>/access-requests/<id>/approval`."""
     # It must be a request of this segment: for this one the caller may approve.
-    _request(call, wanted)
-    call.services.control.approve_access(call.caller.principal.name, wanted)
-    return json_answer(_request(call, wanted))
+    _request(call, id)
+    call.services.control.approve_access(call.caller.principal.name, id)
+    return json_answer(_request(call, id))
 
 
 def _issued(token: Presented) -> Response:
     return json_answer(IssuedToken(token.id, token.text()), status=201, caching="no-store")
 
 
-def _request(call: Call, wanted: str) -> AccessRequest:
-    return _shown(call.services.control.store.access_request(call.target.segment, wanted))
+def _request(call: Call, id: str) -> AccessRequest:
+    return _shown(call.services.control.store.access_request(call.target.segment, id))
 
 
 def _shown(one: Requested) -> AccessRequest:
@@ -166,6 +166,7 @@ ROUTES = (
         "Put a policy in force",
         gives={200: (PolicyVersion,)},
         takes={_TOML: str},
+        headers={"If-Match": True},
     ),
     Route("GET", "/tokens", Action.ISSUE_TOKEN, list_tokens, "List tokens", gives={200: (TokenList,)}),
     Route(
@@ -179,14 +180,14 @@ ROUTES = (
     ),
     Route(
         "POST",
-        "/tokens/<token>/rotation",
+        "/tokens/<id>/rotation",
         Action.ISSUE_TOKEN,
         rotate_token,
         "Issue a token in the place of another",
         gives={201: (IssuedToken,)},
         takes={"application/json": Rotation},
     ),
-    Route("DELETE", "/tokens/<token>", Action.ISSUE_TOKEN, revoke_token, "Revoke a token", gives={204: "text/plain"}),
+    Route("DELETE", "/tokens/<id>", Action.ISSUE_TOKEN, revoke_token, "Revoke a token", gives={204: "text/plain"}),
     Route(
         "GET",
         "/keys",
@@ -235,7 +236,7 @@ ROUTES = (
     ),
     Route(
         "PUT",
-        "/segments/<segment>/access-requests/<wanted>/approval",
+        "/segments/<segment>/access-requests/<id>/approval",
         Action.APPROVE,
         approve_access,
         "Approve that somebody reads the payloads of a segment for a while",

@@ -5,9 +5,20 @@ Members are in the order of RFC 8785, so that a receipt is in canonical form.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
+
+from tlog.access.token import MAX_DAYS, MAX_OVERLAP_DAYS
+from tlog.control import MAX_ACCESS_MINUTES, MAX_REASON
+
+# Each is checked where it belongs, and only told here; a schema counts characters where the limit is in bytes.
+_LABELS: Final = {"maxProperties": 32, "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_.-]{0,62}$"}}
+_Value = Annotated[str, Meta(extra_json_schema={"maxLength": 255})]
+_PRINTABLE: Final = r"\p{L}\p{M}\p{N}\p{P}\p{S}"
+_PRINCIPAL: Final = {"pattern": f"^(?!anonymous$|tlog/)[{_PRINTABLE}]{{1,255}}$"}
+_VKEY: Final = {"pattern": r"^[^\s+]+\+[0-9a-f]{8}\+A[Q-Za-f][A-Za-z0-9+/]{42}$"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class ConsistencyProof:
 class NewSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a segment is created with. One that is `signed` takes signed events only."""
 
-    labels: dict[str, str] = {}
+    labels: Annotated[dict[str, _Value], Meta(extra_json_schema=_LABELS)] = {}
     signed: bool = False
 
 
@@ -145,21 +156,21 @@ class PolicyVersion:
 class WriterKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A verifier key by which a writer, whose name it has, signs."""
 
-    vkey: str
+    vkey: Annotated[str, Meta(extra_json_schema=_VKEY)]
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose token is to be issued, and for how many days."""
 
-    principal: str
-    days: float
-    groups: list[str] = []
+    principal: Annotated[str, Meta(extra_json_schema=_PRINCIPAL)]
+    days: Annotated[float, Meta(extra_json_schema={"minimum": 1 / 86_400, "maximum": MAX_DAYS})]
+    groups: list[Annotated[str, Meta(extra_json_schema=_PRINCIPAL)]] = []
 
 
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For how many days the token that is replaced goes on."""
 
-    overlap_days: float
+    overlap_days: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_OVERLAP_DAYS})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +221,8 @@ class KeyList:
 class NewAccessRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why the payloads of a segment are to be read, and for how many minutes."""
 
-    reason: str
-    minutes: float
+    reason: Annotated[str, Meta(extra_json_schema={"pattern": f"^[ {_PRINTABLE}]{{1,{MAX_REASON}}}$"})]
+    minutes: Annotated[float, Meta(extra_json_schema={"minimum": 1 / 60, "maximum": MAX_ACCESS_MINUTES})]
 
 
 @dataclass(frozen=True, slots=True)

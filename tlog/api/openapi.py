@@ -1,28 +1,65 @@
 """The API as OpenAPI 3.1, from the routes and their models: what is not there is not served."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from tlog.access import Action
+from tlog.api.body import ANY_TYPE
 from tlog.api.models import Problem
 from tlog.api.route import Route
+from tlog.config import MAX_PAGE
+from tlog_core.encoding import MAX_INTEGER, MAX_JSON_INTEGER
 
-_REFERENCE = "#/components/schemas/{name}"
-_PARAMETER = re.compile(r"<(?:path:)?([a-z]+)>")
+_REFERENCE: Final = "#/components/schemas/{name}"
+_PARAMETER: Final = re.compile(r"<(?:path:)?([a-z]+)>")
+_NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "after": {"type": "string"},
+    "cosigned": {"type": "string", "enum": ["true"]},
+    "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+    "index": _NUMBER,
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
+    "new": _NUMBER,
+    "old": _NUMBER,
+    "path": {"type": "string", "pattern": r"^([0-7]|entries)/(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"},
+    "segment": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+    "size": _NUMBER,
+    "start": _NUMBER,
+    "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "If-Match": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
+}
+# RFC 8785 writes each of these numbers so that every reader reads it alike.
+_EVENT: Final = {
+    "description": "A JSON value, nesting at most 64 deep.",
+    "anyOf": [
+        {"type": ["null", "boolean", "string"]},
+        {"type": "number", "minimum": -MAX_JSON_INTEGER, "maximum": MAX_JSON_INTEGER},
+        {"type": "number", "minimum": 1e21},
+        {"type": "number", "maximum": -1e21},
+        {"type": "array", "items": {"$ref": "#/components/schemas/Event"}},
+        {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Event"}},
+    ],
+}
+_PROBLEM: Final = {
+    "description": "A problem (RFC 9457)",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_CREDENTIAL: Final = {"credential": list[str]()}
 
 
-def describe(routes: Sequence[Route]) -> bytes:
-    """Return the OpenAPI document of these routes as JSON."""
+def describe(routes: Sequence[Route], *, guarded: bool) -> bytes:
+    """Return the OpenAPI document of these routes as JSON; a server that is not guarded asks for no credential."""
     models = [Problem, *(model for route in routes for model in _models(route))]
     schemas, components = msgspec.json.schema_components(models, ref_template=_REFERENCE)
-    known = dict(zip(models, schemas, strict=True))
+    known = dict(zip(models, schemas, strict=True)) | {Any: {"$ref": "#/components/schemas/Event"}}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, known)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, known) | _security(route.action, guarded)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -31,7 +68,10 @@ def describe(routes: Sequence[Route]) -> bytes:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": {**components, "Event": _EVENT},
+            "securitySchemes": {"credential": {"type": "http", "scheme": "bearer"}},
+        },
     }
     return msgspec.json.encode(document)
 
@@ -48,30 +88,46 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "operationId": route.view.__name__,
         "parameters": [
-            *(
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in _PARAMETER.findall(route.path)
-            ),
-            *({"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query),
+            *(_parameter(name, "path", required=True) for name in _PARAMETER.findall(route.path)),
+            *(_parameter(name, "query") for name in route.query),
+            *(_parameter(name, "header", required=needed) for name, needed in route.headers.items()),
         ],
         "responses": {
             **{str(status): _answer(route.summary, given, schemas) for status, given in route.gives.items()},
-            "default": {
-                "description": "A problem (RFC 9457)",
-                "content": {"application/problem+json": {"schema": schemas[Problem]}},
-            },
+            "4XX": _PROBLEM,
+            "5XX": _PROBLEM,
         },
     }
     if route.takes:
-        operation["requestBody"] = {
-            "content": {kind: {"schema": schemas[model]} for kind, model in route.takes.items()}
-        }
+        operation["requestBody"] = _body(route, schemas)
     return operation
+
+
+def _security(action: Action, guarded: bool) -> dict[str, Any]:
+    if not guarded or action is Action.OPERATE:
+        return {}
+    return {"security": [{}, _CREDENTIAL] if action is Action.LIST_SEGMENTS else [_CREDENTIAL]}
+
+
+def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": _PARAMETERS[name]}
+
+
+def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    content = {kind: {"schema": schemas[model]} for kind, model in route.takes.items()}
+    opaque = content.pop(ANY_TYPE, None)
+    # Only a segment is made without a body too.
+    body: dict[str, Any] = {"required": route.labels is None, "content": content}
+    if opaque is not None:
+        # To say `*/*` would promise that forms are taken.
+        content["application/octet-stream"] = opaque
+        body["description"] = "Of any other media type, but that of a form, the body is one opaque payload."
+    return body
 
 
 def _answer(description: str, given: str | tuple[type, ...], schemas: dict[Any, Any]) -> dict[str, Any]:
     if isinstance(given, str):
-        return {"description": description, "content": {given: {}}}
+        return {"description": description, "content": {given: {}} if given else {}}
     several = [schemas[model] for model in given]
-    schema = several[0] if len(several) == 1 else {"oneOf": several}
+    schema = several[0] if len(several) == 1 else {"anyOf": several}
     return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -35,7 +35,7 @@ def metrics(call: Call) -> Response:
 
 def openapi(call: Call) -> Response:
     """Answer `GET /openapi.json`."""
-    return answer(describe(call.services.routes), JSON_TYPE)
+    return answer(describe(call.services.routes, guarded=not call.services.guard.unguarded), JSON_TYPE)
 
 
 ROUTES = (

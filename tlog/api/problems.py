@@ -43,6 +43,7 @@ _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
 _HTTP: dict[int, tuple[str, str, str]] = {
     404: ("not-found", "Not found", "there is no such route; see /openapi.json"),
     405: ("method-not-allowed", "Method not allowed", "this route has no such method; see the Allow header"),
+    412: ("precondition-failed", "Precondition failed", "the ETag is not one of If-Match; read without that header"),
     413: ("too-large", "Too large", f"a request has at most {MAX_BATCH_BYTES} bytes; split it"),
 }
 _RETRY_AFTER_SECONDS = "1"

@@ -52,6 +52,7 @@ class Route:
     """One route. If its path has a `<segment>`, that segment is open while the view runs, unless it `opens` none.
 
     `takes` are models by media type; `gives`, by status, the models of which one comes as JSON, or another media type.
+    `headers` are those that it reads, and whether it needs each.
     For a route that makes a segment, `labels` reads from the request which it is to have.
     """
 
@@ -63,6 +64,7 @@ class Route:
     gives: Mapping[int, str | tuple[type, ...]]
     takes: Mapping[str, Any] = field(default_factory=dict)
     query: tuple[str, ...] = ()
+    headers: Mapping[str, bool] = field(default_factory=dict)
     opens: bool = True
     labels: Callable[[], Mapping[str, str]] | None = None
 

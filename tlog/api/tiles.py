@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+from http import HTTPStatus
 
 from flask import Response, request
+from werkzeug.exceptions import PreconditionFailed
 
 from tlog.access import Action
 from tlog.api.answer import IMMUTABLE, TEXT, answer, not_beyond
@@ -38,6 +40,8 @@ def _note(note: bytes) -> Response:
     # Of all of it: cosignatures come after the head that they are of.
     response.set_etag(encode_base64(hashlib.sha256(note).digest()))
     response.make_conditional(request)
+    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+        raise PreconditionFailed
     return response
 
 
