@@ -53,7 +53,7 @@ from tlog.latest import anchored
 from tlog.segments import Segment, Segments
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
 from tlog.store.control import ControlStore
-from tlog.store.cosigned import Frozen
+from tlog.store.cosigned import BY_FSCK, Frozen
 from tlog.submit import SUCCESSION_WRITER, append, commit_to, seal
 from tlog_core.encoding import canonicalize
 from tlog_core.errors import MalformedError
@@ -165,18 +165,23 @@ class Control:
     def accept_segment(self, by: str, name: str) -> None:
         """Take what a segment has for the latest, and give it an anchor in the place of one that is gone.
 
-        Raises ConflictError if the anchor is there, and FrozenError if a witness knows of more.
+        Or for whole, if `tlog fsck` has frozen it; the caller has checked it. Raises ConflictError if neither is so,
+        and FrozenError if a witness knows of more.
         """
         with self._segments.use(name) as segment:
-            head, path = segment.store.head(), self._config.anchor_of(segment.row.id)
-            if segment.store.frozen() is not None:
+            head, path, frozen = segment.store.head(), self._config.anchor_of(segment.row.id), segment.store.frozen()
+            if frozen is not None and frozen.witness != BY_FSCK:
                 raise FrozenError(f"the segment {name} has not the latest, as a witness has shown; bring back the rest")
-            if anchored(path, segment.signer.verifier) is not None:
+            is_gone = anchored(path, segment.signer.verifier) is None
+            if frozen is None and not is_gone:
                 raise ConflictError(f"the segment {name} has its anchor, which says what the latest is")
             change = SegmentAccepted(by=by, at=self._clock(), segment=name, size=head.size, root=head.root.hex())
             if name != CONTROL:
                 self.enact(change)
-            Anchor.create(path, head.note)
+            if is_gone:
+                Anchor.create(path, head.note)
+            with segment.store.write() as transaction:
+                transaction.unfreeze()
             # To be opened anew, with the anchor.
             segment.sequencer.broken = True
         if name == CONTROL:

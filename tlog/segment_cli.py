@@ -125,16 +125,26 @@ def succeed(data: Path, name: str, successor: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="SEGMENT...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def accept(data: Path, names: tuple[str, ...], yes: bool) -> None:
-    """Take what segments have for the latest although their anchors are gone, which is put on record.
+    """Take what segments have for the latest although their anchors are gone, or for whole after fsck froze them.
 
-    If anything was signed after that, the log forks with its next entry, and whoever holds a receipt of it can prove
-    so. Import what there may be first.
+    They are checked first, and it is put on record. If anything was signed after what they have, the log forks with
+    its next entry, and whoever holds a receipt of it can prove so. Import what there may be first.
     """
     if not yes:
         click.confirm(f"Is this the latest that the log has signed in {', '.join(names)}?", abort=True, err=True)
 
+    from tlog.fsck.freeze import serious
+    from tlog.fsck.run import Plan, check
+
+    config = config_of(data)
+
     def accept_them(control: "Control") -> None:
+        findings = serious(check(config, Plan(names), lambda *_: None))
+        for finding in findings:
+            click.echo(str(finding))
+        if findings:
+            sys.exit(REFUSED)
         for name in names:
             control.accept_segment(OPERATOR, name)
 
-    change(config_of(data), accept_them)
+    change(config, accept_them)

@@ -8,6 +8,7 @@ from tlog.clock import now
 from tlog.config import Config
 from tlog.errors import CorruptError
 from tlog.segments import Nobody, Segment, Segments, check_begun, prepare_data
+from tlog.store.cosigned import BY_FSCK, Frozen
 
 
 @contextmanager
@@ -46,18 +47,21 @@ def _describe(segment: Segment) -> tuple[list[str], bool]:
         return [f"{name}: {state}, {head.size} entries"], True
     lines = [f"{name}: frozen at {head.size} entries: {frozen.reason}"]
     if segment.row.sealed is None:
-        lines += [f"  {line}" for line in _advice(segment)]
+        lines += [f"  {line}" for line in _advice(segment, frozen)]
     return lines, False
 
 
-def _advice(segment: Segment) -> list[str]:
+def _advice(segment: Segment, frozen: Frozen) -> list[str]:
     name = segment.row.name
-    advice = [
-        "it serves reads and signs nothing. Put back the data that is the latest, with its anchor; or",
-        f"tlog segment import {name} SOURCE...   brings back what a later copy, a mirror or receipts have",
-    ]
+    advice = ["it serves reads and signs nothing. Put back the data that is the latest, with its anchor; or"]
+    if frozen.witness == BY_FSCK:
+        advice.append(f"tlog segment accept {name}   once tlog fsck {name} finds nothing more")
+    else:
+        advice.append(
+            f"tlog segment import {name} SOURCE...   brings back what a later copy, a mirror or receipts have"
+        )
     if name not in RESERVED:
         advice.append(f"tlog segment succeed {name} NEW_NAME   closes it, and goes on in a new segment")
-    if segment.store.frozen() is None:
+    if frozen.witness is None:
         advice.append(f"tlog segment accept {name}   if the anchor is gone, and nothing was signed after this")
     return advice

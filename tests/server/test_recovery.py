@@ -111,7 +111,11 @@ def test_a_backup_taken_under_load_is_whole_and_is_restored_as_it_was(
     # Elsewhere there is no anchor, so that nothing is signed; what is there is whole.
     out = tlog_ok("restore", "--data", tmp_path / "elsewhere", tmp_path / "backup")
     assert out.count("is missing, so that this may be an older copy") == 3
-    assert fsck(tmp_path / "elsewhere") == (0, "")
+    status, findings = fsck(tmp_path / "elsewhere")
+    assert status == 1
+    assert [line.partition(": ")[2] for line in findings.splitlines()] == [
+        "anchor: it is missing, or cannot be read; nothing is signed without it"
+    ] * 3
     copy = start_server(tmp_path / "elsewhere")
     assert copy.segment("payments", str(key)).checkpoint().size == size
     assert copy.segment("payments", str(key)).post(b"1").status_code == 409

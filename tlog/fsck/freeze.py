@@ -1,16 +1,12 @@
 """Freezing a segment because of what was found in it: it is read on, and nothing is signed in it any more."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from tlog.config import Config
 from tlog.fsck.finding import HARMLESS, Finding
 from tlog.store.changes import SegmentRow
-from tlog.store.cosigned import Frozen
+from tlog.store.cosigned import BY_FSCK, Frozen
 from tlog.store.segment import SegmentStore
-
-WHO: Final = "tlog/fsck"
-"""Who is said to have frozen it."""
 
 
 def serious(findings: Iterable[Finding]) -> list[Finding]:
@@ -26,6 +22,6 @@ def freeze(config: Config, row: SegmentRow, findings: Sequence[Finding], now: in
     store = SegmentStore(config.segment(row.id))
     try:
         with store.write() as transaction:
-            return transaction.freeze(Frozen(now, WHO, 0, reason), behind=False)
+            return transaction.freeze(Frozen(now, BY_FSCK, 0, reason), behind=False)
     finally:
         store.close()

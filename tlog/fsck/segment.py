@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tlog.anchor import Anchored
 from tlog.config import Config
-from tlog.errors import CorruptError, UnavailableError
+from tlog.errors import CorruptError, FrozenError, UnavailableError
 from tlog.fsck.chunk import CHUNK, Checked, Job, check_opened
 from tlog.fsck.finding import Fault, Kind, fault_of
 from tlog.fsck.joined import NOTHING, Joined, edge_faults, join_faults
+from tlog.latest import anchored, check_latest
 from tlog.segments import read_signer
 from tlog.store.audit import Audit, Request, Snapshot
 from tlog.store.changes import SegmentRow
@@ -117,14 +119,14 @@ class _Segment:
         self._depth = depth
 
     def check(self, run: Run, joined: Joined) -> Iterator[Step]:
-        now = self._audit.snapshot()
+        newest, now = self._anchored(), self._audit.snapshot()
         size = now.head.size
         sizes = {one for one in (size, *(line.size for line in now.lines)) if one <= size}
         sizes |= {now.cosigned.size} if now.cosigned is not None and now.cosigned.size <= size else set()
         # Of another database, or before a witness came that stayed behind: begin again.
         if joined.size > size or any(0 < one <= joined.size and one not in joined.roots for one in sizes):
             joined = NOTHING
-        yield Step([*self._first_faults(now)], joined, size)
+        yield Step([*self._first_faults(now), *_anchor_faults(newest, now.head)], joined, size)
         # What is not stored is said once, above: a damaged head may speak of any number of entries.
         for checked in run(self._jobs(joined.size, min(size, self._audit.end()), size, sizes)):
             faults = [*checked.faults, *join_faults(joined, checked, self._audit.tile)]
@@ -133,10 +135,11 @@ class _Segment:
         yield Step([*self._last_faults(now, joined)], joined, size)
 
     def end_faults(self) -> Iterator[Fault]:
-        now = self._audit.snapshot()
+        newest, now = self._anchored(), self._audit.snapshot()
         size, start = now.head.size, max(now.head.size // TILE_WIDTH - 1, 0) * TILE_WIDTH
         yield from _frozen_faults(now)
         yield from head_faults(self._row, now.head)
+        yield from _anchor_faults(newest, now.head)
         checked = check_opened(self._job(size, start, size, {size}, ()), self._audit)
         yield from checked.faults
         for writer, span in checked.writers.items():
@@ -146,6 +149,13 @@ class _Segment:
             yield from self._tree_faults(now.head, checked)
         if now.cosigned is not None and now.cosigned.size > size:
             yield "cosigned head", Kind.COSIGNATURE, f"it has size {now.cosigned.size}, and the head has {size}"
+
+    def _anchored(self) -> Anchored | None:
+        """Return what the anchor has; before the head is read, which a server may move on."""
+        try:
+            return anchored(self._config.anchor_of(self._row.id), parse_verifier(self._row.vkey))
+        except (OSError, TlogError):
+            return None
 
     def _tree_faults(self, head: Head, checked: Checked) -> Iterator[Fault]:
         def hashes(tile: Tile) -> Sequence[Hash]:
@@ -262,6 +272,16 @@ def head_faults(row: SegmentRow, head: Head) -> Iterator[Fault]:
             yield "head", Kind.HEAD, "it is not the one signed"
     except TlogError as error:
         yield "head", Kind.HEAD, f"it cannot be trusted: {error}"
+
+
+def _anchor_faults(found: Anchored | None, head: Head) -> Iterator[Fault]:
+    if found is None:
+        yield "anchor", Kind.FROZEN, "it is missing, or cannot be read; nothing is signed without it"
+        return
+    try:
+        check_latest(found, head)
+    except FrozenError as error:
+        yield "anchor", Kind.FROZEN, str(error)
 
 
 def _frozen_faults(now: Snapshot) -> Iterator[Fault]:

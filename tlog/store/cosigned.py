@@ -34,6 +34,10 @@ select coalesce((select size from cosigned), 0), coalesce((select last from cosi
 """
 
 
+BY_FSCK: Final = "tlog/fsck"
+"""Stands in the place of a witness where it was not one that found something."""
+
+
 @dataclass(frozen=True, slots=True)
 class WitnessLine:
     """The latest cosignature of a witness: its vkey, the head it is of, its time in POSIX seconds, and its line."""
