@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tlog.errors import CorruptError
-from tlog.files import sync_folder, write_durably
+from tlog.files import make_folder, sync_folder, write_durably
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.note import VerifierKey
@@ -50,7 +50,7 @@ class Anchor:
 
         One that is there is replaced: only call this for a segment whose latest head this is.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         fresh = path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         write_durably(fresh, note.ljust(_PLACE_BYTES * _PLACES, b"\0"))

@@ -4,7 +4,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,16 @@ def write_durably(path: Path, content: bytes) -> None:
     finally:
         os.close(descriptor)
     sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, for its owner only, and those that lead to it; durable with their names when this returns."""
+    if not path.parent.is_dir():
+        make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    # Also if it was there: whoever made it may not have come to this. Who may not read the one above made none there.
+    with suppress(PermissionError):
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -49,7 +59,7 @@ def lock_data(path: Path, *, shared: bool) -> int:
 
     The workers of one server share the lock under a foreign WSGI server; `tlog serve` takes it alone.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

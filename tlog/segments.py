@@ -21,7 +21,7 @@ from tlog.anchor import Anchor
 from tlog.clock import now
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError, FrozenError, NotFoundError, UnavailableError
-from tlog.files import exclusive, sync_folder, write_durably
+from tlog.files import exclusive, make_folder, sync_folder, write_durably
 from tlog.latest import open_anchor
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, sign_head
@@ -126,7 +126,7 @@ def prepare_data(config: Config, log_name: str | None) -> str:
     if log_name is not None and _LOG_NAME.fullmatch(log_name) is None:
         raise ConfigError("a log's name is 1 to 128 characters of a URL without scheme, such as example.com/audit")
     for folder in (config.data, config.data / "segments", config.data / "keys"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     # One process at a time: SQLite does not wait when two make the same database.
     with exclusive(config.control.with_suffix(".lock")):
         control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
