@@ -75,6 +75,14 @@ def main() -> None:
     envvar="TLOG_COSIGNED_SECONDS",
     help="How long a request waits at most for a cosigned receipt.",
 )
+@click.option(
+    "--reserve-mib",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=0),
+    envvar="TLOG_RESERVE_MIB",
+    help="With less free on the disk nothing more is taken in.",
+)
 @log_name_option
 def serve(
     data: Path,
@@ -90,6 +98,7 @@ def serve(
     peers: Path | None,
     recosign_seconds: float,
     cosigned_seconds: float,
+    reserve_mib: int,
     log_name: str | None,
 ) -> None:
     """Run the server on a data folder, which is made if it is not there. One server a folder.
@@ -109,6 +118,7 @@ def serve(
             peers=peers,
             recosign_seconds=recosign_seconds,
             cosigned_seconds=cosigned_seconds,
+            reserve=reserve_mib << 20,
         )
         run(config, listen, log_name)
 

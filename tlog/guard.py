@@ -69,7 +69,7 @@ class Guard:
         """Decide by what `control` holds; everyone may do everything in an unguarded server."""
         self._unguarded = config.unguarded
         self._control = control
-        self._quotas = Quotas(config.quotas, lambda: time.time_ns() // 1_000)
+        self._quotas = Quotas(config.quotas, lambda: time.monotonic_ns() // 1_000)
         self._oidc = oidc
         self._state = _State(-1, 0, Decider(Policy()), ())
         self._used: dict[str, int] = {}

@@ -63,6 +63,24 @@ class Metrics:
             registry=registry,
             multiprocess_mode="max",
         )
+        self._free = Gauge(
+            "tlog_disk_free_bytes",
+            "What the disk has free.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._reserve = Gauge(
+            "tlog_disk_reserve_bytes",
+            "With less free on the disk nothing more is taken in.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._wal = Gauge(
+            "tlog_wal_bytes",
+            "The largest write-ahead log: it grows while somebody holds a read transaction open.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._proofs: deque[float] = deque()
 
@@ -92,6 +110,12 @@ class Metrics:
     def witness_answered(self, witness: str, outcome: str) -> None:
         """Count an answer of a witness; there are few outcomes."""
         self._witnesses.labels(witness, outcome).inc()
+
+    def disk(self, free: int, reserve: int, wal: int) -> None:
+        """Note what the disk has free, below what nothing more is taken in, and the largest WAL, in bytes."""
+        self._free.set(free)
+        self._reserve.set(reserve)
+        self._wal.set(wal)
 
     def appended(self) -> None:
         """Count a request that logged entries."""

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import upgrading
-from live import LOG_NAME, NDJSON, TLOG, Server, free_port
+from live import LOG_NAME, NDJSON, PATIENCE, TLOG, Server, free_port
 from upgrading import MIGRATE, content, make_earlier, schema_of, shape_of, upgrade, versions
 
 from tlog.access.action import RESERVED
@@ -192,7 +192,9 @@ def test_a_log_of_a_later_version_is_refused(fast: Path) -> None:
     before = content(data / "control.db")
     port = str(free_port())
     for command in (["serve", "--port", port, "--unguarded"], ["segment", "create", "refunds"]):
-        run = subprocess.run([TLOG, *command, "--data", data], capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            [TLOG, *command, "--data", data], capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
             "tlog: the control database was written by a later version of tlog, which has m999_later; "

@@ -166,6 +166,7 @@ ROUTES = (
         "Put a policy in force",
         gives={200: (PolicyVersion,)},
         takes={_TOML: str},
+        grows=True,
     ),
     Route("GET", "/tokens", Action.ISSUE_TOKEN, list_tokens, "List tokens", gives={200: (TokenList,)}),
     Route(
@@ -176,6 +177,7 @@ ROUTES = (
         "Issue a token",
         gives={201: (IssuedToken,)},
         takes={"application/json": NewToken},
+        grows=True,
     ),
     Route(
         "POST",
@@ -185,6 +187,7 @@ ROUTES = (
         "Issue a token in the place of another",
         gives={201: (IssuedToken,)},
         takes={"application/json": Rotation},
+        grows=True,
     ),
     Route("DELETE", "/tokens/<token>", Action.ISSUE_TOKEN, revoke_token, "Revoke a token", gives={204: "text/plain"}),
     Route(
@@ -204,6 +207,7 @@ ROUTES = (
         "Register a key of a writer",
         gives={200: (WriterKey,), 201: (WriterKey,)},
         takes={"application/json": WriterKey},
+        grows=True,
     ),
     Route(
         "POST",
@@ -223,6 +227,7 @@ ROUTES = (
         gives={201: (AccessRequest,)},
         takes={"application/json": NewAccessRequest},
         opens=False,
+        grows=True,
     ),
     Route(
         "GET",

@@ -150,6 +150,7 @@ ROUTES = (
         gives={201: (Receipt, BatchReceipt)},
         takes={"application/json": Any, "application/x-ndjson": str, SIGNED_TYPE: str, ANY_TYPE: bytes},
         query=("cosigned",),
+        grows=True,
     ),
     Route(
         "GET",
