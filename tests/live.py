@@ -197,12 +197,23 @@ def start(
     log_name: str | None = LOG_NAME,
     before: Callable[[], None] | None = None,
     guarded: bool = False,
+    program: Sequence[str | Path] = (TLOG,),
     options: Sequence[str] = (),
 ) -> Server:
     """Start a server and return when it is ready. `before` runs in its process before anything else."""
     port = port or free_port()
     log = data.parent / f"{data.name}.log"
-    command = [str(TLOG), "serve", "--data", str(data), "--port", str(port), "--workers", str(workers), *options]
+    command = [
+        *map(str, program),
+        "serve",
+        "--data",
+        str(data),
+        "--port",
+        str(port),
+        "--workers",
+        str(workers),
+        *options,
+    ]
     with log.open("ab") as out:
         process = subprocess.Popen(
             [*command, *([] if guarded else ["--unguarded"]), *(["--log-name", log_name] if log_name else [])],

@@ -22,7 +22,18 @@ from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
 from tlog.canonical import Canonicalizer
 from tlog.clock import now
-from tlog.config import MAX_BATCH_BYTES, MAX_DISCARDING, MAX_WAITING, PLACE_SECONDS, TURNS, Config, from_environment
+from tlog.config import (
+    LARGE_SECONDS,
+    LARGE_TURNS,
+    MAX_BATCH_BYTES,
+    MAX_DISCARDING,
+    MAX_LARGE,
+    MAX_WAITING,
+    PLACE_SECONDS,
+    TURNS,
+    Config,
+    from_environment,
+)
 from tlog.control import Control
 from tlog.files import lock_data
 from tlog.fsck.scrub import Scrub
@@ -33,6 +44,7 @@ from tlog.metrics import Metrics
 from tlog.peers import Peers, read_peers
 from tlog.places import Places
 from tlog.reads import Reads
+from tlog.room import Room
 from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
 from tlog.witnesses.agenda import Agenda, Told
@@ -82,9 +94,12 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         guard=Guard(config, control, oidc),
         reads=Reads(opened),
         asker=asker,
+        room=Room(config.data, config.reserve),
         metrics=metrics,
         journal=journal,
         turns=Turns(TURNS),
+        large=Places(MAX_LARGE, LARGE_SECONDS),
+        large_turns=Turns(LARGE_TURNS),
         receiving=Places(MAX_WAITING, PLACE_SECONDS),
         discarding=Places(MAX_DISCARDING),
         pauses=Places(MAX_WAITING),

@@ -83,6 +83,14 @@ def main() -> None:
     envvar="TLOG_SCRUB_RATE",
     help="How many entries a second are checked again, all over and over; 0 for none.",
 )
+@click.option(
+    "--reserve-mib",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=0),
+    envvar="TLOG_RESERVE_MIB",
+    help="With less free on the disk nothing more is taken in.",
+)
 @log_name_option
 def serve(
     data: Path,
@@ -99,6 +107,7 @@ def serve(
     recosign_seconds: float,
     cosigned_seconds: float,
     scrub_rate: float,
+    reserve_mib: int,
     log_name: str | None,
 ) -> None:
     """Run the server on a data folder, which is made if it is not there. One server a folder.
@@ -119,6 +128,7 @@ def serve(
             recosign_seconds=recosign_seconds,
             cosigned_seconds=cosigned_seconds,
             scrub_rate=scrub_rate,
+            reserve=reserve_mib << 20,
         )
         run(config, listen, log_name)
 

@@ -19,6 +19,15 @@ MAX_WAITING: Final = 48
 PLACE_SECONDS: Final = 0.2
 """How long one waits for a place to receive a body in: those of a burst are soon there, those who stall are not."""
 
+MAX_LARGE: Final = 10
+"""How many requests with more than one payload's worth of body may be in hand: each takes the memory of its body."""
+
+LARGE_TURNS: Final = 2
+"""How many of these are worked on at once: each then takes ten times its body."""
+
+LARGE_SECONDS: Final = 10.0
+"""How long one waits to be among them."""
+
 MAX_DISCARDING: Final = 16
 """How many of them may wait for the rest of a body that is not wanted."""
 
@@ -39,9 +48,9 @@ class Config:
 
     An `unguarded` server asks nobody who they are, and binds to loopback only. The file `witnesses` says whom to ask
     for cosignatures: heads that do not change are cosigned anew every `recosign_seconds`, and a request that wants its
-    receipt cosigned waits `cosigned_seconds` at most. The file `peers`
-    names others who may know of later heads. The folder `anchor`, by default beside the data folder, is
-    best on another disk. The scrub checks `scrub_rate` entries in a second, or none for 0.
+    receipt cosigned waits `cosigned_seconds` at most. The file `peers` names others who may know of later heads. The
+    folder `anchor`, by default beside the data folder, is best on another disk. The scrub checks `scrub_rate` entries
+    in a second, or none for 0. With less than `reserve` bytes free on the disk nothing more is taken in.
     """
 
     data: Path
@@ -54,6 +63,7 @@ class Config:
     recosign_seconds: float = 600.0
     cosigned_seconds: float = 10.0
     scrub_rate: float = 1_000.0
+    reserve: int = 256 << 20
 
     @property
     def control(self) -> Path:
@@ -102,7 +112,7 @@ class Config:
 
     @property
     def metrics(self) -> Path:
-        """The folder in which the workers of one run bring their counters together."""
+        """The folder in which the workers of one run bring their counters together, where there is none in memory."""
         return self.data / "metrics"
 
     @property
@@ -144,7 +154,8 @@ def from_environment(data: Path | None = None) -> Config:
             recosign_seconds=float(os.environ.get("TLOG_RECOSIGN_SECONDS", "600")),
             cosigned_seconds=float(os.environ.get("TLOG_COSIGNED_SECONDS", "10")),
             scrub_rate=float(os.environ.get("TLOG_SCRUB_RATE", "1000")),
+            reserve=int(os.environ.get("TLOG_RESERVE_MIB", "256")) << 20,
         )
     except ValueError as error:
-        names = "TLOG_OPEN_SEGMENTS, TLOG_IDLE_SECONDS, TLOG_RECOSIGN_SECONDS, TLOG_COSIGNED_SECONDS or TLOG_SCRUB_RATE"
-        raise ConfigError(f"{names} is not a number: {error}") from None
+        names = "OPEN_SEGMENTS, IDLE_SECONDS, RECOSIGN_SECONDS, COSIGNED_SECONDS, SCRUB_RATE or RESERVE_MIB"
+        raise ConfigError(f"one of TLOG_{names} is not a number: {error}") from None

@@ -26,6 +26,7 @@ TlogError
 ├── OutcomeUnknownError          the commit failed, and may be durable all the same
 ├── UnavailableError             refused before it began; nothing was logged
 ├── BusyError                    as many requests are sending their bodies as may; nothing was logged
+├── FullError                    the disk has less free than its reserve; nothing was logged
 ├── StaleError                   another size than that of the latest checkpoint the witness cosigned
 ├── CorruptError                 what is stored contradicts itself; nothing is signed on top of it
 └── ConfigError                  the server cannot run like this
@@ -158,6 +159,10 @@ class UnavailableError(TlogError):
 
 class BusyError(TlogError):
     """As many requests do the same just now as may: no fault, and over soon."""
+
+
+class FullError(TlogError):
+    """The disk has less free than what is kept for what must go on: nothing was logged."""
 
 
 class StaleError(TlogError):

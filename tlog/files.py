@@ -75,7 +75,10 @@ def map_file(path: Path, size: int) -> mmap.mmap:
     """Return the first `size` bytes of a file, made of zeros if it is not there, as memory that processes share."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.ftruncate(descriptor, size)
+        # Not as a hole: who writes to one through memory while the disk is full is killed.
+        there = os.fstat(descriptor).st_size
+        if there < size:
+            os.pwrite(descriptor, bytes(size - there), there)
         return mmap.mmap(descriptor, size)
     finally:
         os.close(descriptor)

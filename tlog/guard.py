@@ -70,7 +70,7 @@ class Guard:
         self.unguarded = config.unguarded
         """Whether nobody is asked who they are."""
         self._control = control
-        self._quotas = Quotas(config.quotas, lambda: time.time_ns() // 1_000)
+        self._quotas = Quotas(config.quotas, lambda: time.monotonic_ns() // 1_000)
         self._oidc = oidc
         self._state = _State(-1, 0, Decider(Policy()), ())
         self._used: dict[str, int] = {}

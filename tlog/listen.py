@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import time
@@ -15,11 +16,17 @@ from granian.server import Server
 
 from tlog.config import WORKER_THREADS
 from tlog.errors import ConfigError
-from tlog.logs import server_logging
+from tlog.logs import make_logger, server_logging
 
 # What is answered by then is answered; a client that never sends its whole body cannot hold the server up.
 _STOP_SECONDS: Final = 10
 _INSIST_SECONDS: Final = 0.5
+
+_MOST_CONNECTIONS: Final = 16_384
+"""How many connections a worker has open at most; who comes then waits until one is closed."""
+
+_FILES: Final = 4_096
+"""How many other files it may need."""
 
 
 def parse_address(host: str) -> str:
@@ -39,6 +46,26 @@ def check_free(host: str, port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise ConfigError(f"cannot listen at port {port}: {reason}; choose another with --port") from None
+
+
+def file_limit() -> int:
+    """Return how many files a worker may have open, and warn if they are few."""
+    # The soft limit, which granian raised to the hard one when it was imported.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    wanted = _MOST_CONNECTIONS + _FILES
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    if limit < 2 * _FILES:
+        make_logger().warning(
+            f"no more than {limit} files may be open, and a worker takes {connections_within(limit)} connections; "
+            f"raise the limit to {wanted} (LimitNOFILE, ulimit -n)"
+        )
+    return limit
+
+
+def connections_within(limit: int) -> int:
+    """Return how many connections a worker takes that may have so many files open: they leave enough for the rest."""
+    return min(_MOST_CONNECTIONS, max(limit - _FILES, limit // 2))
 
 
 def run_workers(
@@ -69,6 +96,8 @@ def run_workers(
         workers=workers,
         blocking_threads=WORKER_THREADS,
         websockets=False,
+        # The number of connections, however little comes from each; so many would else keep all others out.
+        backpressure=connections_within(file_limit()),
         ssl_cert=certificate,
         ssl_key=key,
         respawn_failed_workers=True,

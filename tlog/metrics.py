@@ -71,6 +71,24 @@ class Metrics:
             registry=registry,
             multiprocess_mode="max",
         )
+        self._free = Gauge(
+            "tlog_disk_free_bytes",
+            "What the disk has free.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._reserve = Gauge(
+            "tlog_disk_reserve_bytes",
+            "With less free on the disk nothing more is taken in.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._wal = Gauge(
+            "tlog_wal_bytes",
+            "The largest write-ahead log: it grows while somebody holds a read transaction open.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._proofs: deque[float] = deque()
 
@@ -112,6 +130,12 @@ class Metrics:
     def scrub_passed(self, at: int) -> None:
         """Note when the last complete pass ended, in seconds."""
         self._scrub_passed.set(at)
+
+    def disk(self, free: int, reserve: int, wal: int) -> None:
+        """Note what the disk has free, below what nothing more is taken in, and the largest WAL, in bytes."""
+        self._free.set(free)
+        self._reserve.set(reserve)
+        self._wal.set(wal)
 
     def appended(self) -> None:
         """Count a request that logged entries."""

@@ -22,14 +22,14 @@ _AHEAD: Final = 1_000_000
 """By how much one may be ahead, in microseconds: a second's worth may come at once."""
 
 _LONGEST: Final = 3_600_000_000
-"""A time farther ahead than this many microseconds was left by a clock that has been set back."""
+"""A time farther ahead than this many microseconds was left by the clock of before a reboot."""
 
 
 class Quotas:
     """What was drawn on each quota. Threads and processes share it."""
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
-        """Open the file at `path`, made if it is not there. `clock` is in microseconds since the epoch."""
+        """Open the file at `path`, made if it is not there. `clock` is in microseconds, and nobody sets it."""
         self._map = map_file(path, _SLOTS * _SLOT.size)
         self._clock = clock
 

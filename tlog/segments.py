@@ -4,6 +4,7 @@ A segment is one row of `control.db`, one database, and one key file. It is open
 after; ten thousand idle ones cost disk and nothing else.
 """
 
+import errno
 import re
 import secrets
 import stat
@@ -341,7 +342,11 @@ def read_signer(config: Config, row: SegmentRow) -> SignerKey:
         signer = parse_signer(path.read_text("utf-8"))
     except FileNotFoundError:
         raise CorruptError(f"{name} is missing; restore it, without it nothing is signed") from None
-    except (OSError, UnicodeDecodeError, MalformedError):
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise UnavailableError("too many files are open just now; nothing was logged, retry") from error
+        raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
+    except (UnicodeDecodeError, MalformedError):
         raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
     if str(signer.verifier) != row.vkey:
         raise CorruptError(f"{name} holds another key; restore the right one, by this one nothing is signed")
@@ -361,6 +366,8 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
         raise CorruptError(f"the database of {row.name} cannot be opened: {error}") from error
     except OSError as error:
         raise UnavailableError(f"the database of {row.name} cannot be opened now: {error}; retry") from error
+    except ConfigError as error:
+        raise UnavailableError(f"the database of {row.name} cannot be opened by this server: {error}") from error
     try:
         head = store.head()
         checkpoint = open_checkpoint(head.note, parse_verifier(row.vkey))

@@ -1,6 +1,7 @@
 """`tlog serve`: the app under granian, with several worker processes on one data folder."""
 
 import fcntl
+import hashlib
 import ipaddress
 import os
 import shutil
@@ -27,6 +28,7 @@ from tlog.store.connection import DatabaseError, connect
 from tlog.witnesses.panel import read_panel
 
 _SWITCH_SECONDS = 0.0005
+_MEMORY = Path("/dev/shm")  # noqa: S108
 _NO_POLICY = """\
 tlog: no policy is in force, so nobody may do anything. Write one (spec/access.md), then
   tlog policy apply FILE --data {0}
@@ -66,15 +68,18 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     check_at_start(config)
     _prepare_access(config, listen, begins=empty and not config.unguarded)
     _fresh_folder(config.confirmed)
+    # They go by a clock that begins anew when the machine does.
+    config.quotas.unlink(missing_ok=True)
     # Read by the metrics library when it is imported, which is why the app is imported only now; and here, so that the
     # workers need not each do it. They make the app themselves: what opens files or starts threads must not be forked.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh_folder(config.metrics))
+    metrics = _metrics_folder(config)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
     from tlog.app import create_app
 
     def load() -> Flask:
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        _settle(config, listen.workers)
+        _settle(metrics, listen.workers)
         return create_app(config, locked=True)
 
     try:
@@ -88,6 +93,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
             key=listen.key,
         )
     finally:
+        shutil.rmtree(metrics, ignore_errors=True)
         _fold(config)
 
 
@@ -119,6 +125,17 @@ def _fresh_folder(path: Path) -> Path:
     return path
 
 
+def _metrics_folder(config: Config) -> Path:
+    """Return an empty folder for the counters, in memory if there is one: they are written through mapped files.
+
+    Who writes to such a file while its disk is full is killed.
+    """
+    name = f"tlog-{hashlib.sha256(bytes(config.data)).hexdigest()[:32]}"
+    with suppress(OSError):
+        return _fresh_folder(_MEMORY / name)
+    return _fresh_folder(config.metrics)
+
+
 def _fold(config: Config) -> None:
     """Fold what is in each WAL into its database: a stopped server leaves files that are whole by themselves."""
     for path in config.data.rglob("*.db-wal"):
@@ -126,7 +143,7 @@ def _fold(config: Config) -> None:
             connect(path.with_name(path.name.removesuffix("-wal"))).close()
 
 
-def _settle(config: Config, workers: int) -> None:
+def _settle(folder: Path, workers: int) -> None:
     """Keep this worker to one processor, which no other has unless there are more workers than processors.
 
     Its threads take turns at the interpreter anyway; `spec/decisions/0005-group-commit.md` says what that saves.
@@ -136,7 +153,7 @@ def _settle(config: Config, workers: int) -> None:
     processors = sorted(os.sched_getaffinity(0))
     for place in range(workers):
         # Held until this worker ends, so that the one in its stead takes its place.
-        descriptor = os.open(config.metrics / f"worker-{place}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(folder / f"worker-{place}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -46,6 +46,7 @@ from tlog.api.route import Route, Services
 from tlog.app import create_app
 from tlog.config import MAX_DISCARDING, MAX_WAITING, PLACE_SECONDS, Config
 from tlog.errors import NotFoundError
+from tlog.fsck import check
 from tlog.guard import Guard
 from tlog.listen import _INSIST_SECONDS, _insist
 from tlog_core.note import parse_verifier
@@ -308,8 +309,8 @@ def test_segments_made_by_the_command_are_there_at_once(start_server: Callable[.
 def test_what_was_accepted_is_answered_before_the_server_stops(start_server: Callable[..., Server]) -> None:
     server = start_server()
     history = History(server.create("payments"))
-    for number in range(3):
-        with load(server, [history], writers=12, retry=False, sizes=(1, 1, 200), names=f"{number}-"):
+    for number, writers in enumerate((12, 12, 64)):
+        with load(server, [history], writers=writers, retry=False, sizes=(1, 1, 200), names=f"{number}-"):
             wait_for([history], 300)
             assert server.stop() == 0
         server = start_server(port=server.port)
@@ -317,6 +318,7 @@ def test_what_was_accepted_is_answered_before_the_server_stops(start_server: Cal
     assert set(history.statuses) == {201}
     assert history.cut >= 3
     history.check(complete=True)
+    assert list(check(Config(server.data), (), lambda *_: None)) == []
 
 
 def test_a_stopped_server_leaves_whole_databases_behind(start_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ ROUTES = (
         gives={200: (PolicyVersion,)},
         takes={_TOML: str},
         headers={"If-Match": True},
+        grows=True,
     ),
     Route("GET", "/tokens", Action.ISSUE_TOKEN, list_tokens, "List tokens", gives={200: (TokenList,)}),
     Route(
@@ -177,6 +178,7 @@ ROUTES = (
         "Issue a token",
         gives={201: (IssuedToken,)},
         takes={"application/json": NewToken},
+        grows=True,
     ),
     Route(
         "POST",
@@ -186,6 +188,7 @@ ROUTES = (
         "Issue a token in the place of another",
         gives={201: (IssuedToken,)},
         takes={"application/json": Rotation},
+        grows=True,
     ),
     Route("DELETE", "/tokens/<id>", Action.ISSUE_TOKEN, revoke_token, "Revoke a token", gives={204: "text/plain"}),
     Route(
@@ -205,6 +208,7 @@ ROUTES = (
         "Register a key of a writer",
         gives={200: (WriterKey,), 201: (WriterKey,)},
         takes={"application/json": WriterKey},
+        grows=True,
     ),
     Route(
         "POST",
@@ -224,6 +228,7 @@ ROUTES = (
         gives={201: (AccessRequest,)},
         takes={"application/json": NewAccessRequest},
         opens=False,
+        grows=True,
     ),
     Route(
         "GET",

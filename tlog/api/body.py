@@ -37,6 +37,8 @@ _MEDIA_TYPE: Final = re.compile(
     rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"(?:[ !#-\[\]-~]|\\[ -~])*"))*'
 )
 _KEY: Final = re.compile(r"[!-~]{1,255}")
+_DIGITS: Final = len(str(MAX_PAYLOAD_BYTES))
+_LONGEST: Final = 20
 _MAX_MODEL_BYTES: Final = 1 << 16
 _MAX_DISCARDED: Final = 1 << 16
 _BATCH_TYPES: Final = ("application/x-ndjson", "application/ndjson")
@@ -110,6 +112,12 @@ def read_body(request: Request, most: int = MAX_BATCH_BYTES) -> bytes:
     if len(body) != length:
         raise MalformedError(f"the body has {len(body)} bytes, and the Content-Length is {length}; send all of it")
     return body
+
+
+def is_large(request: Request) -> bool:
+    """Tell whether the body is said to be longer than one payload may be."""
+    given = request.environ.get("CONTENT_LENGTH", "")
+    return _DIGITS <= len(given) < _LONGEST and given.isascii() and given.isdigit() and int(given) > MAX_PAYLOAD_BYTES
 
 
 def receive_body(request: Request) -> None:

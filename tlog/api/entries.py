@@ -151,6 +151,7 @@ ROUTES = (
         takes={"application/json": Any, "application/x-ndjson": str, SIGNED_TYPE: str, ANY_TYPE: bytes},
         query=("cosigned",),
         headers={"Idempotency-Key": False},
+        grows=True,
     ),
     Route(
         "GET",

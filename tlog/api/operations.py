@@ -6,7 +6,7 @@ from tlog.access import Action
 from tlog.api.answer import TEXT, answer
 from tlog.api.openapi import describe
 from tlog.api.route import Call, Route
-from tlog.errors import UnavailableError
+from tlog.errors import FullError, UnavailableError
 from tlog.store.connection import DatabaseError
 from tlog_core.receipt import JSON_TYPE
 
@@ -19,17 +19,24 @@ def healthz(_call: Call) -> Response:
 
 
 def readyz(call: Call) -> Response:
-    """Answer `GET /readyz`: the control database answers."""
+    """Answer `GET /readyz`: the control database answers, and whether more than reads can be served."""
     try:
         call.services.segments.list(limit=1)
     except DatabaseError as error:
         raise UnavailableError(f"the control database does not answer: {error}") from error
+    try:
+        call.services.room.check()
+    except FullError as error:
+        # Not 503: whoever takes a server out for that would keep readers from what is there.
+        return answer(f"ready for reads only: {error}\n".encode(), TEXT)
     return answer(b"ready\n", TEXT)
 
 
 def metrics(call: Call) -> Response:
     """Answer `GET /metrics`."""
     call.services.journal.write_up()
+    room = call.services.room
+    call.services.metrics.disk(room.free(), room.reserve, room.largest_wal())
     return answer(call.services.metrics.text(), _METRICS_TYPE)
 
 

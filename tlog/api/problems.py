@@ -37,8 +37,11 @@ _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (errors.OutcomeUnknownError, "outcome-unknown", "Outcome unknown", 503),
     (errors.UnavailableError, "unavailable", "Unavailable", 503),
     (errors.BusyError, "unavailable", "Unavailable", 503),
+    (errors.FullError, "unavailable", "Unavailable", 503),
     (errors.CorruptError, "corrupt", "Stored data is damaged", 500),
 )
+# No fault to look into, and each line of the log would take more of a disk that is full.
+_NOT_LOGGED = (errors.BusyError, errors.FullError)
 # What the framework refuses before any view runs.
 _HTTP: dict[int, tuple[str, str, str]] = {
     404: ("not-found", "Not found", "there is no such route; see /openapi.json"),
@@ -63,7 +66,7 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
     def of_any(error: Exception) -> Response:
         for kind, slug, title, status in _TABLE:
             if isinstance(error, kind):
-                if status >= HTTPStatus.INTERNAL_SERVER_ERROR and kind is not errors.BusyError:
+                if status >= HTTPStatus.INTERNAL_SERVER_ERROR and kind not in _NOT_LOGGED:
                     log.error("failed", request_id=g.request_id, exc_info=error)
                 expected = error.expected if isinstance(error, errors.SequenceError) else None
                 response = _problem(slug, title, status, str(error), getattr(error, "line", None), expected)
@@ -71,6 +74,9 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
                     response.headers["Retry-After"] = str(math.ceil(error.wait))
                 return response
         log.error("failed", request_id=g.request_id, exc_info=error)
+        if isinstance(error, MemoryError):
+            detail = "the server is out of memory, and the outcome is unknown; retry with the same Idempotency-Key"
+            return _problem("outcome-unknown", "Outcome unknown", 503, detail)
         if isinstance(error, OSError | OperationalError):
             return _problem("unavailable", "Unavailable", 503, "the server's storage fails; its log has the request ID")
         return _problem("internal", "Internal error", 500, "a fault of the server; its log has the request ID")

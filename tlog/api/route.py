@@ -10,16 +10,18 @@ from flask import Flask, Request, Response, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
-from tlog.api.body import check_body, discard_body, receive_body
+from tlog.api.body import check_body, discard_body, is_large, receive_body
 from tlog.api.site import check_site
 from tlog.canonical import Canonicalizer
 from tlog.control import Control
 from tlog.errors import BusyError, ConfigError, QuotaError
 from tlog.guard import Caller, Guard
 from tlog.journal import Journal
+from tlog.memory import give_back
 from tlog.metrics import Metrics
 from tlog.places import Places
 from tlog.reads import Reads
+from tlog.room import Room
 from tlog.segments import Segment, Segments
 from tlog.turns import Turns
 from tlog.witnesses.asker import Asker
@@ -37,9 +39,12 @@ class Services:
     guard: Guard
     reads: Reads
     asker: Asker | None
+    room: Room
     metrics: Metrics
     journal: Journal
     turns: Turns
+    large: Places
+    large_turns: Turns
     receiving: Places
     discarding: Places
     pauses: Places
@@ -53,6 +58,7 @@ class Route:
 
     `takes` are models by media type; `gives`, by status, the models of which one comes as JSON, or another media type.
     `headers` are those that it reads, and whether it needs each.
+    One that `grows` takes in more than what ends or closes something, and only while the disk has room.
     For a route that makes a segment, `labels` reads from the request which it is to have.
     """
 
@@ -66,6 +72,7 @@ class Route:
     query: tuple[str, ...] = ()
     headers: Mapping[str, bool] = field(default_factory=dict)
     opens: bool = True
+    grows: bool = False
     labels: Callable[[], Mapping[str, str]] | None = None
 
 
@@ -98,7 +105,18 @@ def register(app: Flask, route: Route, services: Services) -> None:
     def handle(segment: str | None = None, **arguments: str) -> Response:
         # Behind the proxy, once: each look through it costs as much as a method call.
         asked = request._get_current_object()  # type: ignore[attr-defined]
-        caller = _admit(asked, route, segment, services)
+        if not is_large(asked):
+            return work(_admit(asked, route, segment, services), segment, arguments)
+        with services.large.take():
+            caller = _admit(asked, route, segment, services)
+            with services.large_turns.take():
+                try:
+                    return work(caller, segment, arguments)
+                finally:
+                    # Each thread would keep what it took for the largest that it ever had.
+                    give_back()
+
+    def work(caller: Caller, segment: str | None, arguments: Mapping[str, str]) -> Response:
         with services.turns.take():
             if segment is None or not route.opens:
                 return route.view(Call(caller, services, None), **arguments)
@@ -121,6 +139,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
             check_site(asked)
         check_body(asked, route.takes)
         caller = services.guard.authorize(asked, route.action, segment, labels)
+        if route.grows:
+            services.room.check()
         if route.takes and labels is None:
             with services.receiving.take():
                 receive_body(asked)

@@ -89,6 +89,7 @@ ROUTES = (
         gives={200: (Segment, CreatedSegment), 201: (Segment,)},
         takes={"application/json": NewSegment},
         opens=False,
+        grows=True,
         labels=requested_labels,
     ),
     Route(

@@ -31,6 +31,8 @@ _SETTINGS: Final = {
     "mmap_size": 0,
     "secure_delete": 1,
     "busy_timeout": 30_000,
+    # What a write-ahead log shrinks to again that grew while a reader held on.
+    "journal_size_limit": 32 << 20,
 }
 
 

@@ -11,7 +11,7 @@ from tlog.access.rule import Grant
 from tlog.access.token import Token, TokenHash
 from tlog.errors import ConfigError, CorruptError, NotFoundError
 from tlog.store.changes import AccessRequest, Changing, SegmentRow, WriterKeyRow
-from tlog.store.connection import Connection, connect, settle, transaction
+from tlog.store.connection import Connection, DatabaseError, connect, settle, transaction
 from tlog.store.schema import migrate_control
 from tlog_core.errors import MalformedError
 from tlog_core.note import VerifierKey
@@ -46,12 +46,18 @@ class ControlStore:
 
     @classmethod
     def create(cls, path: Path, log_name: str | None, default_name: str) -> Self:
-        """Return the store at `path`, made if need be, of the log of this name; ConfigError for another name."""
-        store = cls(connect(path, create=True))
-        migrate_control(store._connection)
-        store._connection.execute(
-            "insert into log (one, name) values (1, ?) on conflict do nothing", [log_name or default_name]
-        )
+        """Return the store at `path`, made if need be, of the log of this name; ConfigError for another name.
+
+        Or if the database cannot be used, as on a disk without any room.
+        """
+        try:
+            store = cls(connect(path, create=True))
+            migrate_control(store._connection)
+            store._connection.execute(
+                "insert into log (one, name) values (1, ?) on conflict do nothing", [log_name or default_name]
+            )
+        except DatabaseError as error:
+            raise ConfigError(f"{path} cannot be used: {error}; is the disk full, or the file damaged?") from error
         if log_name not in (None, store.log_name()):
             raise ConfigError(
                 f"this log is named {store.log_name()} for ever; leave out --log-name, or take an empty folder"

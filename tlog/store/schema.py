@@ -2,6 +2,7 @@
 
 from sqlite_utils import Database, Migrations
 
+from tlog.errors import ConfigError
 from tlog.store.connection import Connection
 
 SEGMENT_VERSION = 5
@@ -213,7 +214,7 @@ create table cosigned (
 
 
 def migrate_segment(connection: Connection) -> None:
-    """Bring the database of a segment to the present schema. One process at a time."""
+    """Bring the database of a segment to the present schema, one process at a time; ConfigError if it is later."""
     migrations = Migrations("segment")
 
     @migrations()
@@ -236,12 +237,12 @@ def migrate_segment(connection: Connection) -> None:
     def m005_anchored(database: Database) -> None:
         _run(database, _ANCHORED)
 
-    migrations.apply(Database(connection, execute_plugins=False))
+    _apply(migrations, connection)
     connection.execute(f"pragma user_version = {SEGMENT_VERSION}")
 
 
 def migrate_control(connection: Connection) -> None:
-    """Bring the database of segments to the present schema."""
+    """Bring the database of segments to the present schema; ConfigError if it is later."""
     migrations = Migrations("control")
 
     @migrations()
@@ -268,18 +269,30 @@ def migrate_control(connection: Connection) -> None:
     def m006_second_approver(database: Database) -> None:
         _run(database, _SECOND_APPROVER)
 
-    migrations.apply(Database(connection, execute_plugins=False))
+    _apply(migrations, connection)
 
 
 def migrate_witness(connection: Connection) -> None:
-    """Bring the database of a witness to the present schema."""
+    """Bring the database of a witness to the present schema; ConfigError if it is later."""
     migrations = Migrations("witness")
 
     @migrations()
     def m001_foundation(database: Database) -> None:
         _run(database, _WITNESS)
 
-    migrations.apply(Database(connection, execute_plugins=False))
+    _apply(migrations, connection)
+
+
+def _apply(migrations: Migrations, connection: Connection) -> None:
+    database = Database(connection, execute_plugins=False)
+    known = {one.name for one in migrations.pending(Database(memory=True, execute_plugins=False))}
+    # What a later version wrote would be taken for what this one means by it.
+    if later := {one.name for one in migrations.applied(database)} - known:
+        raise ConfigError(
+            f"the {migrations.name} database was written by a later version of tlog, which has "
+            f"{', '.join(sorted(later))}; run that version"
+        )
+    migrations.apply(database)
 
 
 def _run(database: Database, script: str) -> None:

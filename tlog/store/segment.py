@@ -198,7 +198,7 @@ class SegmentStore:
     """One segment's database: one connection that writes, and as many that read as there are readers at once."""
 
     def __init__(self, path: Path) -> None:
-        """Open the database, brought to the present schema; DatabaseError if there is none."""
+        """Open the database, brought to the present schema; DatabaseError if there is none, ConfigError if later."""
         self._path = path
         self._readers: deque[Connection] = deque()
         # The file lock is the process's, not the thread's: those who append and those who ask witnesses both write.

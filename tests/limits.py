@@ -1,0 +1,141 @@
+"""The long form of tests/server/test_limits.py: `run(seed, seconds)` ends when its time is up, and says what it saw."""
+
+import random
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from live import JSON, NDJSON, Segment, Server, start
+
+from tlog.config import Config
+from tlog.fsck import check
+
+MOST_MEMORY = 2 << 30
+CONNECTIONS = 10_000
+SEGMENTS = 10_000
+WORKERS = 2
+_HEAD = b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nX-Slow: "
+
+
+@contextmanager
+def running(seed: int) -> Iterator[Server]:
+    """Run a server, of which all that is stored is checked afterwards."""
+    with TemporaryDirectory(prefix=f"tlog-limits-{seed}-") as folder:
+        server = start(Path(folder) / "data", workers=WORKERS)
+        try:
+            yield server
+            assert server.stop() == 0
+            findings = list(check(Config(server.data), (), lambda *_: None))
+            assert findings == []
+        finally:
+            server.kill()
+
+
+def memory(server: Server) -> int:
+    """Return what the workers have in memory, what they share counted once."""
+    return sum(worker.memory_full_info().pss for worker in server.workers())
+
+
+def slow_connections(seed: int, seconds: float) -> str:
+    """Hold 10,000 connections that each send a byte a second, while honest clients append and read."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    # A connection takes a file of this process, which has others.
+    count = min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    end, waited, most = time.monotonic() + seconds, list[float](), 0
+    with running(seed) as server:
+        segment = server.create("payments")
+        held: list[tuple[socket.socket, int]] = []
+        while time.monotonic() < end:
+            turn = time.monotonic()
+            held = [one for one in held if drip(*one, turn)]
+            most = max(most, len(held))
+            for _ in range(min(2_000, count - len(held))):
+                held.append((connect(server.port), len(held)))
+            began = time.monotonic()
+            assert segment.append(b"1")
+            assert segment.checkpoint().size
+            waited.append(time.monotonic() - began)
+            time.sleep(max(0.0, turn + 1 - time.monotonic()))
+        taken = memory(server)
+        for one, _ in held:
+            one.close()
+    assert max(waited) < 5, waited
+    assert taken < MOST_MEMORY
+    return f"{most} slow connections, {len(waited)} honest appends, {max(waited):.2f} s at worst, {taken >> 20} MiB"
+
+
+def connect(port: int) -> socket.socket:
+    one = socket.socket()
+    one.setblocking(False)
+    one.connect_ex(("127.0.0.1", port))
+    return one
+
+
+def drip(one: socket.socket, number: int, at: float) -> bool:
+    """Send a byte; False if the server has had enough of it."""
+    try:
+        one.send(_HEAD[int(at) % len(_HEAD) :][:1] if number % 2 else b"x")
+    except BlockingIOError:
+        return True
+    except OSError:
+        one.close()
+        return False
+    return True
+
+
+def large_batches(seed: int, seconds: float) -> str:
+    """Have 48 clients send batches of nearly 16 MiB, and read pages as large, in less than 2 GiB."""
+    dice, peak, statuses = random.Random(seed), 0, Counter[int]()  # noqa: S311
+    with running(seed) as server, ThreadPoolExecutor(48) as threads:
+        segments = [server.create(f"zone-{number}") for number in range(48)]
+
+        def send(number: int) -> int:
+            length = dice.choice([1_600, 160_000, 1_040_000])
+            body = b"\n".join([b'"%s"' % (b"x" * length)] * (15_900_000 // (length + 3)))
+            statuses[segments[number].post(body, NDJSON).status_code] += 1
+            return segments[number].get("/entries?limit=1000").status_code
+
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            tasks = [threads.submit(send, number) for number in range(48)]
+            while not all(task.done() for task in tasks):
+                peak = max(peak, memory(server))
+                time.sleep(0.1)
+            assert {task.result() for task in tasks} <= {200, 503}
+    assert set(statuses) <= {201, 503}
+    assert statuses[201]
+    assert peak < MOST_MEMORY, peak
+    return f"{statuses[201]} batches, {statuses[503]} told to come again, {peak >> 20} MiB at most"
+
+
+def many_segments(seed: int, seconds: float) -> str:
+    """Make 10,000 segments, or as many as there is time for, and append to them at random."""
+    dice, end, peak = random.Random(seed), time.monotonic() + seconds, 0  # noqa: S311
+    sizes = Counter[int]()
+    with running(seed) as server:
+        segments: list[Segment] = []
+        while time.monotonic() < end:
+            if len(segments) < SEGMENTS:
+                segments.append(server.create(f"zone-{len(segments)}"))
+            number = dice.randrange(len(segments))
+            segments[number].append(b"1", JSON)
+            sizes[number] += 1
+            if len(segments) % 100 == 0:
+                peak = max(peak, memory(server))
+        peak = max(peak, memory(server))
+        files = max(worker.num_fds() for worker in server.workers())
+        for number in dice.sample(range(len(segments)), min(100, len(segments))):
+            assert segments[number].checkpoint().size == sizes[number]
+    assert peak < MOST_MEMORY, peak
+    return f"{len(segments)} segments, {sum(sizes.values())} appends, {files} files, {peak >> 20} MiB at most"
+
+
+def run(seed: int, seconds: float) -> str:
+    """Go through all of it, a third of the time each."""
+    return "; ".join(part(seed, seconds / 3) for part in (slow_connections, large_batches, many_segments))
