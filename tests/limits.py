@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from live import JSON, NDJSON, Segment, Server, start
 
 from tlog.config import Config
-from tlog.fsck import check
+from tlog.fsck.run import Plan, check
 
 MOST_MEMORY = 2 << 30
 CONNECTIONS = 10_000
@@ -31,7 +31,7 @@ def running(seed: int) -> Iterator[Server]:
         try:
             yield server
             assert server.stop() == 0
-            findings = list(check(Config(server.data), (), lambda *_: None))
+            findings = list(check(Config(server.data), Plan(), lambda *_: None))
             assert findings == []
         finally:
             server.kill()

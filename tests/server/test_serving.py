@@ -46,7 +46,7 @@ from tlog.api.route import Route, Services
 from tlog.app import create_app
 from tlog.config import MAX_DISCARDING, MAX_WAITING, PLACE_SECONDS, Config
 from tlog.errors import NotFoundError
-from tlog.fsck import check
+from tlog.fsck.run import Plan, check
 from tlog.guard import Guard
 from tlog.listen import _INSIST_SECONDS, _insist
 from tlog_core.note import parse_verifier
@@ -318,7 +318,7 @@ def test_what_was_accepted_is_answered_before_the_server_stops(start_server: Cal
     assert set(history.statuses) == {201}
     assert history.cut >= 3
     history.check(complete=True)
-    assert list(check(Config(server.data), (), lambda *_: None)) == []
+    assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
 
 
 def test_a_stopped_server_leaves_whole_databases_behind(start_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR, Control
 from tlog.errors import ConfigError
-from tlog.fsck import check
+from tlog.fsck.run import Plan, check
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.submit import append, commit_to
 from tlog.witness.folder import Folder
@@ -129,7 +129,7 @@ def test_a_folder_of_every_earlier_version_is_taken_on_as_it_is(fast: Path, vers
         assert {row[0] for row in rows} == {"access", "control", "empty", "payments"}
         rows[:] = [row for row in rows if row[0] not in RESERVED]
     assert after == before
-    assert list(check(Config(data), (), lambda *_: None)) == []
+    assert list(check(Config(data), Plan(), lambda *_: None)) == []
 
 
 def test_a_server_goes_on_with_a_folder_of_the_first_version(
@@ -147,7 +147,7 @@ def test_a_server_goes_on_with_a_folder_of_the_first_version(
     verify_receipt(parsed, key=segment.key, payload=b'"more"')
     assert (parsed.index, segment.checkpoint().size) == (601, 602)
     assert [row["name"] for row in server.request("GET", "/segments").json()["segments"]] == ["payments"]
-    assert list(check(Config(server.data), (), lambda *_: None)) == []
+    assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
 
 
 @pytest.mark.parametrize("kind", MIGRATE)
@@ -222,8 +222,8 @@ def test_a_segment_of_a_later_version_is_left_alone_and_the_others_go_on(start_s
     assert other.append(b"2")
     assert worker.num_fds() <= files + 2
     assert content(path) == before
-    [finding] = check(Config(server.data), (), lambda *_: None)
-    assert "run that version" in finding
+    [finding] = check(Config(server.data), Plan(), lambda *_: None)
+    assert "run that version" in str(finding)
 
 
 def test_a_witness_of_a_later_version_is_refused(tmp_path: Path) -> None:
