@@ -1,6 +1,7 @@
 """A real server: `tlog serve` in processes of its own, on a free port of loopback, over a folder of the test."""
 
 import http.client
+import itertools
 import json
 import os
 import select
@@ -37,10 +38,24 @@ def until(happened: Callable[[], object], what: str, patience: float = PATIENCE)
         time.sleep(0.01)
 
 
+def _ports() -> Iterator[int]:
+    # A port is given back before the server takes it: none that the kernel gives out, or another process of the tests.
+    first = 10_000 + 2_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return (first + number % 2_000 for number in itertools.count(os.getpid()))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return next(filter(_is_free, _PORTS))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @contextmanager

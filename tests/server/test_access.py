@@ -478,6 +478,7 @@ def test_nothing_of_another_segment_shows_in_any_answer(own_house: House) -> Non
     assert answers() == before
 
 
+@pytest.mark.alone
 def test_missing_and_forbidden_take_the_same_time_to_refuse(house: House) -> None:
     """At the median, over one connection, in turns. That both are looked up alike, test_guard.py shows."""
     shown = {"Authorization": f"Bearer {house.tokens['auditor']}"}
@@ -739,6 +740,7 @@ def test_two_who_replace_a_policy_at_once_do_not_undo_each_other(own_house: Hous
     assert sorted(answers) == [200] + [409] * 7
 
 
+@pytest.mark.alone
 def test_no_request_that_begins_after_a_change_is_decided_by_the_old_policy(own_house: House) -> None:
     """Under load, at both workers: what begins after a change was acknowledged is decided by it."""
     house, seen, ends = own_house, list[tuple[float, int]](), threading.Event()
@@ -1098,6 +1100,7 @@ def test_of_many_who_append_while_a_segment_is_sealed_each_is_before_it_or_refus
 # Quotas
 
 
+@pytest.mark.alone
 def test_a_noisy_tenant_is_slowed_and_the_quiet_one_is_not(tmp_path: Path) -> None:
     quota = """
 [[quota]]
