@@ -19,7 +19,9 @@ from typing import Any
 
 import psutil
 import requests
+from click.testing import CliRunner, Result
 
+from tlog.cli import main
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.note import VerifierKey, parse_verifier
 
@@ -56,6 +58,25 @@ def _is_free(port: int) -> bool:
         probe.bind(("127.0.0.1", port))
         return True
     return False
+
+
+def tlog(*arguments: object) -> Result:
+    """Run the command within this process, which spares most of its time."""
+    # That of the command would stay.
+    umask = os.umask(0o022)
+    try:
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        os.umask(umask)
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    return done
+
+
+def tell(*arguments: object) -> str:
+    """Run a command that must succeed, within this process, and return what it says."""
+    done = tlog(*arguments)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout.strip()
 
 
 @contextmanager
@@ -238,6 +259,10 @@ def start(
 
 def _is_ready(server: Server, workers: int) -> bool:
     assert server.process.poll() is None, server.log.read_text()
+    # To look through all processes takes longer than to start a server; so not before there is something to see.
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", server.port)):
+            return False
     # Each worker listens for itself, so one that answers says nothing of the others.
     listening = [worker for worker in server.workers() if _listens(worker, server.port)]
     if len(listening) < workers:
