@@ -377,7 +377,7 @@ def check_nothing_is_read(running: Running) -> None:
 def check_does_not_start(files: Files, words: str) -> None:
     """Check that no server starts and no command changes anything, each with a line that says why."""
     for command in (["serve", "--port", "1"], ["token", "issue", "x"]):
-        whole = [TLOG, *command, "--data", files.data]
+        whole = [str(TLOG), *command, "--data", str(files.data)]
         refused = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert (refused.returncode, refused.stdout) == (1, ""), refused
         assert words in refused.stderr
