@@ -18,6 +18,11 @@ _SECRET = re.compile(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of the whole, which take longest: no process is to end with one while another is idle."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_server_logs_a_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever the tests did to whatever servers: none has written a secret into its `*.log`."""

@@ -1,6 +1,7 @@
 """A real server: `tlog serve` in processes of its own, on a free port of loopback, over a folder of the test."""
 
 import http.client
+import itertools
 import json
 import os
 import select
@@ -18,7 +19,9 @@ from typing import Any
 
 import psutil
 import requests
+from click.testing import CliRunner, Result
 
+from tlog.cli import main
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.note import VerifierKey, parse_verifier
 
@@ -37,10 +40,43 @@ def until(happened: Callable[[], object], what: str, patience: float = PATIENCE)
         time.sleep(0.01)
 
 
+def _ports() -> Iterator[int]:
+    # A port is given back before the server takes it: none that the kernel gives out, or another process of the tests.
+    first = 10_000 + 2_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return (first + number % 2_000 for number in itertools.count(os.getpid()))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return next(filter(_is_free, _PORTS))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def tlog(*arguments: object) -> Result:
+    """Run the command within this process, which spares most of its time."""
+    # That of the command would stay.
+    umask = os.umask(0o022)
+    try:
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        os.umask(umask)
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    return done
+
+
+def tell(*arguments: object) -> str:
+    """Run a command that must succeed, within this process, and return what it says."""
+    done = tlog(*arguments)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout.strip()
 
 
 @contextmanager
@@ -234,6 +270,10 @@ def start(
 
 def _is_ready(server: Server, workers: int) -> bool:
     assert server.process.poll() is None, server.log.read_text()
+    # To look through all processes takes longer than to start a server; so not before there is something to see.
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", server.port)):
+            return False
     # Each worker listens for itself, so one that answers says nothing of the others.
     listening = [worker for worker in server.workers() if _listens(worker, server.port)]
     if len(listening) < workers:

@@ -1,7 +1,6 @@
 """Logs with witnesses to ask: real ones in processes of their own, and one in a thread that may lie or only listen."""
 
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from live import LOG_NAME, PATIENCE, TLOG
+from live import LOG_NAME, PATIENCE, tell
 from witnessing import witness_signer
 
 from tlog.errors import NotFoundError, StaleError
@@ -32,8 +31,7 @@ def make_data(data: Path, *names: str, signed: Sequence[str] = ()) -> dict[str, 
     """Make a folder with segments, and return the keys of all, the reserved ones among them."""
     for name in (*names, *signed):
         more = ["--signed"] if name in signed else []
-        command = [str(TLOG), "segment", "create", name, "--data", str(data), "--log-name", LOG_NAME, *more]
-        subprocess.run(command, check=True, capture_output=True)
+        tell("segment", "create", name, "--data", data, "--log-name", LOG_NAME, *more)
     with closing(sqlite3.connect(data / "control.db")) as control:
         return {name: parse_verifier(vkey) for name, vkey in control.execute("select name, vkey from segment")}
 

@@ -3,12 +3,12 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from live import free_port
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -85,10 +85,7 @@ def test_every_command_of_a_page_does_what_the_page_says(
     # Who reads the README has nothing yet; to set it up again for each further page would show nothing more.
     if page != ROOT / "README.md":
         (tmp_path / ".venv").symlink_to(request.getfixturevalue("installed"))
-    with socket.socket() as free, socket.socket() as another:
-        free.bind(("127.0.0.1", 0))
-        another.bind(("127.0.0.1", 0))
-        script, commands = script_of(page, free.getsockname()[1], another.getsockname()[1])
+    script, commands = script_of(page, free_port(), free_port())
     run = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,

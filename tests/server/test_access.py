@@ -20,7 +20,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Answer, Server, answered, paste_lines, stalled, start, until
+from live import (
+    JSON,
+    LOG_NAME,
+    NDJSON,
+    PATIENCE,
+    TLOG,
+    Answer,
+    Server,
+    answered,
+    paste_lines,
+    stalled,
+    start,
+    tell,
+    until,
+)
 
 from tlog.access.change import PolicyApplied, encode_change
 from tlog.api.route import Services, check_guarded
@@ -105,12 +119,6 @@ segments = ["payments"]
 PEOPLE = ("root", "examiner", "writer", "till", "monitor", "auditor", "admin", "creator", "first", "second", "nobody")
 
 
-def tlog(*arguments: str | Path) -> str:
-    done = subprocess.run([TLOG, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @dataclass
 class House:
     """A guarded server, and what each of its people shows."""
@@ -157,12 +165,12 @@ class House:
 
 def lay(data: Path, policy: str = POLICY) -> dict[str, str]:
     """Make segments, a policy and tokens in a folder, and return the tokens by the names of who has them."""
-    tlog("segment", "create", "payments", "--data", data, "--label", "env=prod", "--log-name", LOG_NAME)
-    tlog("segment", "create", "secrets", "--data", data, "--label", "env=prod")
+    tell("segment", "create", "payments", "--data", data, "--label", "env=prod", "--log-name", LOG_NAME)
+    tell("segment", "create", "secrets", "--data", data, "--label", "env=prod")
     document = data.parent / "policy.toml"
     document.write_text(policy)
-    tlog("policy", "apply", document, "--data", data)
-    return {name: tlog("token", "issue", name, "--data", data) for name in PEOPLE}
+    tell("policy", "apply", document, "--data", data)
+    return {name: tell("token", "issue", name, "--data", data) for name in PEOPLE}
 
 
 def build(data: Path, policy: str = POLICY) -> House:
@@ -470,7 +478,7 @@ def test_nothing_of_another_segment_shows_in_any_answer(own_house: House) -> Non
 
     assert house.append("writer").status == house.append("writer").status == 201
     before = answers()
-    tlog("segment", "create", "fresh-b", "--data", house.server.data)
+    tell("segment", "create", "fresh-b", "--data", house.server.data)
     assert answers() == before
     opened = house.apply(POLICY.replace('segments = ["payments"]', 'segments = ["payments", "fresh-b"]', 1), 1)
     assert opened.status == 200
@@ -478,6 +486,7 @@ def test_nothing_of_another_segment_shows_in_any_answer(own_house: House) -> Non
     assert answers() == before
 
 
+@pytest.mark.alone
 def test_missing_and_forbidden_take_the_same_time_to_refuse(house: House) -> None:
     """At the median, over one connection, in turns. That both are looked up alike, test_guard.py shows."""
     shown = {"Authorization": f"Bearer {house.tokens['auditor']}"}
@@ -578,7 +587,7 @@ def test_the_keys_of_writers_are_listed_page_by_page_also_those_removed(own_hous
     assert all(one["added"] <= (one["removed"] or one["added"]) for one in seen)
     assert house.ask("root", "GET", "/keys?limit=0").status == 400
     assert house.ask("root", "GET", "/keys?offset=1").status == 400
-    lines = [line.split("\t") for line in tlog("writer", "list", "--data", house.server.data).splitlines()]
+    lines = [line.split("\t") for line in tell("writer", "list", "--data", house.server.data).splitlines()]
     assert [(vkey, state.split()[0]) for vkey, _, state in lines] == [
         (vkey, "removed" if vkey == vkeys[1] else "in") for vkey in vkeys
     ]
@@ -739,6 +748,7 @@ def test_two_who_replace_a_policy_at_once_do_not_undo_each_other(own_house: Hous
     assert sorted(answers) == [200] + [409] * 7
 
 
+@pytest.mark.alone
 def test_no_request_that_begins_after_a_change_is_decided_by_the_old_policy(own_house: House) -> None:
     """Under load, at both workers: what begins after a change was acknowledged is decided by it."""
     house, seen, ends = own_house, list[tuple[float, int]](), threading.Event()
@@ -775,25 +785,25 @@ def test_no_request_that_begins_after_a_change_is_decided_by_the_old_policy(own_
 
 def test_explain_names_the_deciding_rule_and_diff_says_who_gains_and_loses(own_house: House, tmp_path: Path) -> None:
     data = own_house.server.data
-    explained = tlog("policy", "explain", "writer", "entry:append", "payments", "--data", data)
+    explained = tell("policy", "explain", "writer", "entry:append", "payments", "--data", data)
     assert explained.startswith('allowed: rule "writer"')
     assert (
-        tlog("policy", "explain", "nobody", "payload:read", "payments", "--data", data)
+        tell("policy", "explain", "nobody", "payload:read", "payments", "--data", data)
         == "refused: no rule allows it (by a token of nobody in no group)"
     )
-    conflict = tlog(
+    conflict = tell(
         *("policy", "explain", "joan", "entry:append", "payments", "--group", "tills", "--group", "managers"),
         *("--data", data),
     )
     assert conflict.startswith("refused: one principal may not be admin")
     new = tmp_path / "new.toml"
     new.write_text(POLICY.replace('principals = ["monitor"]', 'principals = ["watcher"]'))
-    lines = tlog("policy", "diff", new, "--data", data).splitlines()
+    lines = tell("policy", "diff", new, "--data", data).splitlines()
     assert [line for line in lines if "tile:read" in line] == [
         '- monitor  tile:read  payments  (rule "monitor")',
         '+ watcher  tile:read  payments  (rule "monitor")',
     ]
-    assert tlog("policy", "show", "--data", data) == POLICY.strip()
+    assert tell("policy", "show", "--data", data) == POLICY.strip()
 
 
 def test_a_workload_makes_its_segment_with_the_labels_of_the_rule_and_no_others(own_house: House) -> None:
@@ -819,8 +829,8 @@ def test_who_may_create_and_not_read_learns_that_a_name_is_taken_and_nothing_els
     assert house.ask("admin", "PUT", "/segments/payments/seal").status == 200
     assert put("payments") == said
     # Other labels, no labels, or another `signed`: taken is taken.
-    tlog("segment", "create", "fresh-dev", "--data", data, "--label", "env=dev")
-    tlog("segment", "create", "fresh-bare", "--data", data)
+    tell("segment", "create", "fresh-dev", "--data", data, "--label", "env=dev")
+    tell("segment", "create", "fresh-bare", "--data", data)
     taken = {put(name) for name in ("fresh-dev", "fresh-bare")} | {
         put("payments", b'{"labels":{"env":"prod"},"signed":true}')
     }
@@ -938,7 +948,7 @@ def test_changes_that_are_not_on_record_any_more_stop_all_further_ones(own_house
     [(name,)] = _rows(config, "select id from segment where name = 'control'")
     path = config.segment(name)
     shutil.copy(path, tmp_path / "older")
-    tlog("token", "issue", "accomplice", "--data", config.data)
+    tell("token", "issue", "accomplice", "--data", config.data)
     for stale in path.parent.glob(f"{name}.db-*"):
         stale.unlink()
     shutil.copy(tmp_path / "older", path)
@@ -1098,6 +1108,7 @@ def test_of_many_who_append_while_a_segment_is_sealed_each_is_before_it_or_refus
 # Quotas
 
 
+@pytest.mark.alone
 def test_a_noisy_tenant_is_slowed_and_the_quiet_one_is_not(tmp_path: Path) -> None:
     quota = """
 [[quota]]
@@ -1187,7 +1198,7 @@ def test_a_server_on_an_empty_folder_gives_credentials_once_and_lines_that_work(
 
 
 def test_a_server_that_nobody_may_use_says_what_to_do(tmp_path: Path) -> None:
-    tlog("segment", "create", "payments", "--data", str(tmp_path / "data"), "--log-name", LOG_NAME)
+    tell("segment", "create", "payments", "--data", str(tmp_path / "data"), "--log-name", LOG_NAME)
     server = start(tmp_path / "data", guarded=True)
     server.stop()
     assert "tlog policy apply FILE --data" in server.log.read_text()

@@ -15,7 +15,7 @@ import pytest
 import requests
 from dripping import DRIPS, raw_server
 from history import History, load
-from live import JSON, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, until
+from live import JSON, NDJSON, PATIENCE, TLOG, Segment, Server, free_port, tell, until
 from panels import SIZE_TYPE, Heard, Reply, hearing, honestly, make_data, panel, trusting
 from witnessing import RunningWitness, start_witness, submission, witness_signer
 
@@ -193,7 +193,7 @@ def test_the_client_has_cosigned_receipts_signed_ones_too(house: House, stack: E
     house.heard(1, honest(house, stack))
     signer = signer_from_seed("anonymous", bytes(range(32)))
     (house.folder / "till.vkey").write_text(str(signer.verifier))
-    subprocess.run([TLOG, "writer", "add", house.folder / "till.vkey", "--data", house.data], check=True)
+    tell("writer", "add", house.folder / "till.vkey", "--data", house.data)
     server = house.serve()
     for name, key in (("orders", signer), ("payments", None)):
         segment = house.segment(server, name)
@@ -528,7 +528,7 @@ def test_what_was_committed_while_nobody_asked_is_asked_for_at_the_start(house: 
     assert server.stop() == 0
     server = house.serve("--recosign-seconds", "1")
     until_cosigned(house.segment(server), house.trust(), 1)
-    subprocess.run([TLOG, "segment", "seal", "payments", "--data", house.data], check=True)
+    tell("segment", "seal", "payments", "--data", house.data)
     until_cosigned(house.segment(server), house.trust(), 2)
 
 

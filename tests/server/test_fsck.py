@@ -16,12 +16,11 @@ from typing import Any
 
 import pytest
 import zstandard
-from click.testing import CliRunner, Result
+from click.testing import Result
 from damaging import damaged
 from history import History, load, wait_for
-from live import JSON, LOG_NAME, NDJSON, TLOG, Server, start, until
+from live import JSON, LOG_NAME, NDJSON, TLOG, Server, start, tlog, until
 
-from tlog.cli import main
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
@@ -92,9 +91,7 @@ class Data:
 def fsck(data: Data | Path, *names: str) -> Result:
     """Run the command within this process, which spares most of its time."""
     folder = data.folder if isinstance(data, Data) else data
-    found = CliRunner().invoke(main, ["fsck", "--data", str(folder), *names])
-    assert isinstance(found.exception, SystemExit | None), found.exception
-    return found
+    return tlog("fsck", "--data", folder, *names)
 
 
 @pytest.fixture(scope="module")

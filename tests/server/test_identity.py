@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from issuer import Running, running_issuer
-from live import JSON, PATIENCE, TLOG, Answer, Server, until
+from live import JSON, PATIENCE, TLOG, Answer, Server, tell, until
 
 from tlog_core.entry import parse_entry
 from tlog_core.receipt import parse_receipt
@@ -55,12 +55,8 @@ def guarded(start_server: Callable[..., Server], issuer: Running, tmp_path: Path
     )
     server = start_server(data, workers=1, guarded=True)
     (tmp_path / "policy.toml").write_text(POLICY)
-    tlog("policy", "apply", "--data", data, tmp_path / "policy.toml")
+    tell("policy", "apply", "--data", data, tmp_path / "policy.toml")
     return server
-
-
-def tlog(*arguments: str | Path) -> str:
-    return subprocess.run([TLOG, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def pod(namespace: str) -> dict[str, Any]:
@@ -119,8 +115,8 @@ def test_a_credential_that_is_none_is_unauthorized(guarded: Server) -> None:
 
 
 def test_no_secret_is_in_a_log_or_a_stored_file(guarded: Server, issuer: Running) -> None:
-    issued = tlog("token", "issue", "--data", guarded.data, "auditor").strip()
-    rotated = tlog("token", "rotate", "--data", guarded.data, issued.split("_")[1]).strip()
+    issued = tell("token", "issue", "--data", guarded.data, "auditor")
+    rotated = tell("token", "rotate", "--data", guarded.data, issued.split("_")[1])
     jwt = issuer.token(pod("payments"))
     make_segment(guarded, jwt, "payments")
     for token in (issued, rotated, jwt, issuer.token({**pod("payments"), "exp": 1}), jwt + "x", issued[:-1] + "!"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import JSON, NDJSON, PATIENCE, TLOG, Answer, Server, start
+from live import JSON, NDJSON, PATIENCE, TLOG, Answer, Server, start, tell, tlog
 
 from tlog.store.codec import decode_entries, entry_runs
 from tlog_client import Log
@@ -43,10 +43,6 @@ roles = ["admin"]
 principals = ["admin"]
 segments = ["control"]
 """
-
-
-def tlog(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TLOG, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Two segments of 300 entries, and both reserved ones with some."""
     data = tmp_path_factory.mktemp("sound") / "data"
     for name in ("payments", "refunds"):
-        assert tlog("segment", "create", name, "--data", data, "--log-name", "example.com/audit").returncode == 0
+        tell("segment", "create", name, "--data", data, "--log-name", "example.com/audit")
     policy = data.parent / "policy.toml"
     policy.write_text(POLICY)
-    assert tlog("policy", "apply", policy, "--data", data).returncode == 0
-    issued = {who: tlog("token", "issue", who, "--data", data).stdout.strip() for who in ("writer", "auditor", "admin")}
+    tell("policy", "apply", policy, "--data", data)
+    issued = {who: tell("token", "issue", who, "--data", data) for who in ("writer", "auditor", "admin")}
     running = Running(start(data, workers=1, guarded=True, log_name=None), issued)
     for name in ("payments", "refunds"):
         body = b"1\n" * 300
@@ -183,7 +179,7 @@ def test_without_its_key_file_a_segment_stops_and_nothing_is_signed(
     text = running.server.log.read_text()
     assert "PRIVATE" not in text
     found = tlog("fsck", "payments", "--data", files.data)
-    assert (found.returncode, found.stdout.count(words)) == (1, 1)
+    assert (found.exit_code, found.stdout.count(words)) == (1, 1)
 
 
 def test_the_key_file_of_one_segment_does_not_sign_for_another(
@@ -381,7 +377,8 @@ def check_nothing_is_read(running: Running) -> None:
 def check_does_not_start(files: Files, words: str) -> None:
     """Check that no server starts and no command changes anything, each with a line that says why."""
     for command in (["serve", "--port", "1"], ["token", "issue", "x"]):
-        refused = tlog(*command, "--data", files.data)
+        whole = [str(TLOG), *command, "--data", str(files.data)]
+        refused = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert (refused.returncode, refused.stdout) == (1, ""), refused
         assert words in refused.stderr
         assert len(refused.stderr.splitlines()) == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from live import NDJSON, PATIENCE, TLOG, Server
+from live import NDJSON, PATIENCE, TLOG, Server, tell
 from others import needs_go
 from simulator import running
 
@@ -38,12 +38,6 @@ roles = ["monitor"]
 principals = ["monitor"]
 segments = ["*"]
 """
-
-
-def tlog(*arguments: str | Path) -> str:
-    done = subprocess.run([TLOG, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @dataclass
@@ -69,10 +63,10 @@ class Ours:
 @pytest.fixture
 def ours(start_server: Callable[..., Server], tmp_path: Path) -> Ours:
     data, policy = tmp_path / "data", tmp_path / "policy.toml"
-    vkey = tlog("segment", "create", "kubernetes", "--data", data, "--log-name", "example.com/audit")
+    vkey = tell("segment", "create", "kubernetes", "--data", data, "--log-name", "example.com/audit")
     policy.write_text(POLICY)
-    tlog("policy", "apply", policy, "--data", data)
-    till, monitor = (tlog("token", "issue", name, "--data", data) for name in ("till", "monitor"))
+    tell("policy", "apply", policy, "--data", data)
+    till, monitor = (tell("token", "issue", name, "--data", data) for name in ("till", "monitor"))
     server = start_server(data, guarded=True, log_name=None)
     return Ours(f"{server.url}/segments/kubernetes", vkey, till, monitor)
 
