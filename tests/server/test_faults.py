@@ -5,6 +5,7 @@
 
 import itertools
 import random
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from live import TLOG, Server, until
 from tlog.access.action import CONTROL
 from tlog.access.change import Change, encode_change
 from tlog.control import Control, _project
-from tlog.files import exclusive
+from tlog.files import exclusive, write_durably
 from tlog.sequencer import Sequencer
 from tlog.store.connection import DatabaseError
 from tlog.store.segment import Head, SegmentStore, Transaction
@@ -130,6 +131,23 @@ def test_a_fault_while_a_log_begins_leaves_a_folder_that_begins_again(bench: Ben
         outcome = faults.try_one(at(points, "first start", call, file)[0], fault)
         assert outcome.met, outcome
         assert not outcome.wrong, outcome
+
+
+# A small file, of which a part may be written.
+
+
+def test_a_small_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_durably(path, b"twenty bytes, or none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists()
+    write_durably(path, b"twenty bytes, or none")
+    assert path.read_bytes() == b"twenty bytes, or none"
 
 
 # Whether the harness would see it: bugs that are planted.
