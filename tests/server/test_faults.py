@@ -78,11 +78,13 @@ def at(points: list[Point], act: str, call: str, file: str) -> list[Point]:
         ("append", "fdatasync", "ID", KILL),
         # The lock that is let go after the commit.
         ("batch", "flock", "ID.lock", EIO),
+        ("append", "openat", "ID.key", EIO),
         ("append", "pread64", "ID.db", EIO),
         # A change that is on record, and not in force.
         ("token", "fsync", "control.db-wal", EIO),
         ("policy", "fsync", "control.db-wal", KILL),
         ("policy", "flock", "changes.lock", EIO),
+        ("create", "openat", "ID.key", FULL),
         ("create", "fsync", "keys", EIO),
         ("seal", "fsync", "ID.db-wal", KILL),
         ("stop", "unlink", "ID.db-wal", EIO),
