@@ -87,6 +87,8 @@ def at(points: list[Point], act: str, call: str, file: str) -> list[Point]:
         ("create", "openat", "ID.key", FULL),
         ("create", "fsync", "keys", EIO),
         ("seal", "fsync", "ID.db-wal", KILL),
+        ("start", "flock", "changes.lock", EIO),
+        ("start", "mmap", "generation", Fault("error=ENOMEM")),
         ("stop", "unlink", "ID.db-wal", EIO),
     ],
     ids=lambda value: value.what if isinstance(value, Fault) else str(value),
@@ -261,3 +263,15 @@ def test_calls_that_fail_under_load_lose_double_and_contradict_nothing(start_ser
 
 def _more_failed(history: History, failed: int) -> bool:
     return history.statuses[503] + history.cut > failed
+
+
+def test_a_disk_that_fails_at_the_start_is_said_in_a_line(tmp_path: Path) -> None:
+    command = [str(TLOG), "serve", "--data", str(tmp_path / "data"), "--port", "1", "--unguarded"]
+    started = subprocess.run(
+        ["strace", "-f", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:error=EIO", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (started.returncode, started.stdout, started.stderr.count("\n")) == (2, "", 1)
+    assert started.stderr.startswith("tlog: cannot use ")
