@@ -102,6 +102,14 @@ def test_a_fault_at_a_call_that_matters_loses_doubles_and_contradicts_nothing(
         assert not outcome.wrong, outcome
 
 
+def test_a_change_that_is_on_record_is_never_called_refused(bench: Bench, points: list[Point]) -> None:
+    place = bench.place()
+    [point, *_] = at(points, "token", "fsync", "control.db-wal")
+    assert place.live(whole_life, LASTING.inject(point)) == "well"
+    answers = [one["problem"] for one in place.recorder.seen() if one.get("asked") == "POST /tokens"]
+    assert answers == ["outcome-unknown"] * 4
+
+
 def test_a_fault_at_any_call_loses_doubles_and_contradicts_nothing(bench: Bench, points: list[Point]) -> None:
     for point, fault in itertools.islice(_quick(points, 5), 12):
         outcome = Faults(bench).try_one(point, fault)
