@@ -87,6 +87,7 @@ def at(points: list[Point], act: str, call: str, file: str) -> list[Point]:
         ("create", "openat", "ID.key", FULL),
         ("create", "fsync", "keys", EIO),
         ("seal", "fsync", "ID.db-wal", KILL),
+        ("start", "openat", "control.db", EIO),
         ("start", "flock", "changes.lock", EIO),
         ("start", "mmap", "generation", Fault("error=ENOMEM")),
         ("stop", "unlink", "ID.db-wal", EIO),

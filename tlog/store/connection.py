@@ -105,6 +105,12 @@ def settle(connection: Connection, path: Path) -> None:
             os.close(descriptor)
 
 
+def check_writable(connection: Connection) -> None:
+    """Raise DatabaseError if SQLite only reads, as it does for good if it once could not open to write."""
+    connection.execute("begin immediate")
+    connection.execute("rollback")
+
+
 def connect_reader(path: Path) -> Connection:
     """Return a connection that only reads; errors as for `connect`."""
     connection = connect(path)
