@@ -80,6 +80,7 @@ def at(points: list[Point], act: str, call: str, file: str) -> list[Point]:
         ("batch", "flock", "ID.lock", EIO),
         ("append", "openat", "ID.key", EIO),
         ("append", "pread64", "ID.db", EIO),
+        ("append", "pread64", "control.db", EIO),
         # A change that is on record, and not in force.
         ("token", "fsync", "control.db-wal", EIO),
         ("policy", "fsync", "control.db-wal", KILL),
