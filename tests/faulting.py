@@ -10,6 +10,7 @@ same folder; whether the fault met it shows in the trace.
 """
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -33,20 +34,31 @@ from flask.testing import FlaskClient
 from recorder import Recorder, Seen, judge
 from tally import Tally
 from werkzeug.test import TestResponse
+from witnessing import NAME as WITNESS
+from witnessing import make_log, other_root
 
 from tlog.app import create_app
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
 from tlog.files import lock_data
+from tlog.logs import make_logger
 from tlog.quickstart import begin
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.serve import Listen, _fold, _prepare_access
 from tlog.shell import report
+from tlog.store.witness import WitnessStore
+from tlog.witness.app import create_app as witness_app
+from tlog.witness.cosigner import Witness
+from tlog.witness.folder import Folder
+from tlog.witness.submission import parse_submission
+from tlog_core.cosignature import open_cosignature
 from tlog_core.errors import TlogError
+from tlog_core.note import parse_note
 
 LOG_NAME: Final = "example.com/audit"
 SEGMENT: Final = "first"
+WITNESSED: Final = make_log("example.com/witnessed", 30)
 PATIENCE: Final = 60.0
 TRIES: Final = 4
 JSON: Final = "application/json"
@@ -127,6 +139,7 @@ Life = Callable[["Place", Notes], None]
 """Lives in the data folder of a place, and tells what comes of it."""
 
 
+_DAMAGED = re.compile("urn:tlog:problem:corrupt|what the witness stores is damaged")
 _CLEAR = ((503, "unavailable"), (503, "outcome-unknown"))
 
 
@@ -153,7 +166,7 @@ class Visitor:
         response = self.client.open(path, method=method, data=body, headers=sent)
         self.notes.keep({"kind": "answer", "asked": f"{method} {path}", "problem": problem(response)})
         if response.status_code >= 500 and (response.status_code, problem(response)) not in _CLEAR:
-            self.notes.complain(f"{method} {path} got {response.status_code}: {response.text}")
+            self.notes.complain(f"{method} {path} got {response.status_code}: {response.text!r}")
         return response
 
     def insist(
@@ -270,17 +283,18 @@ def _live(place: "Place", notes: Notes, act: Callable[[Visitor], None]) -> None:
 
 
 def _everything(visitor: Visitor) -> None:
-    for act, work in (
-        ("append", lambda: visitor.append(SEGMENT, "one", b'"one"')),
-        ("batch", lambda: visitor.append(SEGMENT, "many", *[b'"of many %d"' % place for place in range(10)])),
-        ("read", lambda: visitor.read(SEGMENT, 251)),
-        ("look", lambda: visitor.look(SEGMENT)),
-        ("create", lambda: visitor.create("second")),
-        ("policy", lambda: visitor.apply("one more line")),
-        ("token", lambda: visitor.issue("till-8")),
-        ("append again", lambda: visitor.append(SEGMENT, "two", b'"two"')),
-        ("seal", lambda: visitor.seal("other")),
-    ):
+    acts: Mapping[str, Callable[[], None]] = {
+        "append": lambda: visitor.append(SEGMENT, "one", b'"one"'),
+        "batch": lambda: visitor.append(SEGMENT, "many", *[b'"of many %d"' % place for place in range(10)]),
+        "read": lambda: visitor.read(SEGMENT, 251),
+        "look": lambda: visitor.look(SEGMENT),
+        "create": lambda: visitor.create("second"),
+        "policy": lambda: visitor.apply("one more line"),
+        "token": lambda: visitor.issue("till-8"),
+        "append again": lambda: visitor.append(SEGMENT, "two", b'"two"'),
+        "seal": lambda: visitor.seal("other"),
+    }
+    for act, work in acts.items():
         enter(act)
         work()
 
@@ -290,6 +304,85 @@ def _a_little(visitor: Visitor) -> None:
     visitor.look(SEGMENT)
     visitor.append(SEGMENT, "after", b'"after"')
     visitor.issue("till-9")
+
+
+def witness_life(place: "Place", notes: Notes) -> None:
+    """Start a witness, have it cosign a log that grows, and stop."""
+    _witness(place, notes, (3, 7, 7, 20))
+
+
+def short_witness_life(place: "Place", notes: Notes) -> None:
+    """Start a witness, and have it cosign what is next: what comes after a fault."""
+    _witness(place, notes, (30,))
+
+
+def _witness(place: "Place", notes: Notes, sizes: Sequence[int]) -> None:
+    apps = list[Any]()
+    enter("start")
+    report(lambda: apps.append(witness_app(start_witness(place), make_logger())))
+    client, old = apps[0].test_client(), 0
+    _look(client, notes)
+    for size in sizes:
+        enter(f"to {size}")
+        old = _submit(client, notes, old, size)
+    enter("look")
+    _look(client, notes)
+
+
+def start_witness(place: "Place") -> Witness:
+    """Start as `tlog witness serve` and its worker do."""
+    folder = Folder(place.witness)
+    lock_data(folder.lock, shared=False)
+    signer = folder.open(WITNESS)
+    store = WitnessStore(folder.database)
+    return Witness(signer, None, {WITNESSED.origin: WITNESSED.key}, store, lambda: now() // 1000)
+
+
+def _look(client: FlaskClient, notes: Notes) -> None:
+    """Keep at which size the witness stands, unless it cannot say."""
+    response = client.get(WITNESSED.path)
+    if response.status_code in (200, 404):
+        notes.keep({"kind": "stands", "size": 0 if response.status_code == 404 else int(response.text.split()[1])})
+
+
+def _submit(client: FlaskClient, notes: Notes, old: int, size: int) -> int:
+    """Submit a checkpoint until it is cosigned, and return the size that the witness is known to stand at."""
+    for _ in range(TRIES):
+        response = client.post("/add-checkpoint", data=WITNESSED.body(old, size))
+        match response.status_code:
+            case 200:
+                notes.keep({"kind": "cosigned", "size": size, "lines": response.text})
+                return size
+            case 409 if int(response.text) <= size:
+                old = int(response.text)
+            case 503:
+                continue
+            case _:
+                notes.complain(f"from {old} to {size} got {response.status_code}: {response.text!r}")
+    return old
+
+
+def judge_witness(place: "Place") -> list[str]:
+    """Say what of all that a witness cosigned it does not stand by, or did not in between."""
+    witness = start_witness(place)
+    seen, most, wrong = place.recorder.seen(), 0, list[str]()
+    for one in (one for one in seen if one["kind"] in ("cosigned", "stands")):
+        if one["size"] < most:
+            wrong.append(f"cosigned {most}, and then: {one}")
+        most = max(most, one["size"])
+    for size, lines in {one["size"]: one["lines"] for one in seen if one["kind"] == "cosigned"}.items():
+        open_cosignature(parse_note(WITNESSED.note(size) + lines.encode()), witness.signer.verifier)
+        forked = WITNESSED.body(size, size, note=WITNESSED.note(size, other_root()))
+        wrong += [f"cosigned a fork at {size}"] * _is_cosigned(witness, forked)
+        wrong += [f"cosigned {size} again, from 0"] * _is_cosigned(witness, WITNESSED.body(0, size))
+    return wrong
+
+
+def _is_cosigned(witness: Witness, body: bytes) -> bool:
+    try:
+        return bool(witness.add_checkpoint(parse_submission(body)))
+    except TlogError:
+        return False
 
 
 @dataclass
@@ -314,6 +407,7 @@ class Bench:
         segments.close()
         (self.base / "tokens").write_text(json.dumps(beginning.tokens))
         place = Place(self.base)
+        Folder(place.witness).open(WITNESS)
         with place.notes() as notes:
             notes.created(SEGMENT, beginning.vkey.read_text().strip())
             notes.created("other", other.vkey)
@@ -350,7 +444,7 @@ def _in_a_fork(life: Callable[[], None], log: Path, go: int | None = None) -> in
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for descriptor in (1, 2):
             os.dup2(out, descriptor)
-        sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout = sys.stderr = Said()
         if go is not None:
             # No call that a fault may meet.
             select.select([go], [], [])
@@ -361,8 +455,17 @@ def _in_a_fork(life: Callable[[], None], log: Path, go: int | None = None) -> in
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
+        # Whatever else the parent would do at its end is not for the child.
         os._exit(status)
+
+
+class Said(io.TextIOBase):
+    """What a life prints: it is written by a call that no fault meets."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return os.writev(2, [text.encode()])
 
 
 @dataclass
@@ -375,6 +478,11 @@ class Place:
     @property
     def data(self) -> Path:
         return self.root / "data"
+
+    @property
+    def witness(self) -> Path:
+        """A witness's folder, which a real one has elsewhere."""
+        return self.data / "witness"
 
     @property
     def recorder(self) -> Recorder:
@@ -483,6 +591,12 @@ class Outcome:
         return f"{where}: {', '.join(self.ends)}: {'; '.join(self.wrong) or 'well'}"
 
 
+def judge_log(place: Place) -> list[str]:
+    """Say what of all that a log released it does not stand by, and which segments refuse to sign."""
+    verdict = judge(place.data, place.recorder.seen())
+    return [*verdict.wrong, *(f"{name} refuses to sign: {why}" for name, why in verdict.refused.items())]
+
+
 @dataclass(frozen=True)
 class Faults:
     """Tries one fault after another in a life; `after` is how it is gone on with. A `bare` life has no data yet."""
@@ -490,6 +604,7 @@ class Faults:
     bench: Bench
     life: Life = whole_life
     after: Life = short_life
+    judge: Callable[[Place], list[str]] = judge_log
     bare: bool = False
 
     def _place(self) -> Place:
@@ -526,23 +641,18 @@ class Faults:
         wrong = [end for end in ends if end not in ("well", "killed", "refused")]
         # What a disk cannot read SQLite calls damage, and so it is.
         unread = any(point.call == "pread64" for point, _ in faults)
-        wrong += [one for one in place.complaints() if not (unread and "urn:tlog:problem:corrupt" in one)]
+        wrong += [one for one in place.complaints() if not (unread and _DAMAGED.search(one))]
         last = place.live(self.after)
         if last != "well":
             wrong.append(f"the log does not start again: {last}")
-        wrong += _judged(place)
+        try:
+            wrong += self.judge(place)
+        except TlogError as error:
+            # A receipt, a checkpoint or a cosignature that was released does not hold.
+            wrong.append(f"{type(error).__name__}: {error}")
         if not wrong:
             shutil.rmtree(place.root)
         return Outcome(faults, ends, tuple(wrong), met)
-
-
-def _judged(place: Place) -> list[str]:
-    try:
-        verdict = judge(place.data, place.recorder.seen())
-    except TlogError as error:
-        # A receipt or a checkpoint that was released does not hold.
-        return [f"{type(error).__name__}: {error}"]
-    return [*verdict.wrong, *(f"{name} refuses to sign: {why}" for name, why in verdict.refused.items())]
 
 
 def in_turn(points: Sequence[Point], chance: random.Random) -> Iterator[tuple[Point, Fault]]:
@@ -565,31 +675,44 @@ def in_turn(points: Sequence[Point], chance: random.Random) -> Iterator[tuple[Po
 
 def run_one(seed: int, seconds: float) -> Tally:
     """Meet one call after another in a whole life, for so long."""
-    return _run(seed, seconds, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return _run(seed, seconds, Faults, lambda faults, point, fault, _: faults.try_one(point, fault))
 
 
 def run_two(seed: int, seconds: float) -> Tally:
     """Meet a call in a whole life, and another while the log recovers, for so long."""
-    return _run(seed, seconds, lambda faults, point, fault, chance: faults.try_two(point, fault, chance))
+    return _run(seed, seconds, Faults, lambda faults, *drawn: faults.try_two(*drawn))
+
+
+def run_witness(seed: int, seconds: float) -> Tally:
+    """Meet a call in the life of a witness, and another while it recovers, for so long."""
+    return _run(seed, seconds, witness_faults, lambda faults, *drawn: faults.try_two(*drawn))
 
 
 def run_beginning(seed: int, seconds: float) -> Tally:
     """Meet one call after another while a log begins, for so long."""
-    return _run(seed, seconds, lambda faults, point, fault, _: faults.try_one(point, fault), first_life, bare=True)
+    return _run(seed, seconds, beginning_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+
+
+def beginning_faults(bench: Bench) -> Faults:
+    """Return what meets calls while a log begins."""
+    return Faults(bench, first_life, first_life, bare=True)
+
+
+def witness_faults(bench: Bench) -> Faults:
+    """Return what meets calls of a witness."""
+    return Faults(bench, witness_life, short_witness_life, judge_witness)
 
 
 def _run(
     seed: int,
     seconds: float,
+    make: Callable[[Bench], Faults],
     meet: Callable[[Faults, Point, Fault, random.Random], Outcome],
-    life: Life = whole_life,
-    *,
-    bare: bool = False,
 ) -> Tally:
     chance, end = random.Random(seed), time.monotonic() + seconds  # noqa: S311 - to be repeated
     tried, wrong = 0, list[str]()
     with workbench() as bench:
-        faults = Faults(bench, life, life if bare else short_life, bare)
+        faults = make(bench)
         for point, fault in in_turn(faults.points(), chance):
             if time.monotonic() > end:
                 break

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from faulting import (
     Notes,
     Place,
     Point,
-    first_life,
+    beginning_faults,
     in_turn,
     whole_life,
+    witness_faults,
+    witness_life,
     workbench,
 )
 from history import History, load, wait_for
@@ -39,6 +42,7 @@ from tlog.files import exclusive, write_durably
 from tlog.sequencer import Sequencer
 from tlog.store.connection import DatabaseError
 from tlog.store.segment import Head, SegmentStore, Transaction
+from tlog.store.witness import WitnessStore
 from tlog.submit import append, commit_to
 from tlog.tree import Tree
 from tlog_core.receipt import JSON_TYPE
@@ -134,7 +138,7 @@ def _quick(points: list[Point], seed: int) -> Iterator[tuple[Point, Fault]]:
 
 
 def test_a_fault_while_a_log_begins_leaves_a_folder_that_begins_again(bench: Bench) -> None:
-    faults = Faults(bench, first_life, first_life, bare=True)
+    faults = beginning_faults(bench)
     points = faults.points()
     for call, file, fault in (
         ("write", "first.vkey", FULL),
@@ -145,6 +149,21 @@ def test_a_fault_while_a_log_begins_leaves_a_folder_that_begins_again(bench: Ben
         outcome = faults.try_one(at(points, "first start", call, file)[0], fault)
         assert outcome.met, outcome
         assert not outcome.wrong, outcome
+
+
+@pytest.mark.parametrize("fault", [EIO, KILL, LASTING], ids=lambda fault: fault.what + "+" * fault.lasts)
+def test_a_witness_stands_by_what_it_cosigned_whatever_fails(bench: Bench, fault: Fault) -> None:
+    faults = witness_faults(bench)
+    outcome = faults.try_one(at(faults.points(), "to 7", "fsync", "witness.db-wal")[0], fault)
+    assert outcome.met, outcome
+    assert not outcome.wrong, outcome
+
+
+def test_a_witness_says_that_its_disk_cannot_be_read(bench: Bench) -> None:
+    faults = witness_faults(bench)
+    outcome = faults.try_one(at(faults.points(), "to 7", "pread64", "witness.db")[0], LASTING)
+    assert outcome.met, outcome
+    assert not outcome.wrong, outcome
 
 
 # A small file, of which a part may be written.
@@ -212,6 +231,25 @@ def change_before_it_is_on_record(place: Place, notes: Notes) -> None:
 
     setattr(Control, "_enact", enact)  # noqa: B010
     whole_life(place, notes)
+
+
+def test_a_witness_that_cosigns_what_it_did_not_store_is_caught(bench: Bench) -> None:
+    def cosign_first(place: Place, notes: Notes) -> None:
+        real = WitnessStore.advance
+
+        def advance(self: WitnessStore, *arguments: object) -> bool:
+            with suppress(DatabaseError):
+                real(self, *arguments)  # type: ignore[arg-type]
+            return True
+
+        setattr(WitnessStore, "advance", advance)  # noqa: B010
+        witness_life(place, notes)
+
+    faults = replace(witness_faults(bench), life=cosign_first)
+    outcome = faults.try_one(at(faults.points(), "to 20", "fsync", "witness.db-wal")[0], EIO)
+    assert outcome.met, outcome
+    assert outcome.wrong, outcome
+    shutil.rmtree(bench.root / str(bench.number))
 
 
 @pytest.mark.parametrize(
