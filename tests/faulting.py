@@ -38,10 +38,12 @@ from witnessing import NAME as WITNESS
 from witnessing import make_log, other_root
 
 from tlog.app import create_app
+from tlog.backup import Manifest, back_up, restore
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
 from tlog.files import lock_data
+from tlog.fsck import check
 from tlog.logs import make_logger
 from tlog.quickstart import begin
 from tlog.segments import Nobody, Segments, prepare_data
@@ -67,7 +69,7 @@ NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 OPENS = ("openat", "mkdir")
 READS = ("read", "pread64", "newfstatat", "access", "getdents64", "lseek")
-WRITES = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "fallocate", "rename", "unlink")
+WRITES = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "fallocate", "rename", "unlink", "rmdir", "sendfile")
 LOCKS = ("flock", "fcntl")
 CALLS: Final = (*OPENS, *READS, *WRITES, *LOCKS, "mmap", "close")
 
@@ -109,7 +111,7 @@ def faults_of(call: str) -> Iterator[Fault]:
         return
     for lasts in (False, True):
         yield Fault(f"error={'ENOMEM' if call == 'mmap' else 'EIO'}", lasts)
-        if call in (*OPENS, "write", "pwrite64", "fallocate", "rename", "ftruncate"):
+        if call in (*OPENS, "write", "pwrite64", "sendfile", "fallocate", "rename", "ftruncate"):
             yield Fault("error=ENOSPC", lasts)
         if call == "openat":
             yield Fault("error=EMFILE", lasts)
@@ -385,6 +387,39 @@ def _is_cosigned(witness: Witness, body: bytes) -> bool:
         return False
 
 
+def backup_life(place: "Place", notes: Notes) -> None:
+    """Back a log up, and put the backup back as another folder."""
+    enter("back up")
+    report(lambda: _keep_that(notes, "backed up", back_up(Config(place.data), place.backup, now, lambda *_: None)))
+    enter("restore")
+    report(lambda: _keep_that(notes, "restored", restore(place.backup, place.restored)))
+
+
+def again_backup_life(place: "Place", notes: Notes) -> None:
+    """Take away what was cut off, as one is told to, and do what was not done."""
+    for path in (place.backup, place.restored):
+        shutil.rmtree(path.with_name(f"{path.name}.new"), ignore_errors=True)
+    if not place.backup.exists():
+        report(lambda: _keep_that(notes, "backed up", back_up(Config(place.data), place.backup, now, lambda *_: None)))
+    if not place.restored.exists():
+        report(lambda: _keep_that(notes, "restored", restore(place.backup, place.restored)))
+
+
+def _keep_that(notes: Notes, kind: str, _: Manifest) -> None:
+    notes.keep({"kind": kind})
+
+
+def judge_backup(place: "Place") -> list[str]:
+    """Say what is wrong with a backup, or what was put back, that has its name; and with the log."""
+    restore(place.backup, place.root / "tried")
+    wrong = [
+        f"{data.name}: {finding}"
+        for data in (place.restored, place.root / "tried")
+        for finding in check(Config(data, anchor=place.root / "data.anchor"), [], lambda *_: None)
+    ]
+    return wrong + judge_log(place)
+
+
 @dataclass
 class Bench:
     """A folder in which lives are lived: each on a copy of the folder `base`, in a place of its own."""
@@ -483,6 +518,14 @@ class Place:
     def witness(self) -> Path:
         """A witness's folder, which a real one has elsewhere."""
         return self.data / "witness"
+
+    @property
+    def backup(self) -> Path:
+        return self.root / "data.backup"
+
+    @property
+    def restored(self) -> Path:
+        return self.root / "data.restored"
 
     @property
     def recorder(self) -> Recorder:
@@ -688,6 +731,11 @@ def run_witness(seed: int, seconds: float) -> Tally:
     return _run(seed, seconds, witness_faults, lambda faults, *drawn: faults.try_two(*drawn))
 
 
+def run_backup(seed: int, seconds: float) -> Tally:
+    """Meet one call after another while a log is backed up and restored, for so long."""
+    return _run(seed, seconds, backup_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+
+
 def run_beginning(seed: int, seconds: float) -> Tally:
     """Meet one call after another while a log begins, for so long."""
     return _run(seed, seconds, beginning_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
@@ -696,6 +744,11 @@ def run_beginning(seed: int, seconds: float) -> Tally:
 def beginning_faults(bench: Bench) -> Faults:
     """Return what meets calls while a log begins."""
     return Faults(bench, first_life, first_life, bare=True)
+
+
+def backup_faults(bench: Bench) -> Faults:
+    """Return what meets calls while a log is backed up and restored."""
+    return Faults(bench, backup_life, again_backup_life, judge_backup)
 
 
 def witness_faults(bench: Bench) -> Faults:

@@ -25,6 +25,8 @@ from faulting import (
     Notes,
     Place,
     Point,
+    backup_faults,
+    backup_life,
     beginning_faults,
     in_turn,
     whole_life,
@@ -35,6 +37,7 @@ from faulting import (
 from history import History, load, wait_for
 from live import TLOG, Server, until
 
+import tlog.backup
 from tlog.access.action import CONTROL
 from tlog.access.change import Change, encode_change
 from tlog.control import Control, _project
@@ -60,6 +63,19 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def points(bench: Bench) -> list[Point]:
     return Faults(bench).points()
+
+
+@pytest.fixture(scope="module")
+def backup_points(bench: Bench) -> list[Point]:
+    return backup_faults(bench).points()
+
+
+def _named(value: object) -> str:
+    match value:
+        case Fault():
+            return value.what + "+" * value.lasts
+        case _:
+            return getattr(value, "__name__", str(value))
 
 
 def at(points: list[Point], act: str, call: str, file: str) -> list[Point]:
@@ -97,12 +113,13 @@ def at(points: list[Point], act: str, call: str, file: str) -> list[Point]:
         ("start", "mmap", "generation", Fault("error=ENOMEM")),
         ("stop", "unlink", "ID.db-wal", EIO),
     ],
-    ids=lambda value: value.what if isinstance(value, Fault) else str(value),
+    ids=_named,
 )
 def test_a_fault_at_a_call_that_matters_loses_doubles_and_contradicts_nothing(
     bench: Bench, points: list[Point], act: str, call: str, file: str, fault: Fault
 ) -> None:
-    for point in at(points, act, call, file)[:2]:
+    found = at(points, act, call, file)
+    for point in {found[0], found[-1]}:
         outcome = Faults(bench).try_one(point, fault)
         assert outcome.met, outcome
         assert not outcome.wrong, outcome
@@ -117,7 +134,7 @@ def test_a_change_that_is_on_record_is_never_called_refused(bench: Bench, points
 
 
 def test_a_fault_at_any_call_loses_doubles_and_contradicts_nothing(bench: Bench, points: list[Point]) -> None:
-    for point, fault in itertools.islice(_quick(points, 5), 12):
+    for point, fault in itertools.islice(_quick(points, 5), 8):
         outcome = Faults(bench).try_one(point, fault)
         assert outcome.met, outcome
         assert not outcome.wrong, outcome
@@ -127,7 +144,7 @@ def test_a_second_fault_while_a_log_recovers_loses_doubles_and_contradicts_nothi
     bench: Bench, points: list[Point]
 ) -> None:
     chance = random.Random(6)  # noqa: S311 - to be repeated
-    for point, fault in itertools.islice(_quick(points, 6), 6):
+    for point, fault in itertools.islice(_quick(points, 6), 4):
         outcome = Faults(bench).try_two(point, fault, chance)
         assert not outcome.wrong, outcome
 
@@ -151,7 +168,28 @@ def test_a_fault_while_a_log_begins_leaves_a_folder_that_begins_again(bench: Ben
         assert not outcome.wrong, outcome
 
 
-@pytest.mark.parametrize("fault", [EIO, KILL, LASTING], ids=lambda fault: fault.what + "+" * fault.lasts)
+@pytest.mark.parametrize(
+    ("act", "call", "file", "fault"),
+    [
+        ("back up", "pread64", "ID.db", EIO),
+        ("back up", "sendfile", "ID.key", FULL),
+        ("back up", "write", "manifest.json", FULL),
+        ("back up", "fsync", "keys", EIO),
+        ("back up", "rename", ".backup.new", KILL),
+        ("restore", "sendfile", "ID.db", KILL),
+        ("restore", "fsync", ".restored.new", LASTING),
+    ],
+    ids=_named,
+)
+def test_a_backup_and_what_is_put_back_are_whole_or_not_there(
+    bench: Bench, backup_points: list[Point], act: str, call: str, file: str, fault: Fault
+) -> None:
+    outcome = backup_faults(bench).try_one(at(backup_points, act, call, file)[0], fault)
+    assert outcome.met, outcome
+    assert not outcome.wrong, outcome
+
+
+@pytest.mark.parametrize("fault", [EIO, KILL, LASTING], ids=_named)
 def test_a_witness_stands_by_what_it_cosigned_whatever_fails(bench: Bench, fault: Fault) -> None:
     faults = witness_faults(bench)
     outcome = faults.try_one(at(faults.points(), "to 7", "fsync", "witness.db-wal")[0], fault)
@@ -233,6 +271,27 @@ def change_before_it_is_on_record(place: Place, notes: Notes) -> None:
     whole_life(place, notes)
 
 
+def test_a_backup_that_is_made_in_its_place_is_caught(bench: Bench) -> None:
+    def make_in_place(place: Place, notes: Notes) -> None:
+        real = tlog.backup._fresh
+
+        def fresh(target: Path) -> Path:
+            if target != place.backup:
+                return real(target)
+            for folder in (target / "segments", target / "keys"):
+                folder.mkdir(parents=True)
+            return target
+
+        setattr(tlog.backup, "_fresh", fresh)  # noqa: B010
+        backup_life(place, notes)
+
+    faults = replace(backup_faults(bench), life=make_in_place)
+    outcome = faults.try_one(at(faults.points(), "back up", "sendfile", "ID.key")[0], KILL)
+    assert outcome.met, outcome
+    assert outcome.wrong, outcome
+    shutil.rmtree(bench.root / str(bench.number))
+
+
 def test_a_witness_that_cosigns_what_it_did_not_store_is_caught(bench: Bench) -> None:
     def cosign_first(place: Place, notes: Notes) -> None:
         real = WitnessStore.advance
@@ -260,7 +319,7 @@ def test_a_witness_that_cosigns_what_it_did_not_store_is_caught(bench: Bench) ->
         (forget_keys, "append", "fdatasync", "ID", EIO),
         (change_before_it_is_on_record, "token", "pwrite64", "ID.db-wal", KILL),
     ],
-    ids=lambda value: getattr(value, "__name__", None) or str(getattr(value, "what", value)),
+    ids=_named,
 )
 def test_a_planted_bug_is_caught(bench: Bench, bug: Life, act: str, call: str, file: str, fault: Fault) -> None:
     faults = Faults(bench, bug)
