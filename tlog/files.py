@@ -32,12 +32,6 @@ def write_durably(path: Path, content: bytes) -> None:
         raise
 
 
-def sync_file(path: Path) -> None:
-    """Make what is in a file durable, and its name."""
-    _sync(path)
-    sync_folder(path.parent)
-
-
 def make_folder(path: Path) -> None:
     """Make a folder, for its owner only, and those that lead to it; durable with their names when this returns."""
     if not path.parent.is_dir():
@@ -50,10 +44,6 @@ def make_folder(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
