@@ -4,6 +4,7 @@
 """
 
 import itertools
+import json
 import random
 import resource
 import shutil
@@ -42,6 +43,8 @@ from tlog.access.action import CONTROL
 from tlog.access.change import Change, encode_change
 from tlog.control import Control, _project
 from tlog.files import exclusive, write_durably
+from tlog.journal import Answered, Journal
+from tlog.metrics import Metrics
 from tlog.sequencer import Sequencer
 from tlog.store.connection import DatabaseError
 from tlog.store.segment import Head, SegmentStore, Transaction
@@ -219,6 +222,23 @@ def test_a_small_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert not path.exists()
     write_durably(path, b"twenty bytes, or none")
     assert path.read_bytes() == b"twenty bytes, or none"
+
+
+def test_a_request_log_that_fails_once_goes_on() -> None:
+    faults, lines = [OSError("no space left on device")], list[bytes]()
+
+    def write(line: bytes) -> None:
+        if faults:
+            raise faults.pop()
+        lines.append(line)
+
+    journal = Journal(write, Metrics())
+    journal.keep()
+    for number in ("first", "second"):
+        journal.note(Answered(0.0, "GET", "/healthz", None, 200, 0.0, number))
+        until(lambda: not faults, "the first to fail")
+    until(lambda: lines, "the second to be written")
+    assert json.loads(lines[-1])["request_id"] == "second"
 
 
 # Whether the harness would see it: bugs that are planted.
