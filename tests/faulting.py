@@ -18,6 +18,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -469,7 +470,7 @@ def _fill(visitor: Visitor) -> None:
     visitor.append("other", "fill", b'"other"')
 
 
-def _in_a_fork(life: Callable[[], None], log: Path, go: int | None = None) -> int:
+def _in_a_fork(life: Callable[[], None], log: Path, go: socket.socket | None = None) -> int:
     """Fork, do something in the child, and return its process ID if it is to wait for `go`, or else its status."""
     child = os.fork()
     if child:
@@ -481,7 +482,8 @@ def _in_a_fork(life: Callable[[], None], log: Path, go: int | None = None) -> in
             os.dup2(out, descriptor)
         sys.stdout = sys.stderr = Said()
         if go is not None:
-            # No call that a fault may meet.
+            # Only by calls that no fault meets: from the moment when strace attaches, all others count.
+            go.send(b"ready")
             select.select([go], [], [])
         life()
         status = 0
@@ -537,8 +539,10 @@ class Place:
             return self._live(life, notes, injected)
 
     def _live(self, life: Life, notes: Notes, injected: Sequence[str]) -> str:
-        go, gone = os.pipe()
-        child = _in_a_fork(lambda: life(self, notes), self.root / "log", go)
+        go, waits = socket.socketpair()
+        child = _in_a_fork(lambda: life(self, notes), self.root / "log", waits)
+        waits.close()
+        assert go.recv(5) == b"ready", (self.root / "log").read_text()
         traced = self.root / "trace"
         command = ["strace", "-p", str(child), "-o", str(traced), "-y", "-s", "0", "-e", f"trace={','.join(CALLS)}"]
         options = [option for one in injected for option in ("-e", one)]
@@ -547,11 +551,10 @@ class Place:
             assert strace.stderr is not None
             said = strace.stderr.readline()
             assert b"attached" in said, said
-            os.write(gone, b".")
+            go.send(b"go")
             status = _wait(child)
         finally:
-            os.close(go)
-            os.close(gone)
+            go.close()
         strace.wait(PATIENCE)
         strace.stderr.close()
         self.trace = traced.read_text(errors="replace").splitlines()
