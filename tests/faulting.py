@@ -107,8 +107,9 @@ EIO: Final = Fault("error=EIO")
 def faults_of(call: str) -> Iterator[Fault]:
     """Yield what may happen at a call of this name."""
     yield KILL
-    if call == "close":
-        # Injected, it would not close; Linux closes whatever it says.
+    # Injected, a close would not close, and Linux closes whatever it says. A lock that fails SQLite takes for one that
+    # another holds, and waits 30 seconds for it.
+    if call in ("close", "fcntl"):
         return
     for lasts in (False, True):
         yield Fault(f"error={'ENOMEM' if call == 'mmap' else 'EIO'}", lasts)
@@ -116,9 +117,6 @@ def faults_of(call: str) -> Iterator[Fault]:
             yield Fault("error=ENOSPC", lasts)
         if call == "openat":
             yield Fault("error=EMFILE", lasts)
-        if call == "fcntl":
-            # SQLite takes a lock that fails for one that another holds, and waits for 30 seconds each time.
-            break
     if call in ("openat", "read", "pread64", "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "flock"):
         # Whoever is interrupted tries again, for as long as that takes.
         yield Fault("error=EINTR")

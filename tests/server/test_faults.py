@@ -137,7 +137,8 @@ def test_a_change_that_is_on_record_is_never_called_refused(bench: Bench, points
 
 
 def test_a_fault_at_any_call_loses_doubles_and_contradicts_nothing(bench: Bench, points: list[Point]) -> None:
-    for point, fault in itertools.islice(_quick(points, 5), 8):
+    chance = random.Random(5)  # noqa: S311 - to be repeated
+    for point, fault in itertools.islice(in_turn(points, chance), 8):
         outcome = Faults(bench).try_one(point, fault)
         assert outcome.met, outcome
         assert not outcome.wrong, outcome
@@ -147,14 +148,9 @@ def test_a_second_fault_while_a_log_recovers_loses_doubles_and_contradicts_nothi
     bench: Bench, points: list[Point]
 ) -> None:
     chance = random.Random(6)  # noqa: S311 - to be repeated
-    for point, fault in itertools.islice(_quick(points, 6), 4):
+    for point, fault in itertools.islice(in_turn(points, chance), 4):
         outcome = Faults(bench).try_two(point, fault, chance)
         assert not outcome.wrong, outcome
-
-
-def _quick(points: list[Point], seed: int) -> Iterator[tuple[Point, Fault]]:
-    """Draw calls and faults; a lock of SQLite's that fails is waited for, for too long here."""
-    return in_turn([point for point in points if point.call != "fcntl"], random.Random(seed))  # noqa: S311 - to be repeated
 
 
 def test_a_fault_while_a_log_begins_leaves_a_folder_that_begins_again(bench: Bench) -> None:
