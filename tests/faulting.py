@@ -44,7 +44,7 @@ from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
 from tlog.files import lock_data
-from tlog.fsck import check
+from tlog.fsck.run import Plan, check
 from tlog.logs import make_logger
 from tlog.quickstart import begin
 from tlog.segments import Nobody, Segments, prepare_data
@@ -414,7 +414,7 @@ def judge_backup(place: "Place") -> list[str]:
     wrong = [
         f"{data.name}: {finding}"
         for data in (place.restored, place.root / "tried")
-        for finding in check(Config(data, anchor=place.root / "data.anchor"), [], lambda *_: None)
+        for finding in check(Config(data, anchor=place.root / "data.anchor"), Plan(), lambda *_: None)
     ]
     return wrong + judge_log(place)
 

@@ -36,7 +36,8 @@ from tlog.access.token import parse_token
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR, Control
-from tlog.fsck import check as fsck
+from tlog.fsck.run import Plan
+from tlog.fsck.run import check as fsck
 from tlog.segments import Nobody, Segment, Segments, prepare_data
 from tlog.store.connection import DatabaseError
 from tlog.submit import append, commit_to
@@ -208,7 +209,7 @@ def judge(data: Path, seen: Sequence[Seen]) -> Verdict:
 def findings(data: Path) -> list[str]:
     """Return what `tlog fsck` says, but for files of segments that a crash kept from coming to be."""
     try:
-        found = list(fsck(Config(data), [], lambda *_: None))
+        found = list(map(str, fsck(Config(data), Plan(), lambda *_: None)))
     except (TlogError, DatabaseError) as error:
         found = [f"*: {error}"]
     return [one for one in found if "belongs to no segment" not in one]

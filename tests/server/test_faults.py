@@ -41,7 +41,7 @@ from live import TLOG, Server, until
 import tlog.backup
 from tlog.access.action import CONTROL
 from tlog.access.change import Change, encode_change
-from tlog.control import Control, _project
+from tlog.control import Control, project
 from tlog.files import exclusive, write_durably
 from tlog.journal import Answered, Journal
 from tlog.metrics import Metrics
@@ -278,7 +278,7 @@ def change_before_it_is_on_record(place: Place, notes: Notes) -> None:
         with exclusive(self._config.changes), self._segments.use(CONTROL) as control:
             self._catch_up(control)
             with self._taking_effect() as changing:
-                _project(changing, change)
+                project(changing, change)
                 prepare()
                 changing.count_entry(control.store.head().size)
             append(control, commit_to(writer=change.by, kind=JSON_TYPE, payloads=[encode_change(change)]))
