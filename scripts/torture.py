@@ -13,6 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
+import faulting
 import power
 from tally import Tally
 
@@ -20,6 +21,11 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
     {
         **{f"power loss: {name}": partial(power.run, name) for name in power.RUNS},
         "power loss: again while recovering": power.run_recovering,
+        "a fault at a call": faulting.run_one,
+        "a fault, and another while recovering": faulting.run_two,
+        "a fault while a log begins": faulting.run_beginning,
+        "a fault in a backup or a restore": faulting.run_backup,
+        "faults in a witness": faulting.run_witness,
     }
 )
 """Each takes a seed, and for how many seconds it may go on."""

@@ -212,7 +212,7 @@ def findings(data: Path) -> list[str]:
         found = list(map(str, fsck(Config(data), Plan(), lambda *_: None)))
     except (TlogError, DatabaseError) as error:
         found = [f"*: {error}"]
-    return [one for one in found if "belongs to no segment" not in one]
+    return [one for one in found if "it is of no segment" not in one]
 
 
 @contextmanager

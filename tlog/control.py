@@ -47,11 +47,12 @@ from tlog.access.token import (
 )
 from tlog.anchor import Anchor
 from tlog.config import MAX_PAGE, Config
-from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError
+from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError, OutcomeUnknownError
 from tlog.files import SharedNumber, exclusive
 from tlog.latest import anchored
 from tlog.segments import Segment, Segments
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
+from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
 from tlog.store.cosigned import BY_FSCK, Frozen
 from tlog.submit import SUCCESSION_WRITER, append, commit_to, seal
@@ -94,8 +95,16 @@ class Control:
         """Put a change on record and in force; raise ConflictError or NotFoundError if it cannot be.
 
         Who asks after this has returned, in whatever process, is answered by the new state. `prepare` is called once
-        the change is known to be possible, and before it is on record.
+        the change is known to be possible, and before it is on record. Raises OutcomeUnknownError if a database fails.
         """
+        try:
+            self._enact(change, prepare)
+        except DatabaseError as error:
+            raise OutcomeUnknownError(
+                "a database failed: the change may be on record, and in force sooner or later; make it again, or look"
+            ) from error
+
+    def _enact(self, change: Change, prepare: Callable[[], None]) -> None:
         with exclusive(self._config.changes), self._segments.use(CONTROL) as control:
             self._catch_up(control)
             with self._taking_effect() as changing:

@@ -14,14 +14,22 @@ _NUMBER_BYTES: Final = 8
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Make a new file, readable by its owner only, durable with its name when this returns; FileExistsError."""
+    """Make a new file, readable by its owner only, durable with its name when this returns; FileExistsError.
+
+    If that fails there is none, as far as it can be taken away.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_folder(path.parent)
+        # A system call may write a part, as when the disk is nearly full; this goes on, or raises.
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def make_folder(path: Path) -> None:

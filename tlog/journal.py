@@ -7,6 +7,7 @@ the request more than all the rest of it. So lines wait up to `_SECONDS`, which 
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Lock, Thread, main_thread
 from typing import Final
@@ -59,7 +60,9 @@ class Journal:
         def loop() -> None:
             while main_thread().is_alive():
                 time.sleep(_SECONDS)
-                self.write_up()
+                # What cannot be counted now, as on a disk that is full, is lost; what comes after it is not.
+                with suppress(OSError):
+                    self.write_up()
 
         Thread(target=loop, name="journal").start()
 

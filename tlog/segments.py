@@ -4,7 +4,6 @@ A segment is one row of `control.db`, one database, and one key file. It is open
 after; ten thousand idle ones cost disk and nothing else.
 """
 
-import errno
 import re
 import secrets
 import stat
@@ -333,7 +332,7 @@ def _draft(config: Config, origin: str, labels: Mapping[str, str], now: int, *, 
 
 
 def read_signer(config: Config, row: SegmentRow) -> SignerKey:
-    """Return the key of a segment from its file, which must be its owner's alone; raise CorruptError."""
+    """Return the key of a segment from its file, its owner's alone; raise CorruptError or UnavailableError."""
     path = config.key(row.id)
     name = f"the key file {path.name} of {row.name}"
     try:
@@ -342,12 +341,10 @@ def read_signer(config: Config, row: SegmentRow) -> SignerKey:
         signer = parse_signer(path.read_text("utf-8"))
     except FileNotFoundError:
         raise CorruptError(f"{name} is missing; restore it, without it nothing is signed") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError, MalformedError):
+        raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise UnavailableError("too many files are open just now; nothing was logged, retry") from error
-        raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
-    except (UnicodeDecodeError, MalformedError):
-        raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
+        raise UnavailableError(f"{name} cannot be read now: {error.strerror}; retry") from error
     if str(signer.verifier) != row.vkey:
         raise CorruptError(f"{name} holds another key; restore the right one, by this one nothing is signed")
     return signer

@@ -9,7 +9,8 @@ import click
 
 from tlog.clock import now
 from tlog.config import Config, from_environment
-from tlog.errors import ConfigError, NotFoundError
+from tlog.errors import ConfigError, NotFoundError, UnavailableError
+from tlog.store.connection import DatabaseError
 from tlog_core.errors import MalformedError, TlogError
 
 if TYPE_CHECKING:
@@ -74,11 +75,17 @@ def report(action: Callable[[], None]) -> None:
         _fail(error, USAGE)
     except TlogError as error:
         _fail(error, REFUSED)
+    except BrokenPipeError:
+        # Whoever read what is printed has gone, and hears nothing more.
+        raise
     except OSError as error:
-        # Without a file it is none of what was given: a broken pipe, say.
-        if error.filename is None:
-            raise
-        _fail(ConfigError(f"cannot use {error.filename}: {(error.strerror or '').lower()}"), USAGE)
+        what = "a file of the data folder" if error.filename is None else error.filename
+        _fail(ConfigError(f"cannot use {what}: {(error.strerror or '').lower()}"), USAGE)
+    except DatabaseError as error:
+        _fail(
+            UnavailableError(f"a database of the data folder fails: {error}; run tlog fsck once the disk is well"),
+            REFUSED,
+        )
 
 
 def _fail(error: TlogError, status: int) -> NoReturn:

@@ -11,7 +11,7 @@ from tlog import errors
 from tlog.api.answer import answer
 from tlog.api.models import Problem, encode
 from tlog.config import MAX_BATCH_BYTES
-from tlog.store.connection import OperationalError
+from tlog.store.connection import OperationalError, is_damage
 from tlog_core.errors import MalformedError
 
 # The first class that an error belongs to decides: type, title, status.
@@ -79,6 +79,9 @@ def register_problems(app: Flask, log: FilteringBoundLogger) -> None:
             return _problem("outcome-unknown", "Outcome unknown", 503, detail)
         if isinstance(error, OSError | OperationalError):
             return _problem("unavailable", "Unavailable", 503, "the server's storage fails; its log has the request ID")
+        if is_damage(error):
+            detail = "the database of segments is damaged, or the disk cannot read it; run tlog fsck"
+            return _problem("corrupt", "Stored data is damaged", 500, detail)
         return _problem("internal", "Internal error", 500, "a fault of the server; its log has the request ID")
 
     app.register_error_handler(HTTPException, of_http)

@@ -44,6 +44,12 @@ def may_pass(error: DatabaseError) -> bool:
     return isinstance(error, OperationalError) and code != sqlite3.SQLITE_ERROR
 
 
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error says that the content of a file is no database; so a file is called that cannot be read."""
+    # The classes under this one are of other causes.
+    return type(error) is sqlite3.DatabaseError
+
+
 def connect(path: Path, *, create: bool = False) -> Connection:
     """Return a connection that may write, with transactions begun by hand; it may move between threads.
 
@@ -103,6 +109,12 @@ def settle(connection: Connection, path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_writable(connection: Connection) -> None:
+    """Raise DatabaseError if SQLite only reads, as it does for good if it once could not open to write."""
+    connection.execute("begin immediate")
+    connection.execute("rollback")
 
 
 def connect_reader(path: Path) -> Connection:

@@ -11,7 +11,7 @@ from tlog.access.rule import Grant
 from tlog.access.token import Token, TokenHash
 from tlog.errors import ConfigError, CorruptError, NotFoundError
 from tlog.store.changes import AccessRequest, Changing, SegmentRow, WriterKeyRow
-from tlog.store.connection import Connection, DatabaseError, connect, settle, transaction
+from tlog.store.connection import Connection, DatabaseError, check_writable, connect, settle, transaction
 from tlog.store.schema import migrate_control
 from tlog_core.errors import MalformedError
 from tlog_core.note import VerifierKey
@@ -42,6 +42,7 @@ class ControlStore:
         """Return the store at `path`, which must have been made by `create`; DatabaseError if it was not."""
         connection = connect(path)
         settle(connection, path)
+        check_writable(connection)
         return cls(connection)
 
     @classmethod

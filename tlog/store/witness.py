@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Final, NewType
 
 from tlog.errors import ConfigError
-from tlog.store.connection import connect, connect_reader, settle, transaction
+from tlog.store.connection import check_writable, connect, connect_reader, settle, transaction
 from tlog.store.schema import migrate_witness
 from tlog_core.merkle import EMPTY_ROOT, Hash
 
@@ -58,6 +58,7 @@ class WitnessStore:
         """Open the database at `path`, which must have been made by `make_database`; DatabaseError if it was not."""
         self._writer, self._writing = connect(path), Lock()
         settle(self._writer, path)
+        check_writable(self._writer)
         self._reader, self._reading = connect_reader(path), Lock()
 
     def latest(self, origin: OriginHash) -> Cosigned | None:

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 from tlog.config import MAX_WAITING, PLACE_SECONDS
 from tlog.errors import BusyError, CorruptError, NotFoundError, StaleError, TooLargeError
 from tlog.places import Places
-from tlog.store.connection import OperationalError
+from tlog.store.connection import OperationalError, is_damage
 from tlog.store.witness import OriginHash
 from tlog.witness.cosigner import Witness
 from tlog.witness.submission import MAX_SUBMISSION_BYTES, parse_submission, parse_subtree_request
@@ -119,6 +119,8 @@ def _register_errors(app: Flask, log: FilteringBoundLogger) -> None:
 def _sentence(error: Exception, status: int) -> str:
     if status == 503 and not isinstance(error, BusyError):
         return "the storage of the witness fails; whether the checkpoint was stored is unknown, submit it again"
+    if is_damage(error):
+        return "what the witness stores is damaged, or its disk cannot read it; nothing is signed"
     if status == 500 and not isinstance(error, CorruptError):
         return "a fault of the witness"
     return str(error)
