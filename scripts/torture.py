@@ -13,7 +13,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
+import conforming
 import faulting
+import hostile
+import limits
 import power
 from tally import Tally
 
@@ -26,6 +29,11 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
         "a fault while a log begins": faulting.run_beginning,
         "a fault in a backup or a restore": faulting.run_backup,
         "faults in a witness": faulting.run_witness,
+        "hostile requests": hostile.run,
+        "the description of the API": conforming.run,
+        "10,000 slow connections": partial(limits.tallied, limits.slow_connections),
+        "large batches in 2 GiB": partial(limits.tallied, limits.large_batches),
+        "10,000 segments": partial(limits.tallied, limits.many_segments),
     }
 )
 """Each takes a seed, and for how many seconds it may go on."""

@@ -1,17 +1,18 @@
-"""The long form of tests/server/test_limits.py: `run(seed, seconds)` ends when its time is up, and says what it saw."""
+"""The long form of tests/server/test_limits.py, for scripts/torture: each goes on until its time is up."""
 
 import random
 import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from live import JSON, NDJSON, Segment, Server, start
+from tally import Tally
 
 from tlog.config import Config
 from tlog.fsck.run import Plan, check
@@ -42,7 +43,7 @@ def memory(server: Server) -> int:
     return sum(worker.memory_full_info().pss for worker in server.workers())
 
 
-def slow_connections(seed: int, seconds: float) -> str:
+def slow_connections(seed: int, seconds: float) -> int:
     """Hold 10,000 connections that each send a byte a second, while honest clients append and read."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     # A connection takes a file of this process, which has others.
@@ -67,7 +68,8 @@ def slow_connections(seed: int, seconds: float) -> str:
             one.close()
     assert max(waited) < 5, waited
     assert taken < MOST_MEMORY
-    return f"{most} slow connections, {len(waited)} honest appends, {max(waited):.2f} s at worst, {taken >> 20} MiB"
+    print(f"  {most} slow connections, {len(waited)} honest appends, {max(waited):.2f} s at worst, {taken >> 20} MiB")  # noqa: T201
+    return len(waited)
 
 
 def connect(port: int) -> socket.socket:
@@ -89,7 +91,7 @@ def drip(one: socket.socket, number: int, at: float) -> bool:
     return True
 
 
-def large_batches(seed: int, seconds: float) -> str:
+def large_batches(seed: int, seconds: float) -> int:
     """Have 48 clients send batches of nearly 16 MiB, and read pages as large, in less than 2 GiB."""
     dice, peak, statuses = random.Random(seed), 0, Counter[int]()  # noqa: S311
     with running(seed) as server, ThreadPoolExecutor(48) as threads:
@@ -111,10 +113,11 @@ def large_batches(seed: int, seconds: float) -> str:
     assert set(statuses) <= {201, 503}
     assert statuses[201]
     assert peak < MOST_MEMORY, peak
-    return f"{statuses[201]} batches, {statuses[503]} told to come again, {peak >> 20} MiB at most"
+    print(f"  {statuses[201]} batches, {statuses[503]} told to come again, {peak >> 20} MiB at most")  # noqa: T201
+    return statuses[201]
 
 
-def many_segments(seed: int, seconds: float) -> str:
+def many_segments(seed: int, seconds: float) -> int:
     """Make 10,000 segments, or as many as there is time for, and append to them at random."""
     dice, end, peak = random.Random(seed), time.monotonic() + seconds, 0  # noqa: S311
     sizes = Counter[int]()
@@ -133,9 +136,13 @@ def many_segments(seed: int, seconds: float) -> str:
         for number in dice.sample(range(len(segments)), min(100, len(segments))):
             assert segments[number].checkpoint().size == sizes[number]
     assert peak < MOST_MEMORY, peak
-    return f"{len(segments)} segments, {sum(sizes.values())} appends, {files} files, {peak >> 20} MiB at most"
+    print(f"  {len(segments)} segments, {sum(sizes.values())} appends, {files} files, {peak >> 20} MiB at most")  # noqa: T201
+    return sum(sizes.values())
 
 
-def run(seed: int, seconds: float) -> str:
-    """Go through all of it, a third of the time each."""
-    return "; ".join(part(seed, seconds / 3) for part in (slow_connections, large_batches, many_segments))
+def tallied(part: Callable[[int, float], int], seed: int, seconds: float) -> Tally:
+    """Return what a part comes to: how many requests were answered, or what was not as it should be."""
+    try:
+        return Tally(part(seed, seconds), [])
+    except AssertionError as error:
+        return Tally(1, [f"{part.__name__}: {error}"])
