@@ -172,6 +172,29 @@ def test_damaged_data_makes_no_backup(tmp_path: Path, data: Path, key: VerifierK
     assert not (tmp_path / "backup").exists()
 
 
+def test_a_file_that_was_copied_from_a_running_server_is_older_than_it_looks_and_frozen(
+    tmp_path: Path, data: Path, key: VerifierKey, start_server: Starting
+) -> None:
+    server = start_server(data)
+    segment = server.segment("payments", str(key))
+    for number in range(20):
+        segment.append(b"%d" % number)
+    [path] = [path for path in (data / "segments").glob("*.db-wal") if path.stat().st_size > 20_000]
+    live = path.with_name(path.name.removesuffix("-wal"))
+    shutil.copyfile(live, tmp_path / "copy")
+    with closing(sqlite3.connect(tmp_path / "copy")) as copied:
+        # SQLite itself finds nothing wrong with it.
+        assert copied.execute("pragma integrity_check").fetchone() == ("ok",)
+        size = copied.execute("select size from head").fetchone()[0]
+    assert size < 20
+    assert server.stop() == 0
+    shutil.copyfile(tmp_path / "copy", live)
+    segment = start_server(data).segment("payments", str(key))
+    refused = segment.post(b"20")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:tlog:problem:frozen")
+    assert f"has a head of 20 entries, and the segment has {size}" in refused.json()["detail"]
+
+
 # Import
 
 
