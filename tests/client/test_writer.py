@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live import PATIENCE
 from simulator import Answer, Simulator, drop_after, refuse, unavailable
 
 from tlog_client import (
@@ -38,7 +39,7 @@ class Gate:
 
     def __call__(self, work: Callable[[], Answer]) -> Answer:
         self.reached.set()
-        self._open.wait(10)
+        assert self._open.wait(2 * PATIENCE)
         return work()
 
     def open(self) -> None:
@@ -173,7 +174,7 @@ def test_a_full_queue_holds_the_program_up_and_not_for_ever(log: Log, sim: Simul
     sim.faults.append(gate)
     with Writer(log, batch=1, queue=2) as writer:
         futures = [writer.submit(0)]
-        gate.reached.wait(5)
+        assert gate.reached.wait(PATIENCE)
         futures += [writer.submit(1), writer.submit(2)]
         with pytest.raises(TimeoutError, match="queue of 2"):
             writer.submit(3, timeout=0.01)
@@ -188,7 +189,7 @@ def test_few_events_can_fill_the_queue_with_their_bytes(log: Log, sim: Simulator
     event = "x" * 1_000_000
     with Writer(log, batch=1) as writer:
         writer.submit(0)
-        gate.reached.wait(5)
+        assert gate.reached.wait(PATIENCE)
         for _ in range(67):
             writer.submit(event).cancel()
         with pytest.raises(TimeoutError):
@@ -233,7 +234,7 @@ def test_a_submit_that_waits_for_room_hears_of_the_closing(log: Log, sim: Simula
     sim.faults.append(gate)
     writer = Writer(log, batch=1, queue=1)
     writer.submit(0)
-    gate.reached.wait(5)
+    assert gate.reached.wait(PATIENCE)
     writer.submit(1)
     heard: Future[bool] = Future()
 

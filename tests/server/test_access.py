@@ -215,6 +215,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 def own_house(tmp_path: Path, laid: tuple[Path, dict[str, str]]) -> Iterator[House]:
     """A house of the test's own, in which no secret is found whatever the test did."""
     shutil.copytree(laid[0], tmp_path / "data")
+    shutil.copytree(f"{laid[0]}.anchor", tmp_path / "data.anchor")
     built = House(start(tmp_path / "data", guarded=True, log_name=None), dict(laid[1]))
     yield built
     built.server.kill()

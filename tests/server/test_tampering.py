@@ -54,6 +54,7 @@ class Files:
 
     def copy(self, target: Path) -> "Files":
         shutil.copytree(self.data, target)
+        shutil.copytree(f"{self.data}.anchor", f"{target}.anchor")
         return Files(target, self.tokens)
 
     def id(self, segment: str) -> str:
