@@ -375,7 +375,8 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
         raise
     except TlogError as error:
         store.close()
-        raise CorruptError(f"the head of {row.name} cannot be trusted: {error}; run tlog fsck") from None
+        reason = str(error).removesuffix("; run tlog fsck")
+        raise CorruptError(f"the head of {row.name} cannot be trusted: {reason}; run tlog fsck") from None
     return store
 
 

@@ -153,9 +153,9 @@ def test_what_ends_or_closes_something_may_use_the_reserve_and_nothing_else() ->
     ]
     assert {(route.method, route.path) for route in routes if not route.grows} == {
         ("PUT", "/segments/<segment>/seal"),
-        ("DELETE", "/tokens/<token>"),
+        ("DELETE", "/tokens/<id>"),
         ("POST", "/keys/removal"),
-        ("PUT", "/segments/<segment>/access-requests/<wanted>/approval"),
+        ("PUT", "/segments/<segment>/access-requests/<id>/approval"),
     }
 
 

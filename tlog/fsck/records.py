@@ -62,7 +62,7 @@ def _compare(config: Config, tables: Tables, breathe: Breathe) -> Iterator[Findi
                 yield Finding(CONTROL, *fault_of(f"entry {index}", Kind.CONTROL, error))
                 return
             breathe(1)
-    yield from _differences(tables, made.tables())
+    yield from _differences(tables, made.tables(), int(own["created"]))
 
 
 def _payload(audit: Audit, index: int) -> Payload:
@@ -75,12 +75,15 @@ def _payload(audit: Audit, index: int) -> Payload:
     return payloads[index - run.start]
 
 
-def _differences(stored: Tables, made: Tables) -> Iterator[Finding]:
+def _differences(stored: Tables, made: Tables, since: int) -> Iterator[Finding]:
+    """Yield what differs; of segments that were made before `since`, when `control` was, there is no record."""
     for table in sorted(made):
         for key in sorted({*stored.get(table, {}), *made[table]}):
             if (table, key) in _OWN:
                 continue
             one, other = stored[table].get(key), made[table].get(key)
+            if table == "segment" and other is None and one is not None and one["created"] < since:
+                continue
             texts = [_gone(one)] if one is None or other is None else _columns(table, one, other)
             name = key if table == "segment" else ""
             for text in texts:
