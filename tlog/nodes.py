@@ -1,12 +1,15 @@
 """The nodes of a segment's tree for reading, from its stored tiles; the latest read are kept in memory."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
-from tlog.store.segment import SegmentStore
-from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader, leaf_hash
+from tlog.errors import CorruptError
+from tlog.store.segment import Head, SegmentStore
+from tlog.tree import load_tree
+from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader, leaf_hash, node_hash
 from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, join_hashes, split_hashes, tile_of
 
 _KEPT_TILES: Final = 64  # of each level
@@ -36,10 +39,41 @@ class Nodes:
         self._kept: defaultdict[int, dict[int, _Grown]] = defaultdict(dict)
 
     def tile(self, tile: Tile) -> bytes:
-        """Return the hashes of a tile that ends at or below the head; CorruptError if the store has lost it."""
-        if tile.level or self._is_full(tile):
-            return self._store.tile(tile)
-        return self._from_entries(tile)
+        """Return the hashes of a tile that ends at or below the head; CorruptError if what is stored is damaged."""
+        return join_hashes(self._hashes(tile, self._store.head())[: tile.width])
+
+    def check_entries(self, start: int, entries: Sequence[bytes]) -> None:
+        """Check stored entries from `start` on, all below the head, against the tree; CorruptError names the first."""
+        head = self._store.head()
+        for index in range(start // TILE_WIDTH, -(-(start + len(entries)) // TILE_WIDTH)):
+            first = max(start, index * TILE_WIDTH)
+            part = entries[first - start : (index + 1) * TILE_WIDTH - start]
+            leaves = self._hashes(Tile(0, index), head)[first - index * TILE_WIDTH :]
+            for place, (entry, leaf) in enumerate(zip(part, leaves, strict=False), first):
+                if leaf_hash(entry) != leaf:
+                    raise CorruptError(f"entry {place} or its leaf hash is damaged; run tlog fsck")
+
+    def _hashes(self, tile: Tile, head: Head) -> Sequence[Hash]:
+        """Return the hashes of a tile, as wide as it is under this head, after checking them."""
+        if tile_of(tile.level, tile.index, head.size).width < TILE_WIDTH:
+            return self._edge(tile.level, head)
+        stored = self._store.full_tile(Tile(tile.level, tile.index))
+        hashes = split_hashes(stored.hashes, TILE_WIDTH)
+        # One flipped bit shows in the nodes right above it, and whoever asks for those sees it here.
+        parents = map(node_hash, hashes[::2], hashes[1::2])
+        if not stored.nodes.startswith(b"".join(parents)):
+            raise CorruptError(f"{stored.tile} is damaged; run tlog fsck")
+        return hashes
+
+    def _edge(self, level: int, head: Head) -> Sequence[Hash]:
+        """Return the partial tile of a level under this head, if with all of them the tree has the signed root."""
+        tree = load_tree(head.size, lambda tile: split_hashes(self._partial(tile), tile.width))
+        if tree.frontier.root() != head.root:
+            raise CorruptError("the last entries, or the tiles at the edge, are damaged; run tlog fsck")
+        return tree.edge[level]
+
+    def _partial(self, tile: Tile) -> bytes:
+        return self._store.tile(tile) if tile.level else self._from_entries(tile)
 
     def _from_entries(self, tile: Tile) -> bytes:
         start = tile.index * TILE_WIDTH
@@ -84,8 +118,7 @@ class Nodes:
         if self._is_full(tile):
             stored = self._store.full_tile(tile)
             return _Grown(TILE_WIDTH, stored.hashes + stored.nodes)
-        hashes = self._store.tile(tile) if tile.level else self._from_entries(tile)
-        growth = Frontier().grow(split_hashes(hashes, tile.width))
+        growth = Frontier().grow(split_hashes(self._partial(tile), tile.width))
         rows = [join_hashes(row) for _, row in growth.rows]
         widths = [(TILE_WIDTH >> height) * HASH_BYTES for height in range(len(rows))]
         return _Grown(tile.width, b"".join(row.ljust(width, b"\0") for row, width in zip(rows, widths, strict=True)))

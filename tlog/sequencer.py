@@ -25,10 +25,10 @@ from tlog.store.connection import DatabaseError
 from tlog.store.cosigned import Standing
 from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
-from tlog_core.checkpoint import Checkpoint, sign_checkpoint
-from tlog_core.commitment import Commitment
+from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from tlog_core.commitment import Commitment, commit
 from tlog_core.entry import WriterSignature, encode_entries, parse_entry
-from tlog_core.errors import TlogError
+from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hash
 from tlog_core.note import SignerKey
 from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
@@ -50,6 +50,13 @@ class Submission:
     key: bytes | None
     signed: Sequence[WriterSignature] = ()
     seals: bool = False
+
+    def holds(self) -> bool:
+        """Tell whether the payloads are still those committed to."""
+        return all(
+            commit(opening=one.opening, payload_type=one.type, payload=one.data) == commitment
+            for one, commitment in zip(self.payloads, self.commitments, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +112,14 @@ def request_key(writer: str, idempotency_key: str) -> bytes:
 def sign_head(tree: Tree, now: int, signer: SignerKey) -> Head:
     """Return the signed head of a tree at `now`, in milliseconds, after checking the signature just made."""
     checkpoint = Checkpoint(signer.name, tree.frontier.size, tree.frontier.root())
-    note = sign_checkpoint(checkpoint, signer)
+    note = bytes(sign_checkpoint(checkpoint, signer))
     # A fault in memory may spoil a signature; it must not be the log's word before it has been checked.
-    signer.verifier.verify(note.text.encode(), note.signatures[0].blob)
-    return Head(checkpoint.size, now, checkpoint.root, bytes(note))
+    try:
+        if open_checkpoint(note, signer.verifier) != checkpoint:
+            raise _faulty("a checkpoint is not the one signed")
+    except (MalformedError, SignatureError) as error:
+        raise _faulty(str(error)) from None
+    return Head(checkpoint.size, now, checkpoint.root, note)
 
 
 def read_tree(transaction: Transaction, head: Head) -> Tree:
@@ -121,6 +132,12 @@ def read_tree(transaction: Transaction, head: Head) -> Tree:
 def _check_root(tree: Tree, head: Head) -> None:
     if tree.frontier.size != head.size or tree.frontier.root() != head.root:
         raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
+
+
+def _faulty(what: str) -> UnavailableError:
+    return UnavailableError(
+        f"{what}: the memory of the server may be faulty; nothing was logged, retry, and the operator tests the memory"
+    )
 
 
 class Sequencer:
@@ -264,6 +281,7 @@ class Sequencer:
         new = replace(sign_head(grown.tree, now, self._signer), sealed=any(one.seals for one in fresh))
         logged = _share_out(fresh, entries, old.size, new, grown)
         transaction.append(old.size, entries, [payload for one in fresh for payload in one.payloads])
+        self._check_again(fresh, transaction.entries(old.size, old.size + len(entries)), tree, old, new)
         transaction.put_tiles(grown.tiles)
         transaction.add_requests(
             {
@@ -328,9 +346,24 @@ class Sequencer:
             entries = transaction.entries(tree.frontier.size, head.size)
             tree = grow_tree(tree, [leaf_hash(entry) for entry in entries]).tree
         elif behind:
-            return read_tree(transaction, head)
+            tree = read_tree(transaction, head)
         _check_root(tree, head)
+        # No signature covers it, and each later entry would have a time that is at least this.
+        if behind and parse_entry(transaction.entries(head.size - 1, head.size)[0]).time != head.time:
+            raise CorruptError("the head does not have the time of its last entry; nothing is signed, run tlog fsck")
         return tree
+
+    def _check_again(
+        self, fresh: Sequence[Submission], stored: Sequence[bytes], tree: Tree, old: Head, new: Head
+    ) -> None:
+        """Compute all anew: commitments, entries, which must be those stored, and the root, from the old signed one."""
+        # Yeti2022 ended when one bit of a leaf hash flipped: no entries make a root that was signed over such a one.
+        if any(not one.holds() for one in fresh) or stored != self._entries(fresh, new.time):
+            raise _faulty("entries are not what was submitted")
+        again = tree.frontier.grow([leaf_hash(entry) for entry in stored]).frontier
+        # The old root last: what was right when it was first compared may have changed since.
+        if (again.size, again.root()) != (new.size, new.root) or tree.frontier.root() != old.root:
+            raise _faulty("a tree did not come out the same twice")
 
     def _entries(self, submissions: Sequence[Submission], now: int) -> list[bytes]:
         entries: list[bytes] = []

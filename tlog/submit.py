@@ -21,7 +21,7 @@ from tlog.store.cosigned import CosignedHead
 from tlog.store.segment import RequestRow
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening, commit
-from tlog_core.entry import WriterSignature, parse_entry
+from tlog_core.entry import WriterSignature, has_commitment, parse_entry
 from tlog_core.errors import SignatureError
 from tlog_core.merkle import range_hash
 from tlog_core.note import KEY_ID_BYTES, VerifierKey
@@ -97,6 +97,15 @@ def logged_under(segment: Segment, logged: Logged, head: CosignedHead) -> Logged
     return replace(logged, size=head.size, node=segment.nodes.at(head.size), note=head.note)
 
 
+def check_stored(segment: Segment, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:
+    """Check entries from `start` on against the tree, and payloads against them; CorruptError names the first."""
+    segment.nodes.check_entries(start, entries)
+    for index, (entry, one) in enumerate(zip(entries, payloads, strict=True), start):
+        found = commit(opening=one.opening, payload_type=one.type, payload=one.data)
+        if not has_commitment(entry, found):
+            raise CorruptError(f"the payload of entry {index} is damaged; run tlog fsck")
+
+
 def seal(segment: Segment, payload: bytes) -> None:
     """Log a last entry, whose payload says that it is the last; do nothing if there is one."""
     with suppress(SealedError):
@@ -110,6 +119,7 @@ def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[
     if [(one.type, one.data) for one in stored] != [(one.type, one.data) for one in submission.payloads]:
         raise IdempotencyError("this Idempotency-Key was used for other events; send a fresh key for fresh events")
     entries = segment.store.entries(row.start, end)
+    check_stored(segment, row.start, entries, stored)
     first = parse_entry(entries[0])
     if (first.signed is None) != (not submission.signed):
         raise IdempotencyError("this Idempotency-Key was used for the same events, but signed otherwise; send another")

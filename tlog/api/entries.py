@@ -16,7 +16,7 @@ from tlog.errors import NoWitnessesError
 from tlog.reads import Read
 from tlog.sequencer import Logged, Submission
 from tlog.store.codec import Payload
-from tlog.submit import append, commit_to, logged_under, verify_signatures
+from tlog.submit import append, check_stored, commit_to, logged_under, verify_signatures
 from tlog.witnesses.asker import Asker
 from tlog_core.encoding import encode_base64
 from tlog_core.errors import MalformedError
@@ -83,6 +83,7 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
     call.services.reads.record(_read(call, start, end))
     payloads = call.segment.store.payload_page(start, end, MAX_PAGE_BYTES)
     entries = call.segment.store.entries(start, start + len(payloads))
+    check_stored(call.segment, start, entries, payloads)
     return [
         Entry(
             entry=entry.decode(),

@@ -11,7 +11,7 @@ from tlog.access import Action
 from tlog.api.answer import IMMUTABLE, TEXT, answer, not_beyond
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
-from tlog.store.codec import unpack
+from tlog.store.codec import decode_entries, unpack
 from tlog_core.encoding import encode_base64
 from tlog_core.errors import MalformedError
 from tlog_core.tile import TILE_WIDTH, Bundle, join_bundle, parse_path
@@ -58,14 +58,18 @@ def tile(call: Call, path: str) -> Response:
 
 
 def _bundle(call: Call, place: Bundle) -> Response:
+    start = place.index * TILE_WIDTH
     if place.width == TILE_WIDTH:
         packed = call.segment.store.packed_bundle(place.index)
+        # Caches keep what is answered here for a year, also after a repair: nothing damaged may be.
+        call.segment.nodes.check_entries(start, decode_entries(packed, TILE_WIDTH))
         if _accepts("zstd"):
             return _answer(packed, "zstd")
         data = unpack(packed)
     else:
-        start = place.index * TILE_WIDTH
-        data = join_bundle(call.segment.store.entries(start, start + place.width))
+        entries = call.segment.store.entries(start, start + place.width)
+        call.segment.nodes.check_entries(start, entries)
+        data = join_bundle(entries)
     if _accepts("gzip"):
         return _answer(gzip.compress(data, _GZIP_LEVEL, mtime=0), "gzip")
     response = _answer(data)
