@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -114,7 +115,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         register(app, route, services)
     check_guarded(app, routes)
     register_problems(app, log)
-    _observe(app, journal)
+    _observe(app, journal, services.guard)
     return app
 
 
@@ -160,8 +161,8 @@ class _App(Flask):
         return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
 
 
-def _observe(app: Flask, journal: Journal) -> None:
-    """Give each request an ID, and note its answer."""
+def _observe(app: Flask, journal: Journal, guard: Guard) -> None:
+    """Give each request an ID, and note its answer; one that the server failed is counted on no quota."""
     # A fresh ID is this process and a number: unlike random bytes, it takes no system call.
     process, numbers = os.urandom(8).hex(), count()
 
@@ -174,6 +175,8 @@ def _observe(app: Flask, journal: Journal) -> None:
         # Behind the proxies, once: each look through one costs as much as a method call.
         asked: Request = request._get_current_object()  # type: ignore[attr-defined]
         noted = g._get_current_object()
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and "caller" in noted:
+            guard.give_back(noted.caller, asked)
         request_id = noted.request_id
         response.headers["X-Request-Id"] = request_id
         segment = (asked.view_args or {}).get("segment", "")

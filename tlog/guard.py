@@ -20,7 +20,7 @@ from tlog.access.action import CONTROL, RESERVED
 from tlog.access.document import read_policy
 from tlog.access.oidc import Oidc
 from tlog.access.policy import Decider
-from tlog.access.rule import Address, Grant, Policy, Target
+from tlog.access.rule import Address, Grant, Policy, Quota, Target
 from tlog.access.token import PREFIX, Token, parse_token, verify_token
 from tlog.config import Config
 from tlog.control import Control
@@ -125,6 +125,12 @@ class Guard:
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
         raise NotFoundError("no such segment" if name is not None else "there is nothing for you here")
 
+    def give_back(self, caller: Caller, request: Request) -> None:
+        """Count a request on no quota, as the server has failed it."""
+        principal, target = caller.principal, caller.target
+        for quota in self._quotas_of(self._state, principal, target):
+            self._quotas.give_back(quota, principal.name, target or Target(CONTROL), _body(request))
+
     def writer_keys(self, writer: str) -> Sequence[VerifierKey]:
         """Return the keys that are registered for a writer; CorruptError."""
         kept = self._current().keys
@@ -154,12 +160,11 @@ class Guard:
         return ANONYMOUS
 
     def _draw(self, state: _State, principal: Principal, target: Target | None, request: Request) -> None:
-        quotas = () if self.unguarded else state.decider.quotas(principal, target)
-        if quotas:
-            length = request.environ.get("CONTENT_LENGTH", "")
-            body = int(length) if length.isascii() and length.isdigit() else 0
-            for quota in quotas:
-                self._quotas.draw(quota, principal.name, target or Target(CONTROL), body)
+        for quota in self._quotas_of(state, principal, target):
+            self._quotas.draw(quota, principal.name, target or Target(CONTROL), _body(request))
+
+    def _quotas_of(self, state: _State, principal: Principal, target: Target | None) -> Sequence[Quota]:
+        return () if self.unguarded else state.decider.quotas(principal, target)
 
     def _identify(self, state: _State, request: Request) -> Principal:
         given = request.environ.get("HTTP_AUTHORIZATION")
@@ -214,6 +219,11 @@ class Guard:
         grants = tuple(self._control.store.grants(self._control.now()))
         fresh = self._state = _State(generation, version, decider, grants)
         return fresh
+
+
+def _body(request: Request) -> int:
+    length = request.environ.get("CONTENT_LENGTH", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _address(request: Request) -> Address | None:

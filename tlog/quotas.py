@@ -7,7 +7,7 @@ that draw at the same instant may count as one, which lets a little more through
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,13 +35,17 @@ class Quotas:
 
     def draw(self, quota: Quota, principal: str, target: Target, body: int) -> None:
         """Count a request with a body of so many bytes; raise QuotaError if the quota is used up for now."""
-        of = {Each.PRINCIPAL: principal, Each.SEGMENT: target.segment, None: ""}[quota.each]
-        for unit, rate, cost in (("requests", quota.requests_per_second, 1), ("bytes", quota.bytes_per_second, body)):
-            if rate is not None:
-                self._draw(f"{quota.name}\n{unit}\n{of}", int(cost / rate * 1_000_000), quota.name)
+        for tag, microseconds in _costs(quota, principal, target, body):
+            self._draw(tag, microseconds, quota.name)
 
-    def _draw(self, key: str, microseconds: int, name: str) -> None:
-        tag = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") | 1
+    def give_back(self, quota: Quota, principal: str, target: Target, body: int) -> None:
+        """Count a request no more."""
+        for tag, microseconds in _costs(quota, principal, target, body):
+            now = self._clock()
+            place, paid = self._find(tag, now)
+            _SLOT.pack_into(self._map, place, tag, max(now, paid - microseconds))
+
+    def _draw(self, tag: int, microseconds: int, name: str) -> None:
         now = self._clock()
         place, paid = self._find(tag, now)
         if paid - now > _AHEAD:
@@ -60,3 +64,13 @@ class Quotas:
                 free = place
         # All taken: sixteen others at one place of 65,536. Whoever comes then shares with the first.
         return (tag % _SLOTS * _SLOT.size if free is None else free), now
+
+
+def _costs(quota: Quota, principal: str, target: Target, body: int) -> Iterator[tuple[int, int]]:
+    """Yield each number that a request draws on, by its tag, and how many microseconds it costs there."""
+    of = {Each.PRINCIPAL: principal, Each.SEGMENT: target.segment, None: ""}[quota.each]
+    for unit, rate, cost in (("requests", quota.requests_per_second, 1), ("bytes", quota.bytes_per_second, body)):
+        if rate is not None:
+            key = f"{quota.name}\n{unit}\n{of}"
+            tag = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") | 1
+            yield tag, int(cost / rate * 1_000_000)

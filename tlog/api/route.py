@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
@@ -139,6 +139,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
             check_site(asked)
         check_body(asked, route.takes)
         caller = services.guard.authorize(asked, route.action, segment, labels)
+        if route.action is not Action.OPERATE:
+            g.caller = caller
         if route.grows:
             services.room.check()
         if route.takes and labels is None:
