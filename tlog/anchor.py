@@ -38,6 +38,7 @@ class Anchor:
         self._descriptor = descriptor
         self._key = key
         self._seen: tuple[bytes, Anchored] | None = None
+        self._held = False
 
     @classmethod
     def open(cls, path: Path, key: VerifierKey) -> Self:
@@ -78,12 +79,26 @@ class Anchor:
             # As it was signed here, it need not be verified when it is read again.
             self._seen = self._read(), Anchored(checkpoint, note, place)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have it to oneself, so that what it has when a head is signed it still has when that head is put in."""
+        with self._locked():
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        # To unlock it within would let others in.
+        if self._held:
+            yield
+            return
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             yield

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from threading import Lock
@@ -239,12 +240,14 @@ class Sequencer:
         if self.broken:
             raise UnavailableError("the segment is being opened anew after a failure; nothing was logged, retry")
         try:
-            with self._store.write() as transaction:
-                # Taken only now: while this one waited for the lock, more have come.
-                group += self._take_group()
-                began = time.perf_counter()
-                tree, outcomes = self._write(transaction, [waiting.submission for waiting in group])
-            self._put_in_anchor(tree, outcomes)
+            # From before the anchor is compared until the new head is in it: two copies may share one.
+            with nullcontext() if self._anchor is None else self._anchor.held():
+                with self._store.write() as transaction:
+                    # Taken only now: while this one waited for the locks, more have come.
+                    group += self._take_group()
+                    began = time.perf_counter()
+                    tree, outcomes = self._write(transaction, [waiting.submission for waiting in group])
+                self._put_in_anchor(tree, outcomes)
         except (DatabaseError, OSError) as error:
             self.broken = True
             raise OutcomeUnknownError(

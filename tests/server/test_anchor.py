@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Thread
 
 import pytest
 from live import NDJSON, Segment, Server
@@ -15,6 +17,7 @@ from tlog.latest import open_anchor
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, Submission, sign_head
 from tlog.store.codec import Payload
+from tlog.store.connection import copy_database
 from tlog.store.segment import SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
@@ -138,6 +141,38 @@ def test_a_second_signer_with_the_same_key_is_noticed_in_the_next_write(
     with pytest.raises(FrozenError, match="another server signs with the same key"):
         grown.append(submission(4))
     assert store.head().size == 3
+
+
+def test_of_two_copies_that_write_at_once_one_alone_signs(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, tmp_path: Path
+) -> None:
+    copy_database(tmp_path / "payments.db", tmp_path / "copy.db")
+    # Each waits, after it has looked into the anchor, for the other to do so too.
+    both, answers = Barrier(2), list[str]()
+
+    def meet() -> int:
+        with suppress(BrokenBarrierError):
+            both.wait(0.5)
+        return 5000
+
+    def write(one: SegmentStore, shared: Anchor) -> None:
+        try:
+            Sequencer(one, signer, clock=meet, on_commit=lambda *_: None, anchor=shared).append(submission(0))
+            answers.append("signed")
+        except FrozenError as error:
+            answers.append(str(error))
+
+    with closing(SegmentStore(tmp_path / "copy.db")) as other:
+        shared = Anchor.open(tmp_path / "payments.anchor", signer.verifier)
+        threads = [Thread(target=write, args=one) for one in ((store, anchor), (other, shared))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        shared.close()
+        assert sorted([store.head().size, other.head().size]) == [0, 1]
+    assert answers.count("signed") == 1
+    assert any("another server signs with the same key" in answer for answer in answers)
 
 
 def test_without_an_anchor_nothing_is_signed(store: SegmentStore, signer: SignerKey, tmp_path: Path) -> None:
