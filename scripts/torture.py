@@ -15,6 +15,7 @@ from typing import Final
 
 import conforming
 import faulting
+import flips
 import hostile
 import limits
 import power
@@ -29,6 +30,7 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
         "a fault while a log begins": faulting.run_beginning,
         "a fault in a backup or a restore": faulting.run_backup,
         "faults in a witness": faulting.run_witness,
+        "a flipped bit": flips.run,
         "hostile requests": hostile.run,
         "the description of the API": conforming.run,
         "10,000 slow connections": partial(limits.tallied, limits.slow_connections),
