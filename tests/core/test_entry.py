@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tlog_core.commitment import Commitment
 from tlog_core.encoding import encode_base64
-from tlog_core.entry import Entry, WriterSignature, encode_entries, parse_entry, writer_message
+from tlog_core.entry import Entry, WriterSignature, encode_entries, has_commitment, parse_entry, writer_message
 from tlog_core.errors import MalformedError
 
 COMMITMENT = Commitment(bytes(range(32)))
@@ -33,6 +33,12 @@ def test_an_entry_has_the_form_that_the_specification_says() -> None:
 @given(st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures))
 def test_an_entry_is_read_back(entry: Entry) -> None:
     assert parse_entry(bytes(entry)) == entry
+
+
+@given(st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures), commitments)
+def test_an_entry_has_its_own_commitment_and_no_other(entry: Entry, other: Commitment) -> None:
+    assert has_commitment(bytes(entry), entry.commitment)
+    assert has_commitment(bytes(entry), other) == (other == entry.commitment)
 
 
 def changed(**members: Any) -> bytes:
