@@ -18,6 +18,7 @@ import faulting
 import flips
 import hostile
 import limits
+import machine
 import power
 from tally import Tally
 
@@ -34,6 +35,8 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
         "hostile requests": hostile.run,
         "the description of the API": conforming.run,
         "10,000 slow connections": partial(limits.tallied, limits.slow_connections),
+        "moves of a log, against a model": partial(machine.run, machine.DirectMachine),
+        "moves of server and witness, likewise": partial(machine.run, machine.ServedMachine),
         "large batches in 2 GiB": partial(limits.tallied, limits.large_batches),
         "10,000 segments": partial(limits.tallied, limits.many_segments),
     }

@@ -1,17 +1,24 @@
 """The command `tlog` with a bug in it, one that the tests must find: `planted.py BUG ARGUMENT...`."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from threading import Timer
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from sqlite_utils import Database
 
+from tlog import latest, segments
+from tlog.anchor import Anchor
 from tlog.cli import main
+from tlog.segments import Segments
+from tlog.sequencer import Sequencer
 from tlog.store import connection, schema
-from tlog.store.segment import Head, SegmentStore, Transaction
+from tlog.store.connection import copy_database
+from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 
 
 def normal() -> None:
@@ -78,8 +85,99 @@ def piecemeal() -> None:
     schema._run = run
 
 
+def forget_the_last_commit() -> None:
+    """Payments come back as they were before the last commit, when they are opened, and their anchors too."""
+    write, load, advance = SegmentStore.write, Segments._load, Anchor.advance
+
+    @contextmanager
+    def keeping(store: SegmentStore) -> Iterator[Transaction]:
+        _older_copy(store._path).unlink(missing_ok=True)
+        copy_database(store._path, _older_copy(store._path))
+        with write(store) as transaction:
+            yield transaction
+
+    def load_older(self: Segments, name: str) -> segments.Segment:
+        path = self._config.segment(self.control.find(name).id)
+        if name == "payments" and _older_copy(path).exists():
+            for suffix in ("-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            _older_copy(path).replace(path)
+        return load(self, name)
+
+    SegmentStore.write = keeping  # type: ignore[method-assign, assignment]
+    Segments._load = load_older  # type: ignore[method-assign]
+    Anchor.advance = lambda self, *head: (  # type: ignore[method-assign]
+        None if self._key.name.endswith("/payments") else advance(self, *head)
+    )
+
+
+def _older_copy(path: Path) -> Path:
+    return path.with_suffix(".old")
+
+
+def forget_keys_at_a_restart() -> None:
+    """An idempotency key is known only to the life of the process in which it was used."""
+    requests, add = Transaction.requests, Transaction.add_requests
+    begin = Segments.__init__
+    known = set[bytes]()
+
+    def begun(self: Segments, *arguments: Any) -> None:
+        known.clear()
+        begin(self, *arguments)
+
+    def requests_of_now(self: Transaction, keys: Sequence[bytes]) -> dict[bytes, RequestRow]:
+        return requests(self, [key for key in keys if key in known])
+
+    def add_again(self: Transaction, rows: Mapping[bytes, RequestRow]) -> None:
+        known.update(rows)
+        self._connection.executemany("delete from request where key = ?", [[key] for key in rows])
+        add(self, rows)
+
+    Segments.__init__ = begun  # type: ignore[assignment, method-assign]
+    Transaction.requests = requests_of_now  # type: ignore[method-assign]
+    Transaction.add_requests = add_again  # type: ignore[method-assign]
+
+
+def ask_no_anchor() -> None:
+    """What is there is taken for the latest, whatever the anchor says."""
+    _everywhere("check_latest", lambda *_: None)
+    latest._check_extends = lambda *_: None
+
+
+def be_frozen_in_word_only() -> None:
+    """A segment that lacks something says that it is frozen, and takes entries."""
+    Sequencer._frozen = lambda *_: ""  # type: ignore[method-assign]
+
+
+def anchor_before_the_commit() -> None:
+    """The anchor has a head before it is committed: after a crash in between the segment is frozen for ever."""
+    write = Sequencer._write
+
+    def anchoring(self: Sequencer, *arguments: Any) -> Any:
+        tree, outcomes = write(self, *arguments)
+        self._put_in_anchor(tree, outcomes)
+        return tree, outcomes
+
+    Sequencer._write = anchoring  # type: ignore[method-assign, assignment]
+
+
+def unseal_at_a_restart() -> None:
+    """That a segment is sealed is not kept."""
+    move = Transaction.move_head
+    Transaction.move_head = lambda self, old, new: move(  # type: ignore[method-assign]
+        self, old, replace(new, sealed=False)
+    )
+
+
 BUGS: Final[Mapping[str, Callable[[], None]]] = MappingProxyType(
-    {one.__name__: one for one in (normal, off, early, nameless, unsettled, hasty, piecemeal)}
+    {
+        one.__name__: one
+        for one in (
+            *(normal, off, early, nameless, unsettled, hasty, piecemeal),
+            *(forget_the_last_commit, forget_keys_at_a_restart, ask_no_anchor, be_frozen_in_word_only),
+            *(anchor_before_the_commit, unseal_at_a_restart),
+        )
+    }
 )
 
 

@@ -1,0 +1,41 @@
+"""A log against a naive model: whatever people do and whatever crashes, nothing is lost, and nothing forks."""
+
+import subprocess
+import sys
+
+import machine
+import pytest
+from machine import DirectMachine, ServedMachine
+
+
+def test_a_log_does_what_a_list_would_whatever_crashes() -> None:
+    machine.move(DirectMachine, examples=8, steps=40, seed=1)
+
+
+def test_server_witness_monitor_and_clients_agree_with_the_model_whatever_is_killed() -> None:
+    machine.move(ServedMachine, examples=2, steps=40, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("bug", "found"),
+    [
+        ("forget_the_last_commit", "payments went back from "),
+        ("forget_keys_at_a_restart", " got two receipts"),
+        ("ask_no_anchor", " is behind, and signed "),
+        ("be_frozen_in_word_only", " is behind, and signed "),
+        ("anchor_before_the_commit", ": frozen, and not ()"),
+        ("unseal_at_a_restart", " is sealed, and took more"),
+    ],
+)
+def test_a_planted_bug_is_found(bug: str, found: str) -> None:
+    expect_found(bug, found, "DirectMachine", "6", "50", "1")
+
+
+def test_a_bug_planted_in_the_server_is_found() -> None:
+    expect_found("forget_keys_at_a_restart", " got two receipts", "ServedMachine", "3", "30", "4")
+
+
+def expect_found(bug: str, found: str, *how: str) -> None:
+    command = [sys.executable, machine.__file__, bug, *how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, found in done.stderr) == (1, True), done.stderr
