@@ -135,7 +135,9 @@ def _add_data(found: Found, row: SegmentRow, start: int, folder: Path) -> None:
     config = Config(folder.absolute())
     try:
         with closing(ControlStore.open(config.control)) as control:
-            other = control.find(row.name)
+            other = next((one for one in control.list() if one.name == row.name), None)
+        if other is None:
+            raise ConfigError(f"{folder} has no segment {row.name}")
         if other.vkey != row.vkey:
             raise ConfigError(f"the segment {row.name} of {folder} is another, with another key")
         with closing(open_store(config, other)) as store:

@@ -326,6 +326,7 @@ def test_what_one_worker_has_asked_for_the_other_does_not(tmp_path: Path, stack:
 def test_fsck_finds_what_is_wrong_about_witnesses(whole: Path, tmp_path: Path, statement: str, words: str) -> None:
     data = tmp_path / "data"
     shutil.copytree(whole, data)
+    shutil.copytree(f"{whole}.anchor", f"{data}.anchor")
     assert fsck(data) == (0, "")
     with closing(sqlite3.connect(database_of(data))) as database, database:
         assert database.execute(statement).rowcount == 1
@@ -338,6 +339,7 @@ def test_fsck_finds_what_is_wrong_about_witnesses(whole: Path, tmp_path: Path, s
 def test_fsck_finds_one_bit_of_every_column_about_witnesses(whole: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(whole, data)
+    shutil.copytree(f"{whole}.anchor", f"{data}.anchor")
     database = database_of(data)
     columns = [one for one in damaged(database, ("cosignature", "cosigned")) if fsck(data)[0] == 0]
     assert columns == []
@@ -372,6 +374,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             closing(sqlite3.connect(target / path.relative_to(config.data))) as copied,
         ):
             source.backup(copied)
+    shutil.copytree(f"{config.data}.anchor", f"{target}.anchor")
     return target
 
 

@@ -263,6 +263,8 @@ def go_on_with_the_tree_of_a_failed_commit(place: Place, notes: Notes) -> None:
         return self._tree, answers
 
     setattr(Sequencer, "_tree_at", tree_at)  # noqa: B010
+    # It would notice.
+    setattr(Sequencer, "_check_again", lambda *_: None)  # noqa: B010
     setattr(Sequencer, "_write", written)  # noqa: B010
     setattr(Sequencer, "broken", property(lambda _: False, lambda _, __: None))  # noqa: B010
     whole_life(place, notes)

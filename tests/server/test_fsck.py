@@ -708,7 +708,8 @@ def test_what_a_server_finds_at_its_start_freezes_that_segment(data: Data, start
     assert refused(server, "payments")
     assert not refused(server, "refunds")
     assert server.request("GET", "/segments/payments/entries?start=0&limit=1").status == 200
-    assert "tlog: payments: entry 601: the payload is not the one" in server.log.read_text()
+    [said] = [line for line in server.logged() if line["event"] == "damaged"]
+    assert (said["segment"], said["place"], said["level"]) == ("payments", "entry 601", "error")
     assert server.stop() == 0
     assert "frozen: tlog fsck found, at entry 601" in fsck(data, "payments").stdout
 

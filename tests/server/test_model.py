@@ -1,5 +1,6 @@
 """A log against a naive model: whatever people do and whatever crashes, nothing is lost, and nothing forks."""
 
+import re
 import subprocess
 import sys
 
@@ -17,25 +18,25 @@ def test_server_witness_monitor_and_clients_agree_with_the_model_whatever_is_kil
 
 
 @pytest.mark.parametrize(
-    ("bug", "found"),
+    ("bug", "found", "seed"),
     [
-        ("forget_the_last_commit", "payments went back from "),
-        ("forget_keys_at_a_restart", " got two receipts"),
-        ("ask_no_anchor", " is behind, and signed "),
-        ("be_frozen_in_word_only", " is behind, and signed "),
-        ("anchor_before_the_commit", ": frozen, and not ()"),
-        ("unseal_at_a_restart", " is sealed, and took more"),
+        ("forget_the_last_commit", "payments went back from ", "1"),
+        ("forget_keys_at_a_restart", r" got two receipts| is at \[\[", "1"),
+        ("ask_no_anchor", " is behind, and signed ", "1"),
+        ("be_frozen_in_word_only", " is behind, and signed ", "1"),
+        ("anchor_before_the_commit", r": frozen, and not \(\)", "3"),
+        ("unseal_at_a_restart", " is sealed, and took more", "1"),
     ],
 )
-def test_a_planted_bug_is_found(bug: str, found: str) -> None:
-    expect_found(bug, found, "DirectMachine", "6", "50", "1")
+def test_a_planted_bug_is_found(bug: str, found: str, seed: str) -> None:
+    expect_found(bug, found, "DirectMachine", "6", "50", seed)
 
 
 def test_a_bug_planted_in_the_server_is_found() -> None:
-    expect_found("forget_keys_at_a_restart", " got two receipts", "ServedMachine", "3", "30", "4")
+    expect_found("forget_keys_at_a_restart", r" got two receipts| is at \[\[", "ServedMachine", "3", "30", "4")
 
 
 def expect_found(bug: str, found: str, *how: str) -> None:
     command = [sys.executable, machine.__file__, bug, *how]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, found in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, bool(re.search(found, done.stderr))) == (1, True), done.stderr

@@ -483,7 +483,7 @@ def test_an_idle_segment_holds_no_file_and_no_thread(start_server: Callable[...,
 
 
 def test_no_more_segments_are_open_than_are_allowed(start_server: Callable[..., Server]) -> None:
-    server = start_server(environment={"TLOG_OPEN_SEGMENTS": "8", "TLOG_IDLE_SECONDS": "600"})
+    server = start_server(environment={"TLOG_OPEN_SEGMENTS": "8", "TLOG_IDLE_SECONDS": "600", "TLOG_SCRUB_RATE": "0"})
     segments = [server.create(f"zone-{number}") for number in range(200)]
     for turn in range(2):
         for segment in segments:

@@ -4,6 +4,7 @@ The rest goes on. The segments that tlog writes itself are no exception: without
 `access` nothing is read.
 """
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -387,8 +388,10 @@ def check_does_not_start(files: Files, words: str) -> None:
         whole = [str(TLOG), *command, "--data", str(files.data)]
         refused = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert (refused.returncode, refused.stdout) == (1, ""), refused
-        # A start has looked at what is stored, too.
-        assert all(line.startswith("tlog: ") for line in refused.stderr.splitlines())
-        assert words in refused.stderr.splitlines()[-1]
+        # A start has looked at what is stored, too, and logs what it found.
+        *logged, said = refused.stderr.splitlines()
+        assert said.startswith("tlog: ")
+        assert words in said
+        assert {json.loads(line)["event"] for line in logged} <= {"damaged"}
     tokens = tlog("token", "list", "--data", files.data).stdout.splitlines()
     assert len(tokens) == len(files.tokens)

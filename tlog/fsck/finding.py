@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Final
 
+from structlog.typing import FilteringBoundLogger
+
 from tlog.errors import UnavailableError
 from tlog_core.errors import TlogError
 
@@ -46,6 +48,12 @@ class Finding:
 
 HARMLESS: Final = frozenset({Kind.KEY, Kind.FROZEN, Kind.LOOSE, Kind.UNREAD})
 """Kinds for which no segment has to be frozen: nothing stored is damaged, or nothing is signed anyway."""
+
+
+def say(log: FilteringBoundLogger, finding: Finding) -> None:
+    """Put a finding into the log of a server."""
+    log.error("damaged", segment=finding.segment, place=finding.place, kind=finding.kind.value, text=finding.text)
+
 
 Fault = tuple[str, Kind, str]
 """Place, kind and text of a finding, of a segment that the reader knows."""

@@ -15,7 +15,7 @@ from tlog.errors import CorruptError
 from tlog.files import exclusive
 from tlog.fsck.bookmark import read_bookmark, write_bookmark
 from tlog.fsck.chunk import check_chunk
-from tlog.fsck.finding import Finding, found
+from tlog.fsck.finding import Finding, found, say
 from tlog.fsck.freeze import freeze, serious
 from tlog.fsck.joined import NOTHING, Joined
 from tlog.fsck.records import check_records
@@ -137,9 +137,7 @@ class Scrub:
 
     def _hear(self, findings: Sequence[Finding]) -> None:
         for finding in findings:
-            self._log.error(
-                "damaged", segment=finding.segment, place=finding.place, kind=finding.kind.value, text=finding.text
-            )
+            say(self._log, finding)
         self._metrics.scrub_found(len(findings))
 
     def _breathe(self, entries: int) -> None:

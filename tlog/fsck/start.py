@@ -1,15 +1,17 @@
 """The check at the start of a server: the head and the last entries of each segment, before anything is signed."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Final
 
+from structlog.typing import FilteringBoundLogger
+
 from tlog.clock import now
 from tlog.config import Config
-from tlog.fsck.finding import Finding, found
+from tlog.fsck.finding import Finding, Kind, found, say
 from tlog.fsck.freeze import freeze, serious
 from tlog.fsck.segment import check_end
+from tlog.logs import make_logger
 from tlog.store.changes import SegmentRow
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
@@ -21,23 +23,25 @@ SECONDS: Final = 10.0
 
 def check_at_start(config: Config, seconds: float = SECONDS) -> None:
     """Check the ends of segments, the latest changed first, and freeze those in which something is found."""
-    end = time.monotonic() + seconds
+    end, log = time.monotonic() + seconds, make_logger()
     log_name, rows = _rows(config)
     for place, row in enumerate(rows):
         if time.monotonic() > end:
-            _say(f"{len(rows) - place} of {len(rows)} segments are not checked within {seconds:g} seconds of the start")
+            log.warning("not all checked", left=len(rows) - place, of=len(rows), seconds=seconds)
             return
-        _judge(config, row, [*found(row.name, check_end(config, row, log_name))])
+        _judge(config, log, row, [*found(row.name, check_end(config, row, log_name))])
 
 
-def _judge(config: Config, row: SegmentRow, findings: list[Finding]) -> None:
+def _judge(config: Config, log: FilteringBoundLogger, row: SegmentRow, findings: list[Finding]) -> None:
     for finding in findings:
-        _say(str(finding))
+        # Which are frozen is said where they are opened.
+        if finding.kind is not Kind.FROZEN:
+            say(log, finding)
     if bad := serious(findings):
         try:
             freeze(config, row, bad, now())
         except (DatabaseError, TlogError, OSError) as error:
-            _say(f"{row.name}: it cannot be frozen: {error}")
+            log.error("not frozen", segment=row.name, reason=str(error))
 
 
 def _rows(config: Config) -> tuple[str, list[SegmentRow]]:
@@ -51,7 +55,3 @@ def _rows(config: Config) -> tuple[str, list[SegmentRow]]:
 def _changed(config: Config, row: SegmentRow) -> float:
     path = config.segment(row.id)
     return max((one.stat().st_mtime for one in (path, Path(f"{path}-wal")) if one.exists()), default=0.0)
-
-
-def _say(text: str) -> None:
-    print(f"tlog: {text}", file=sys.stderr, flush=True)  # noqa: T201
