@@ -108,6 +108,7 @@ def fsck(data: Path) -> "subprocess.CompletedProcess[str]":
 def flip_a_bit(data: Path, copy: Path) -> None:
     """Flip one bit of one stored opening in a copy of the data, and see fsck name the entry."""
     shutil.copytree(data, copy)
+    shutil.copytree(f"{data}.anchor", f"{copy}.anchor")
     path = max((copy / "segments").glob("*.db"), key=lambda path: path.stat().st_size)
     with closing(sqlite3.connect(path)) as connection, connection:
         start, openings = connection.execute("select start, openings from payload order by start").fetchone()

@@ -34,7 +34,9 @@ def watch(place: Path, events: Sequence[Any]) -> None:
         (place / "witnesses").write_text(witnesses)
         with serving(data, ports[2], "--witnesses", place / "witnesses") as url:
             load(url, key, events, place)
+        # With its anchors: without, the copy would refuse to sign.
         shutil.copytree(data, fork)
+        shutil.copytree(f"{data}.anchor", f"{fork}.anchor")
         honest = running.enter_context(serving(data, ports[2], "--witnesses", place / "witnesses"))
         lying = running.enter_context(serving(fork, ports[3]))
         diverge(place, key, {"log": honest, "fork": lying}, witnesses)
