@@ -77,7 +77,7 @@ def main() -> None:
 )
 @click.option(
     "--scrub-rate",
-    default=1_000.0,
+    default=200.0,
     show_default=True,
     type=click.FloatRange(min=0),
     envvar="TLOG_SCRUB_RATE",

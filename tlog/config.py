@@ -62,7 +62,7 @@ class Config:
     peers: Path | None = None
     recosign_seconds: float = 600.0
     cosigned_seconds: float = 10.0
-    scrub_rate: float = 1_000.0
+    scrub_rate: float = 200.0
     reserve: int = 256 << 20
 
     @property
@@ -153,7 +153,7 @@ def from_environment(data: Path | None = None) -> Config:
             peers=Path(peers) if peers else None,
             recosign_seconds=float(os.environ.get("TLOG_RECOSIGN_SECONDS", "600")),
             cosigned_seconds=float(os.environ.get("TLOG_COSIGNED_SECONDS", "10")),
-            scrub_rate=float(os.environ.get("TLOG_SCRUB_RATE", "1000")),
+            scrub_rate=float(os.environ.get("TLOG_SCRUB_RATE", "200")),
             reserve=int(os.environ.get("TLOG_RESERVE_MIB", "256")) << 20,
         )
     except ValueError as error:
