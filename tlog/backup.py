@@ -5,7 +5,6 @@ copies it, and a manifest of the signed heads in it; it is there under its name 
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,7 +15,7 @@ import msgspec
 
 from tlog.config import Config
 from tlog.errors import ConfigError, CorruptError
-from tlog.files import sync_folder, write_durably
+from tlog.files import sync, sync_folder, write_durably
 from tlog.fsck.finding import Kind
 from tlog.fsck.run import Plan, Progress, check
 from tlog.segments import check_begun, open_store
@@ -75,7 +74,7 @@ def back_up(config: Config, target: Path, clock: Callable[[], int], progress: Pr
         raise CorruptError(f"what was copied is damaged, and is left in {fresh}: {finding}")
     segments = _backed_up(copy)
     _tidy(fresh)
-    manifest = Manifest(_FORMAT, name, at, segments, {str(path): digest for path, digest in _digests(fresh)})
+    manifest = Manifest(_FORMAT, name, at, segments, dict(_digests(fresh)))
     write_durably(fresh / _MANIFEST, canonicalize(msgspec.json.encode(manifest)))
     _put_in_place(fresh, target)
     return manifest
@@ -170,8 +169,7 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
 def _put_in_place(fresh: Path, target: Path) -> None:
     """Make all of a folder durable, then give it its name."""
     for path in _files(fresh):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
     for folder in (fresh / "segments", fresh / "keys", fresh):
         sync_folder(folder)
     fresh.rename(target)

@@ -44,6 +44,11 @@ def make_folder(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Make durable what a file has; of a folder, the names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

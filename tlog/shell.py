@@ -52,17 +52,11 @@ def change(
 ) -> None:
     """Change who may do what in a folder, whether or not a server runs on it; `begin` a log where there is none."""
     from tlog.control import Control
-    from tlog.segments import Nobody, Segments, check_begun, prepare_data
+    from tlog.status import open_segments
 
     def run() -> None:
-        if not begin:
-            check_begun(config)
-        prepare_data(config, log_name)
-        segments = Segments(config, Nobody(), now)
-        try:
+        with open_segments(config, begin=begin, log_name=log_name) as segments:
             make(Control(config, segments, now))
-        finally:
-            segments.close()
 
     report(run)
 

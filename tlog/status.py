@@ -12,10 +12,11 @@ from tlog.store.cosigned import BY_FSCK, Frozen
 
 
 @contextmanager
-def open_segments(config: Config) -> Iterator[Segments]:
-    """Open the segments of a folder, whether or not a server runs; ConfigError if there is no log."""
-    check_begun(config)
-    prepare_data(config, None)
+def open_segments(config: Config, *, begin: bool = False, log_name: str | None = None) -> Iterator[Segments]:
+    """Open the segments of a folder, whether or not a server runs; `begin` a log if there is none, else ConfigError."""
+    if not begin:
+        check_begun(config)
+    prepare_data(config, log_name)
     segments = Segments(config, Nobody(), now)
     try:
         yield segments

@@ -1,6 +1,5 @@
 """Connections to SQLite with durable settings, each read back before use."""
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where there is one
 
 from tlog.errors import ConfigError
+from tlog.files import sync
 
 Connection = sqlite3.Connection
 
@@ -104,11 +104,7 @@ def settle(connection: Connection, path: Path) -> None:
     # That the WAL is empty is not durable by itself, and an older one would be put over the newer pages. SQLite has no
     # lock on this file that closing it could drop.
     with suppress(FileNotFoundError):
-        descriptor = os.open(f"{path}-wal", os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path.with_name(f"{path.name}-wal"))
 
 
 def check_writable(connection: Connection) -> None:

@@ -296,11 +296,6 @@ class SegmentStore:
         with self._reading() as connection:
             return _entries(connection, start, end)
 
-    def sequences(self) -> dict[str, int]:
-        """Return, for each writer that has signed, the sequence that its next signed entry is to have."""
-        with self._reading() as connection:
-            return dict(connection.execute("select name, next from writer").fetchall())
-
     def packed_bundle(self, index: int) -> bytes:
         """Return the full entry bundle at `index` as its zstd frame; NotFoundError if it is not full."""
         with self._reading() as connection:
@@ -360,13 +355,6 @@ class SegmentStore:
         if row is None or [len(blob) for blob in row] != [TILE_WIDTH * HASH_BYTES, (TILE_WIDTH - 1) * HASH_BYTES]:
             raise CorruptError(f"{tile} is missing from the store")
         return StoredTile(tile, *row)
-
-    def damage(self) -> list[str]:
-        """Return what SQLite itself finds wrong with the file; it sees no flipped bit within a blob."""
-        with self._reading() as connection:
-            answers = [str(row[0]) for row in connection.execute("pragma integrity_check")]
-        lines = [line for answer in answers for line in answer.splitlines() if not line.startswith("***")]
-        return [] if lines == ["ok"] else lines
 
     def close(self) -> None:
         """Close every connection; nobody may be using the store."""
