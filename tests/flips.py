@@ -259,6 +259,9 @@ def value(table: str, column: str, where: str = "true", *, bits: int = 8, contro
         rows = ground.execute(f"select {column}, typeof({column}) from {table} where {where}", control=control)
         before, kind = rows[random.randrange(len(rows))]
         after, this = flipped(before, random, bits), "cast(? as text)" if kind == b"text" else "?"
+        # Nothing can make two rows of one key, neither can a bit on disk: pages are in the order of their keys.
+        while any(after == other for other, _ in rows):
+            after = flipped(before, random, bits)
         statement = f"update {table} set {column} = {this} where {where} and {column} = {this}"
         ground.execute(statement, after, before, control=control)
         return before, after

@@ -20,6 +20,7 @@ from tlog.control import OPERATOR, Control
 from tlog.errors import ConfigError
 from tlog.fsck.run import Plan, check
 from tlog.segments import Nobody, Segments, prepare_data
+from tlog.store.connection import connect
 from tlog.submit import append, commit_to
 from tlog.witness.folder import Folder
 from tlog_core.note import signer_from_seed
@@ -160,21 +161,28 @@ def test_an_upgrade_that_is_killed_anywhere_goes_on(fast: Path, kind: str) -> No
         "segment": next(path for path in (data / "segments").glob("*.db") if content(path)["bundle"]),
         "witness": fast / "witness/witness.db",
     }[kind]
-    # Of the witness there is one version so far: what is killed is the making of its first.
+    # Of the witness there is one version so far.
     make_earlier(kind, present, fast / "earlier.db", 0 if versions(kind) == 1 else 1)
+    upgrade_killed_everywhere(kind, fast / "earlier.db", copies)
+
+
+@pytest.mark.parametrize("kind", MIGRATE)
+def test_the_making_of_a_database_that_is_killed_anywhere_goes_on(fast: Path, kind: str) -> None:
+    connect(fast / "empty.db", create=True).close()
+    upgrade_killed_everywhere(kind, fast / "empty.db", fast / "copies")
+
+
+def upgrade_killed_everywhere(kind: str, earlier: Path, copies: Path) -> None:
     copies.mkdir()
     run = subprocess.run(
-        [sys.executable, upgrading.__file__, kind, fast / "earlier.db", copies],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, upgrading.__file__, kind, earlier, copies], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     upgraded = [content(path) for path in sorted(copies.glob("*.db"))]
     assert len(upgraded) > 5
-    upgrade(kind, fast / "earlier.db")
-    assert all(one == content(fast / "earlier.db") for one in upgraded)
-    assert all(schema_of(path) == schema_of(fast / "earlier.db") for path in copies.glob("*.db"))
+    upgrade(kind, earlier)
+    assert all(one == content(earlier) for one in upgraded)
+    assert all(schema_of(path) == schema_of(earlier) for path in copies.glob("*.db"))
 
 
 def make_later(path: Path, kind: str) -> None:

@@ -292,6 +292,9 @@ def _apply(migrations: Migrations, connection: Connection) -> None:
             f"the {migrations.name} database was written by a later version of tlog, which has "
             f"{', '.join(sorted(later))}; run that version"
         )
+    migrations.ensure_migrations_table(database)
+    # The library makes this index after the table, in a transaction of its own: power may be lost in between.
+    database.table(migrations.migrations_table).create_index(["migration_set", "name"], unique=True, if_not_exists=True)
     migrations.apply(database)
 
 
