@@ -8,7 +8,8 @@ was begun is sent again, something new is appended), and says which of these doe
 - I2, I3 what a receipt or an answer says was logged is there, byte for byte, where it says, under every later head;
 - I4 what has no known outcome is there once or not at all, and sent again with its key gets one receipt;
 - I5 nothing of one segment is in another; I6 neither size nor time goes back;
-- I8 `tlog fsck` finds nothing, or the segment refuses to sign.
+- I8 `tlog fsck` finds nothing, or the segment refuses to sign;
+- the anchor of a segment, if it is there, has the head of each receipt.
 
 Roots come from the stored entries by `tests/reference.py`, never from the code under test. Events that are sent must be
 distinct. I7 is of erasure, of which there is nothing to observe yet.
@@ -195,6 +196,8 @@ def _anchors(data: Path) -> Path:
 def judge(data: Path, seen: Sequence[Seen]) -> Verdict:
     """Judge the data by what was seen. The data is lived on in, and is not what it was."""
     verdict, released = Verdict(), understand(seen)
+    # Before the log is opened, which brings them up.
+    _judge_anchors(data, released, verdict)
     try:
         with opened(data) as control:
             _judge_control(control, seen, verdict)
@@ -204,6 +207,25 @@ def judge(data: Path, seen: Sequence[Seen]) -> Verdict:
         verdict.refused["*"] = f"{type(error).__name__}: {error}"
     verdict.wrong += [one for one in findings(data) if not any(one.startswith(f"{name}:") for name in verdict.refused)]
     return verdict
+
+
+def _judge_anchors(data: Path, released: Mapping[str, Released], verdict: Verdict) -> None:
+    places = [path.read_bytes()[at : at + 4096] for path in _anchors(data).glob("*") for at in (0, 4096)]
+    for name, one in released.items():
+        receipts = [receipt for sent in one.sent.values() for receipt in sent.receipts]
+        if not receipts:
+            continue
+        released_size = max(open_checkpoint(receipt.checkpoint, one.key).size for receipt in receipts)
+        anchored = [head.size for place in places if (head := _head_in(place, one.key)) is not None]
+        if anchored and max(anchored) < released_size:
+            verdict.wrong.append(f"{name}: its anchor has {max(anchored)} entries, and a receipt {released_size}")
+
+
+def _head_in(place: bytes, key: VerifierKey) -> Checkpoint | None:
+    try:
+        return open_checkpoint(place.rstrip(b"\0"), key)
+    except TlogError:
+        return None
 
 
 def findings(data: Path) -> list[str]:

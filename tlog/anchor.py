@@ -20,6 +20,9 @@ from tlog_core.note import VerifierKey
 # Two places, of which the older is overwritten: a write that is torn spoils that one only.
 _PLACE_BYTES: Final = 4_096
 _PLACES: Final = 2
+# And behind them the size of the head that was synced last: until the newer one is, the older is not overwritten.
+_SYNCED_AT: Final = _PLACE_BYTES * _PLACES
+_SYNCED_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +57,45 @@ class Anchor:
         make_folder(path.parent)
         fresh = path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
-        write_durably(fresh, note.ljust(_PLACE_BYTES * _PLACES, b"\0"))
+        write_durably(fresh, note.ljust(_SYNCED_AT + _SYNCED_BYTES, b"\0"))
         fresh.replace(path)
         sync_folder(path.parent)
 
     def newest(self) -> Anchored:
         """Return the newest head in the file that the log has signed; CorruptError if there is none, OSError."""
         with self._locked():
-            return self._newest()
+            return self._known(self._read()[0])
 
     def advance(self, checkpoint: Checkpoint, note: bytes) -> None:
         """Put in a head and its note, durable when this returns, unless there is one of as many entries.
 
         Raises CorruptError and OSError.
         """
+        self.put(checkpoint, note)
+        self.sync(checkpoint.size)
+
+    def put(self, checkpoint: Checkpoint, note: bytes) -> None:
+        """Put in a head and its note, unless there is one of as many entries; durable once `sync` has returned.
+
+        Other processes see it from now on. Raises CorruptError and OSError.
+        """
         with self._locked():
-            newest = self._newest()
+            places, synced = self._read()
+            newest = self._known(places)
             if checkpoint.size <= newest.checkpoint.size:
                 return
-            place = 1 - newest.place
-            self._seen = None
-            os.pwrite(self._descriptor, note.ljust(_PLACE_BYTES, b"\0"), place * _PLACE_BYTES)
-            os.fdatasync(self._descriptor)
+            if synced != newest.checkpoint.size:
+                os.fdatasync(self._descriptor)
+            place, content = 1 - newest.place, note.ljust(_PLACE_BYTES, b"\0")
+            os.pwrite(self._descriptor, content, place * _PLACE_BYTES)
             # As it was signed here, it need not be verified when it is read again.
-            self._seen = self._read(), Anchored(checkpoint, note, place)
+            self._seen = _with(places, place, content), Anchored(checkpoint, note, place)
+
+    def sync(self, size: int) -> None:
+        """Make durable the head of `size` entries, which was put in, while others may put in later ones; OSError."""
+        os.fdatasync(self._descriptor)
+        # If by now a later one is there, this says nothing of it.
+        os.pwrite(self._descriptor, size.to_bytes(_SYNCED_BYTES, "big"), _SYNCED_AT)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -105,22 +123,27 @@ class Anchor:
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def _newest(self) -> Anchored:
-        raw = self._read()
+    def _read(self) -> tuple[bytes, int]:
+        """Return the places, and the size of the head that is known to be synced."""
+        raw = os.pread(self._descriptor, _SYNCED_AT + _SYNCED_BYTES, 0)
+        return raw[:_SYNCED_AT], int.from_bytes(raw[_SYNCED_AT:], "big")
+
+    def _known(self, places: bytes) -> Anchored:
         # Verified once, and not at each commit.
-        if self._seen is None or self._seen[0] != raw:
-            self._seen = raw, self._verified(raw)
+        if self._seen is None or self._seen[0] != places:
+            self._seen = places, self._verified(places)
         return self._seen[1]
 
-    def _read(self) -> bytes:
-        return os.pread(self._descriptor, _PLACE_BYTES * _PLACES, 0)
-
-    def _verified(self, raw: bytes) -> Anchored:
+    def _verified(self, places: bytes) -> Anchored:
         found = []
         for place in range(_PLACES):
-            note = raw[place * _PLACE_BYTES : (place + 1) * _PLACE_BYTES].rstrip(b"\0")
+            note = places[place * _PLACE_BYTES : (place + 1) * _PLACE_BYTES].rstrip(b"\0")
             with suppress(MalformedError, SignatureError):
                 found.append(Anchored(open_checkpoint(note, self._key), note, place))
         if not found:
             raise CorruptError("the anchor has no head that the log has signed")
         return max(found, key=lambda one: one.checkpoint.size)
+
+
+def _with(places: bytes, place: int, content: bytes) -> bytes:
+    return places[: place * _PLACE_BYTES] + content + places[(place + 1) * _PLACE_BYTES :]

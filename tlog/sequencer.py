@@ -4,14 +4,15 @@ Group commit: a request puts its events in the queue. The first to find nobody l
 for all that are queued, in one transaction; then it hands the lead to the next in the queue. Between processes the
 write lock decides the order: nothing in memory decides an index.
 
-The durability point is the commit at the end of `SegmentStore.write`. Nobody hears of an entry or a signature before.
+The durability point is the commit at the end of `SegmentStore.write`; nobody hears of an entry or a signature before
+the anchor has it too.
 """
 
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from threading import Lock
@@ -201,14 +202,21 @@ class Sequencer:
 
     def _lead(self) -> None:
         group: list[_Waiting] = []
+        answers: Sequence[Answer | Exception]
         try:
-            self._commit(group)
+            try:
+                answers = self._commit(group)
+            finally:
+                # Whoever leads next writes while this one waits for the anchor.
+                self._pass_on(group)
+            self._sync_anchor(answers)
         except Exception as error:
-            group = group or self._take_group()
-            for waiting in group:
-                waiting.outcome = error
-        finally:
-            self._hand_over(group)
+            answers = [error for _ in group]
+        for waiting, answer in zip(group, answers, strict=True):
+            waiting.outcome = answer
+        # The first of the group is the leader itself, which nobody has to wake.
+        for waiting in group[1:]:
+            waiting.woken.release()
 
     def _take_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -226,28 +234,37 @@ class Sequencer:
                     keys.add(submission.key)
         return group
 
-    def _hand_over(self, group: Sequence[_Waiting]) -> None:
+    def _pass_on(self, group: list[_Waiting]) -> None:
+        """Have the next in the queue lead. If the lead failed before it took a group, this takes one."""
+        group += [] if group else self._take_group()
         with self._mutex:
             heir = self._queue[0] if self._queue else None
             self._leading = heir is not None
-        # The first of the group is the leader itself, which nobody has to wake.
-        for waiting in group[1:]:
-            waiting.woken.release()
         if heir is not None:
             heir.woken.release()
 
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _commit(self, group: list[_Waiting]) -> Sequence[Answer]:
         if self.broken:
             raise UnavailableError("the segment is being opened anew after a failure; nothing was logged, retry")
+        # From before the anchor is compared until the new head is in it: two copies may share one.
+        with self._breaking(), nullcontext() if self._anchor is None else self._anchor.held():
+            with self._store.write() as transaction:
+                # Taken only now: while this one waited for the locks, more have come.
+                group += self._take_group()
+                began = time.perf_counter()
+                tree, answers = self._write(transaction, [waiting.submission for waiting in group])
+            self._put_in_anchor(tree, answers)
+        self._tree = tree
+        events = sum(len(answer.entries) for answer in answers if isinstance(answer, Logged))
+        if events:
+            self._on_commit(events, time.perf_counter() - began, tree.frontier.size)
+        return answers
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """Have the segment opened anew after a failure."""
         try:
-            # From before the anchor is compared until the new head is in it: two copies may share one.
-            with nullcontext() if self._anchor is None else self._anchor.held():
-                with self._store.write() as transaction:
-                    # Taken only now: while this one waited for the locks, more have come.
-                    group += self._take_group()
-                    began = time.perf_counter()
-                    tree, outcomes = self._write(transaction, [waiting.submission for waiting in group])
-                self._put_in_anchor(tree, outcomes)
+            yield
         except (DatabaseError, OSError) as error:
             self.broken = True
             raise OutcomeUnknownError(
@@ -256,19 +273,19 @@ class Sequencer:
         except TlogError:
             self.broken = True
             raise
-        self._tree = tree
-        events = sum(len(outcome.entries) for outcome in outcomes if isinstance(outcome, Logged))
-        if events:
-            self._on_commit(events, time.perf_counter() - began, tree.frontier.size)
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            waiting.outcome = outcome
 
-    def _put_in_anchor(self, tree: Tree, outcomes: Sequence[Answer]) -> None:
-        """Have the anchor say what was committed before anybody hears of it."""
-        note = next((outcome.note for outcome in outcomes if isinstance(outcome, Logged)), None)
+    def _put_in_anchor(self, tree: Tree, answers: Sequence[Answer]) -> None:
+        """Have the anchor say what was committed before anybody else can compare with it."""
+        note = next((answer.note for answer in answers if isinstance(answer, Logged)), None)
         if note is not None and self._anchor is not None:
-            checkpoint = Checkpoint(self._signer.name, tree.frontier.size, tree.frontier.root())
-            self._anchor.advance(checkpoint, note)
+            self._anchor.put(Checkpoint(self._signer.name, tree.frontier.size, tree.frontier.root()), note)
+
+    def _sync_anchor(self, answers: Sequence[Answer]) -> None:
+        """Have it durable there before anybody hears of it."""
+        size = next((answer.size for answer in answers if isinstance(answer, Logged)), None)
+        if size is not None and self._anchor is not None:
+            with self._breaking():
+                self._anchor.sync(size)
 
     def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Answer]]:
         old = transaction.head()

@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError, Thread
+from threading import Barrier, BrokenBarrierError, Event, Thread
 
 import pytest
-from live import NDJSON, Segment, Server
+from live import NDJSON, PATIENCE, Segment, Server
 
 from tlog.anchor import Anchor
 from tlog.config import Config
@@ -64,6 +64,53 @@ def test_the_anchor_has_the_head_before_anybody_hears_of_it(
     assert synced == [1, 2, 3]
 
 
+def test_the_next_write_does_not_wait_until_the_anchor_is_synced(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, real, second = sequencer(store, signer, anchor), os.fdatasync, Event()
+    sizes = list[int]()
+
+    def sync(file: int) -> None:
+        # The first to sync is not done before the second is committed, and has to sync for both.
+        if not sizes:
+            sizes.append(store.head().size)
+            writer = Thread(target=one.append, args=(submission(1),))
+            writer.start()
+            assert second.wait(PATIENCE)
+            real(file)
+            writer.join()
+        else:
+            sizes.append(store.head().size)
+            real(file)
+            second.set()
+
+    monkeypatch.setattr("os.fdatasync", sync)
+    one.append(submission(0))
+    assert sizes == [1, 2, 2]
+    assert anchor.newest().note == store.head().note
+
+
+def test_whatever_is_not_synced_yet_one_head_is_whole(anchor: Anchor, signer: SignerKey, tmp_path: Path) -> None:
+    path = tmp_path / "payments.anchor"
+    anchor.advance(*head_of(signer, 5))
+    others = Anchor.open(path, signer.verifier)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fdatasync", lambda _: durable.append(path.read_bytes()))
+        durable = [path.read_bytes()]
+        # Two put in heads in turn, and neither comes to syncing its own; then what the first says comes too late.
+        for size in range(6, 12):
+            (anchor, others)[size % 2].put(*head_of(signer, size))
+            now = path.read_bytes()
+            torn = bytes(new if old == new else 0 for old, new in zip(durable[-1], now, strict=True))
+            (tmp_path / "torn.anchor").write_bytes(torn)
+            with closing(Anchor.open(tmp_path / "torn.anchor", signer.verifier)) as opened:
+                assert opened.newest().checkpoint.size == size - 1
+            if size == 9:
+                anchor.sync(8)
+                durable.pop()
+    others.close()
+
+
 def test_an_anchor_never_goes_back(anchor: Anchor, signer: SignerKey) -> None:
     anchor.advance(*head_of(signer, 9))
     for size in (9, 8, 0):
@@ -78,7 +125,7 @@ def test_a_write_that_is_torn_anywhere_leaves_the_head_before_it(
     for size in (5, 6):
         anchor.advance(*head_of(signer, size))
     before = path.read_bytes()
-    anchor.advance(*head_of(signer, 7))
+    anchor.put(*head_of(signer, 7))
     after = path.read_bytes()
     differs = [place for place in range(len(before)) if before[place] != after[place]]
     for cut in range(differs[0], differs[-1] + 1):

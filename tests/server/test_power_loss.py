@@ -19,6 +19,7 @@ SEED = 5
 PLANTED = (
     ("normal", power.appends, "was released, and is not there"),
     ("early", power.appends, "was released, and is not there"),
+    ("lax", power.appends, "its anchor has"),
     ("nameless", power.commands, "key file"),
     ("nameless", power.restoring, "is no backup"),
     ("unsettled", power.killed, "was released, and now there is one of"),

@@ -35,6 +35,15 @@ _MOVE_HEAD = """
 update head set size = ?, time = ?, root = ?, note = ?, sealed = ? where size = ? and root = ? and not sealed
 and not exists (select 1 from frozen)
 """
+# The first run is the last that begins at or before the start.
+_ENTRY_RUNS = """
+select start, count, entries from bundle
+where start >= coalesce((select max(start) from bundle where start <= ?1), 0) and start < ?2 order by start
+"""
+_PAYLOAD_RUNS = """
+select start, count, openings, payloads from payload
+where start >= coalesce((select max(start) from payload where start <= ?1), 0) and start < ?2 order by start
+"""
 _FIND_REQUESTS = """
 select key, start, count, size from request where key in (select unhex(value) from json_each(?))
 """
@@ -392,16 +401,8 @@ def _head(connection: Connection) -> Head:
     return Head(size, time, Hash(root), note, bool(sealed))
 
 
-def _runs(start: int, end: int) -> list[int]:
-    # A run starts at most 255 places before any index in it, since none crosses a multiple of 256.
-    return [start - start % TILE_WIDTH, end]
-
-
 def _entries(connection: Connection, start: int, end: int) -> list[bytes]:
-    rows = connection.execute(
-        "select start, count, entries from bundle where start >= ? and start < ? order by start",
-        _runs(start, end),
-    )
+    rows = connection.execute(_ENTRY_RUNS, [start, end])
     return _between(
         start,
         end,
@@ -414,10 +415,7 @@ def _payloads(connection: Connection, start: int, end: int) -> list[Payload]:
 
 
 def _payload_runs(connection: Connection, start: int, end: int) -> Generator[tuple[int, list[Payload]], None, None]:
-    rows = connection.execute(
-        "select start, count, openings, payloads from payload where start >= ? and start < ? order by start",
-        _runs(start, end),
-    )
+    rows = connection.execute(_PAYLOAD_RUNS, [start, end])
     return ((first, decode_payloads(blob, openings)) for first, count, openings, blob in rows if first + count > start)
 
 
