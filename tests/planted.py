@@ -92,7 +92,7 @@ def piecemeal() -> None:
 
 def forget_the_last_commit() -> None:
     """Payments come back as they were before the last commit, when they are opened, and their anchors too."""
-    write, load, advance = SegmentStore.write, Segments._load, Anchor.advance
+    write, load, put = SegmentStore.write, Segments._load, Anchor.put
 
     @contextmanager
     def keeping(store: SegmentStore) -> Iterator[Transaction]:
@@ -111,8 +111,8 @@ def forget_the_last_commit() -> None:
 
     SegmentStore.write = keeping  # type: ignore[method-assign, assignment]
     Segments._load = load_older  # type: ignore[method-assign]
-    Anchor.advance = lambda self, *head: (  # type: ignore[method-assign]
-        None if self._key.name.endswith("/payments") else advance(self, *head)
+    Anchor.put = lambda self, *head: (  # type: ignore[method-assign]
+        False if self._key.name.endswith("/payments") else put(self, *head)
     )
 
 
@@ -161,7 +161,6 @@ def anchor_before_the_commit() -> None:
     def anchoring(self: Sequencer, *arguments: Any) -> Any:
         tree, answers = write(self, *arguments)
         self._put_in_anchor(tree, answers)
-        self._sync_anchor(answers)
         return tree, answers
 
     Sequencer._write = anchoring  # type: ignore[method-assign, assignment]

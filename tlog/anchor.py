@@ -40,7 +40,8 @@ class Anchor:
     def __init__(self, descriptor: int, key: VerifierKey) -> None:
         self._descriptor = descriptor
         self._key = key
-        self._seen: tuple[bytes, Anchored] | None = None
+        # What was found in the places last, which need not be verified at each commit.
+        self._known: dict[bytes, Checkpoint] = {}
         self._held = False
 
     @classmethod
@@ -64,15 +65,19 @@ class Anchor:
     def newest(self) -> Anchored:
         """Return the newest head in the file that the log has signed; CorruptError if there is none, OSError."""
         with self._locked():
-            return self._known(self._read()[0])
+            return self._newest(self._read()[0])
+
+    def trust(self, checkpoint: Checkpoint, note: bytes) -> None:
+        """Take a note for what the log has signed: where nothing else is asked than whether there is more than this."""
+        self._known[note] = checkpoint
 
     def advance(self, checkpoint: Checkpoint, note: bytes) -> None:
-        """Put in a head and its note, durable when this returns, unless there is one of as many entries.
+        """Put in a head and its note, unless there is one of as many entries; what is there is then durable.
 
         Raises CorruptError and OSError.
         """
         self.put(checkpoint, note)
-        self.sync(checkpoint.size)
+        self.sync(self.newest().checkpoint.size)
 
     def put(self, checkpoint: Checkpoint, note: bytes) -> None:
         """Put in a head and its note, unless there is one of as many entries; durable once `sync` has returned.
@@ -81,20 +86,20 @@ class Anchor:
         """
         with self._locked():
             places, synced = self._read()
-            newest = self._known(places)
+            newest = self._newest(places)
             if checkpoint.size <= newest.checkpoint.size:
                 return
-            if synced != newest.checkpoint.size:
+            if synced < newest.checkpoint.size:
                 os.fdatasync(self._descriptor)
-            place, content = 1 - newest.place, note.ljust(_PLACE_BYTES, b"\0")
-            os.pwrite(self._descriptor, content, place * _PLACE_BYTES)
-            # As it was signed here, it need not be verified when it is read again.
-            self._seen = _with(places, place, content), Anchored(checkpoint, note, place)
+            place = 1 - newest.place
+            os.pwrite(self._descriptor, note.ljust(_PLACE_BYTES, b"\0"), place * _PLACE_BYTES)
+            self.trust(checkpoint, note)
 
     def sync(self, size: int) -> None:
         """Make durable the head of `size` entries, which was put in, while others may put in later ones; OSError."""
+        if self._read()[1] >= size:
+            return
         os.fdatasync(self._descriptor)
-        # If by now a later one is there, this says nothing of it.
         os.pwrite(self._descriptor, size.to_bytes(_SYNCED_BYTES, "big"), _SYNCED_AT)
 
     @contextmanager
@@ -128,22 +133,13 @@ class Anchor:
         raw = os.pread(self._descriptor, _SYNCED_AT + _SYNCED_BYTES, 0)
         return raw[:_SYNCED_AT], int.from_bytes(raw[_SYNCED_AT:], "big")
 
-    def _known(self, places: bytes) -> Anchored:
-        # Verified once, and not at each commit.
-        if self._seen is None or self._seen[0] != places:
-            self._seen = places, self._verified(places)
-        return self._seen[1]
-
-    def _verified(self, places: bytes) -> Anchored:
+    def _newest(self, places: bytes) -> Anchored:
         found = []
         for place in range(_PLACES):
             note = places[place * _PLACE_BYTES : (place + 1) * _PLACE_BYTES].rstrip(b"\0")
             with suppress(MalformedError, SignatureError):
-                found.append(Anchored(open_checkpoint(note, self._key), note, place))
+                found.append(Anchored(self._known.get(note) or open_checkpoint(note, self._key), note, place))
         if not found:
             raise CorruptError("the anchor has no head that the log has signed")
+        self._known = {one.note: one.checkpoint for one in found}
         return max(found, key=lambda one: one.checkpoint.size)
-
-
-def _with(places: bytes, place: int, content: bytes) -> bytes:
-    return places[: place * _PLACE_BYTES] + content + places[(place + 1) * _PLACE_BYTES :]

@@ -206,10 +206,12 @@ class Sequencer:
         try:
             try:
                 answers = self._commit(group)
+                size = self._tree.frontier.size
             finally:
                 # Whoever leads next writes while this one waits for the anchor.
                 self._pass_on(group)
-            self._sync_anchor(answers)
+            if any(isinstance(answer, Outcome) for answer in answers):
+                self._sync_anchor(size)
         except Exception as error:
             answers = [error for _ in group]
         for waiting, answer in zip(group, answers, strict=True):
@@ -280,10 +282,9 @@ class Sequencer:
         if note is not None and self._anchor is not None:
             self._anchor.put(Checkpoint(self._signer.name, tree.frontier.size, tree.frontier.root()), note)
 
-    def _sync_anchor(self, answers: Sequence[Answer]) -> None:
-        """Have it durable there before anybody hears of it."""
-        size = next((answer.size for answer in answers if isinstance(answer, Logged)), None)
-        if size is not None and self._anchor is not None:
+    def _sync_anchor(self, size: int) -> None:
+        """Have the head of this size durable there before anybody hears of what is under it."""
+        if self._anchor is not None:
             with self._breaking():
                 self._anchor.sync(size)
 
@@ -340,6 +341,7 @@ class Sequencer:
         if standing.frozen is not None or self._anchor is None:
             return standing.frozen or self._halted
         try:
+            self._anchor.trust(Checkpoint(self._signer.name, head.size, head.root), head.note)
             check_latest(self._anchor.newest(), head)
         except FrozenError as error:
             return str(error)
