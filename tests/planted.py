@@ -112,7 +112,7 @@ def forget_the_last_commit() -> None:
     SegmentStore.write = keeping  # type: ignore[method-assign, assignment]
     Segments._load = load_older  # type: ignore[method-assign]
     Anchor.put = lambda self, *head: (  # type: ignore[method-assign]
-        False if self._key.name.endswith("/payments") else put(self, *head)
+        None if self._key.name.endswith("/payments") else put(self, *head)
     )
 
 

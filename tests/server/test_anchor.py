@@ -93,10 +93,9 @@ def test_the_next_write_does_not_wait_until_the_anchor_is_synced(
 def test_whatever_is_not_synced_yet_one_head_is_whole(anchor: Anchor, signer: SignerKey, tmp_path: Path) -> None:
     path = tmp_path / "payments.anchor"
     anchor.advance(*head_of(signer, 5))
-    others = Anchor.open(path, signer.verifier)
+    others, durable = Anchor.open(path, signer.verifier), [path.read_bytes()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fdatasync", lambda _: durable.append(path.read_bytes()))
-        durable = [path.read_bytes()]
         # Two put in heads in turn, and neither comes to syncing its own; then what the first says comes too late.
         for size in range(6, 12):
             (anchor, others)[size % 2].put(*head_of(signer, size))
