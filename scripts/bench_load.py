@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tlog.canonical import Canonicalizer
-from tlog_core.commitment import OPENING_BYTES, Opening, commit
+from tlog_core.commitment import OPENING_BYTES, Opening, commit_all
 from tlog_core.entry import encode_entries
-from tlog_core.merkle import Frontier, leaf_hash
+from tlog_core.merkle import Frontier, leaf_hashes
 from tlog_core.receipt import JSON_TYPE
 
 HOST = "127.0.0.1"
@@ -129,13 +129,10 @@ def _compute(body: bytes, canonicalize: Canonicalizer, frontier: Frontier) -> Fr
     openings = [
         Opening(random_bytes[place : place + OPENING_BYTES]) for place in range(0, len(random_bytes), OPENING_BYTES)
     ]
-    commitments = [
-        commit(opening=opening, payload_type=JSON_TYPE, payload=payload)
-        for opening, payload in zip(openings, payloads, strict=True)
-    ]
+    commitments = commit_all(openings, JSON_TYPE, payloads)
     now = time.time_ns() // 1_000_000
     entries = encode_entries(commitments, origin="bench.example/log/segments/bench", time=now, writer="anonymous")
-    return frontier.grow([leaf_hash(entry) for entry in entries]).frontier
+    return frontier.grow(leaf_hashes(entries)).frontier
 
 
 def _batches(events: Path, size: int) -> list[Sequence[bytes]]:

@@ -441,7 +441,7 @@ IN_MEMORY: Final[Mapping[str, tuple[Spoil, int, str]]] = MappingProxyType(
         "a commitment": (_submission("commitment"), 503, ""),
         "an entry": (_result("tlog.sequencer.encode_entries", lambda one, flip: [flip(one[0]), *one[1:]]), 503, ""),
         "an entry, hashed": (_stored("entry", -1), 503, ""),
-        "a leaf hash": (_result("tlog.sequencer.leaf_hash", lambda one, flip: flip(one)), 503, ""),
+        "a leaf hash": (_result("tlog.sequencer.leaf_hashes", lambda one, flip: [flip(one[0]), *one[1:]]), 503, ""),
         "a node": (_result("tlog.sequencer.grow_tree", _grown), 503, ""),
         "a tile": (_result("tlog.sequencer.grow_tree", _tiles), 201, "tile/"),
         "the root": (_head(lambda one, flip: replace(one, root=flip(one.root))), 503, ""),

@@ -15,6 +15,7 @@ from tlog.errors import CorruptError
 from tlog.files import make_folder, sync_folder, write_durably
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import MalformedError, SignatureError
+from tlog_core.merkle import Hash
 from tlog_core.note import VerifierKey
 
 # Two places, of which the older is overwritten: a write that is torn spoils that one only.
@@ -67,9 +68,9 @@ class Anchor:
         with self._locked():
             return self._newest(self._read()[0])
 
-    def trust(self, checkpoint: Checkpoint, note: bytes) -> None:
+    def trust(self, size: int, root: Hash, note: bytes) -> None:
         """Take a note for what the log has signed: where nothing else is asked than whether there is more than this."""
-        self._known[note] = checkpoint
+        self._known[note] = Checkpoint(self._key.name, size, root)
 
     def advance(self, checkpoint: Checkpoint, note: bytes) -> None:
         """Put in a head and its note, unless there is one of as many entries; what is there is then durable.
@@ -93,7 +94,7 @@ class Anchor:
                 os.fdatasync(self._descriptor)
             place = 1 - newest.place
             os.pwrite(self._descriptor, note.ljust(_PLACE_BYTES, b"\0"), place * _PLACE_BYTES)
-            self.trust(checkpoint, note)
+            self._known[note] = checkpoint
 
     def sync(self, size: int) -> None:
         """Make durable the head of `size` entries, which was put in, while others may put in later ones; OSError."""

@@ -30,7 +30,7 @@ from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.commitment import verify_commitment
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import MalformedError, ProofError
-from tlog_core.merkle import leaf_hash
+from tlog_core.merkle import leaf_hashes
 from tlog_core.note import Note, VerifierKey, parse_note, parse_verifier
 from tlog_core.receipt import Receipt, verify_receipt
 from tlog_core.tile import TILE_WIDTH, Bundle
@@ -102,7 +102,7 @@ def bring_back(segment: Segment, found: Found) -> Head:
 
 def _append(transaction: Transaction, old: Head, found: Found, checkpoint: Checkpoint, note: bytes) -> Head:
     entries = [found.entries[index] for index in range(old.size, checkpoint.size)]
-    grown = grow_tree(read_tree(transaction, old), [leaf_hash(entry) for entry in entries])
+    grown = grow_tree(read_tree(transaction, old), leaf_hashes(entries))
     if grown.tree.frontier.root() != checkpoint.root:
         raise CorruptError(f"these entries do not make the root of {checkpoint.size} entries that the log signed")
     parsed = [parse_entry(entry) for entry in entries]

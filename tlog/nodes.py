@@ -9,7 +9,7 @@ from typing import Final
 from tlog.errors import CorruptError
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import load_tree
-from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader, leaf_hash, node_hash
+from tlog_core.merkle import HASH_BYTES, Frontier, Hash, NodeReader, leaf_hashes, node_hash
 from tlog_core.tile import TILE_HEIGHT, TILE_WIDTH, Tile, join_hashes, split_hashes, tile_of
 
 _KEPT_TILES: Final = 64  # of each level
@@ -49,8 +49,8 @@ class Nodes:
             first = max(start, index * TILE_WIDTH)
             part = entries[first - start : (index + 1) * TILE_WIDTH - start]
             leaves = self._hashes(Tile(0, index), head)[first - index * TILE_WIDTH :]
-            for place, (entry, leaf) in enumerate(zip(part, leaves, strict=False), first):
-                if leaf_hash(entry) != leaf:
+            for place, (found, leaf) in enumerate(zip(leaf_hashes(part), leaves, strict=False), first):
+                if found != leaf:
                     raise CorruptError(f"entry {place} or its leaf hash is damaged; run tlog fsck")
 
     def _hashes(self, tile: Tile, head: Head) -> Sequence[Hash]:
@@ -78,7 +78,7 @@ class Nodes:
     def _from_entries(self, tile: Tile) -> bytes:
         start = tile.index * TILE_WIDTH
         entries = self._store.entries(start, start + tile.width)
-        return join_hashes([leaf_hash(entry) for entry in entries])
+        return join_hashes(leaf_hashes(entries))
 
     def at(self, size: int) -> NodeReader:
         """Return a reader of the nodes of the tree of `size` entries, which is not beyond the head."""

@@ -28,10 +28,10 @@ from tlog.store.cosigned import Standing
 from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from tlog_core.commitment import Commitment, commit
+from tlog_core.commitment import Commitment, commit_all
 from tlog_core.entry import WriterSignature, encode_entries, parse_entry
 from tlog_core.errors import MalformedError, SignatureError, TlogError
-from tlog_core.merkle import Hash, NodeReader, leaf_hash
+from tlog_core.merkle import Hash, NodeReader, leaf_hashes
 from tlog_core.note import SignerKey
 from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
 
@@ -40,10 +40,10 @@ _CONFIRM_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Events of one request, committed to but not yet logged. `key` is that of `request_key`, or None.
+    """Events of one request, of one media type, committed to but not yet logged.
 
-    `signed`, if there are any, are the signatures of its writer, whose sequences follow one another. One that `seals`
-    the segment is the last that it takes.
+    `key` is that of `request_key`, or None. `signed`, if there are any, are the signatures of its writer, whose
+    sequences follow one another. One that `seals` the segment is the last that it takes.
     """
 
     writer: str
@@ -55,10 +55,9 @@ class Submission:
 
     def holds(self) -> bool:
         """Tell whether the payloads are still those committed to."""
-        return all(
-            commit(opening=one.opening, payload_type=one.type, payload=one.data) == commitment
-            for one, commitment in zip(self.payloads, self.commitments, strict=True)
-        )
+        kind = self.payloads[0].type
+        again = commit_all([one.opening for one in self.payloads], kind, [one.data for one in self.payloads])
+        return again == self.commitments and all(one.type == kind for one in self.payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +297,7 @@ class Sequencer:
         # Time never goes back, whatever the clock does.
         now = max(self._clock(), old.time)
         entries = self._entries(fresh, now)
-        grown = grow_tree(tree, [leaf_hash(entry) for entry in entries])
+        grown = grow_tree(tree, leaf_hashes(entries))
         new = replace(sign_head(grown.tree, now, self._signer), sealed=any(one.seals for one in fresh))
         logged = _share_out(fresh, entries, old.size, new, grown)
         transaction.append(old.size, entries, [payload for one in fresh for payload in one.payloads])
@@ -341,7 +340,7 @@ class Sequencer:
         if standing.frozen is not None or self._anchor is None:
             return standing.frozen or self._halted
         try:
-            self._anchor.trust(Checkpoint(self._signer.name, head.size, head.root), head.note)
+            self._anchor.trust(head.size, head.root, head.note)
             check_latest(self._anchor.newest(), head)
         except FrozenError as error:
             return str(error)
@@ -366,7 +365,7 @@ class Sequencer:
             raise CorruptError(f"the head went back from size {tree.frontier.size} to {head.size}; nothing is signed")
         if 0 < behind <= TILE_WIDTH:
             entries = transaction.entries(tree.frontier.size, head.size)
-            tree = grow_tree(tree, [leaf_hash(entry) for entry in entries]).tree
+            tree = grow_tree(tree, leaf_hashes(entries)).tree
         elif behind:
             tree = read_tree(transaction, head)
         _check_root(tree, head)
@@ -382,7 +381,7 @@ class Sequencer:
         # Yeti2022 ended when one bit of a leaf hash flipped: no entries make a root that was signed over such a one.
         if any(not one.holds() for one in fresh) or stored != self._entries(fresh, new.time):
             raise _faulty("entries are not what was submitted")
-        again = tree.frontier.grow([leaf_hash(entry) for entry in stored]).frontier
+        again = tree.frontier.grow(leaf_hashes(stored)).frontier
         # The old root last: what was right when it was first compared may have changed since.
         if (again.size, again.root()) != (new.size, new.root) or tree.frontier.root() != old.root:
             raise _faulty("a tree did not come out the same twice")
@@ -454,4 +453,4 @@ def _edge_hashes(transaction: Transaction, tile: Tile) -> list[Hash]:
     if tile.level:
         return split_hashes(transaction.tile(tile), tile.width)
     start = tile.index * TILE_WIDTH
-    return [leaf_hash(entry) for entry in transaction.entries(start, start + tile.width)]
+    return leaf_hashes(transaction.entries(start, start + tile.width))

@@ -20,7 +20,7 @@ from tlog.store.codec import Payload, split_openings
 from tlog.store.cosigned import CosignedHead
 from tlog.store.segment import RequestRow
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
-from tlog_core.commitment import OPENING_BYTES, Opening, commit
+from tlog_core.commitment import OPENING_BYTES, Opening, commit, commit_all
 from tlog_core.entry import WriterSignature, has_commitment, parse_entry
 from tlog_core.errors import SignatureError
 from tlog_core.merkle import range_hash
@@ -61,7 +61,7 @@ def commit_to(
     return Submission(
         writer=writer,
         payloads=opened,
-        commitments=[commit(opening=one.opening, payload_type=one.type, payload=one.data) for one in opened],
+        commitments=commit_all(openings, kind, payloads),
         key=None if idempotency_key is None else request_key(writer, idempotency_key),
         signed=() if signed is None else signed.signatures,
         seals=seals,

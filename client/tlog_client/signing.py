@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlog_client.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
-from tlog_core.commitment import Opening, commit
+from tlog_core.commitment import Opening, commit_all
 from tlog_core.encoding import canonical_json, encode_base64
 from tlog_core.entry import WriterSignature
 from tlog_core.errors import MalformedError
@@ -62,9 +62,6 @@ def sign_batch(
 
     `openings` are 32 fresh random bytes for each. MalformedError for a media type that cannot be committed to.
     """
-    commitments = [
-        commit(opening=opening, payload_type=payload_type, payload=payload)
-        for opening, payload in zip(openings, payloads, strict=True)
-    ]
+    commitments = commit_all(openings, payload_type, payloads)
     signed = tuple(sign_commitments(commitments, origin=origin, first=first, signer=signer))
     return SignedBatch(payloads, payload_type, openings, first, signed)

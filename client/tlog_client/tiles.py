@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from tlog_client.errors import RefusedError
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.errors import ProofError
-from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hash
+from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hashes
 from tlog_core.proof import prove_consistency
 from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
 
@@ -49,7 +49,7 @@ def read_bundle(place: int, *, size: int, tree: TileTree, get: Get) -> list[byte
     """
     width = min(TILE_WIDTH, size - place * TILE_WIDTH)
     entries = fetch_bundle(Bundle(place, width), get)
-    leaves = [leaf_hash(entry) for entry in entries]
+    leaves = leaf_hashes(entries)
     # The entries of a full bundle make its node in the tile above, so that their own tile need not be fetched.
     if width == TILE_WIDTH:
         holds = Frontier().grow(leaves).frontier.root() == tree.node(TILE_HEIGHT, place)

@@ -8,7 +8,8 @@ With the opening, 32 random bytes, it binds the payload; without it, nobody can 
 """
 
 import hashlib
-from typing import Final, NewType
+from collections.abc import Sequence
+from typing import Final, NewType, cast
 
 from tlog_core.errors import MalformedError, ProofError
 
@@ -24,10 +25,17 @@ MAX_TYPE_BYTES: Final = 255
 
 _CONTEXT: Final = b"tlog/commitment/v1\n"
 
+_sha256 = hashlib.sha256
+
 
 def commit(*, opening: Opening, payload_type: str, payload: bytes) -> Commitment:
     """Return the commitment to a payload of this media type (ASCII, at most 255 bytes); raise MalformedError."""
-    if len(opening) != OPENING_BYTES:
+    return commit_all([opening], payload_type, [payload])[0]
+
+
+def commit_all(openings: Sequence[Opening], payload_type: str, payloads: Sequence[bytes]) -> list[Commitment]:
+    """Return the commitments to payloads of one media type, each with its opening; otherwise as `commit`."""
+    if any(len(opening) != OPENING_BYTES for opening in openings):
         raise MalformedError("an opening has 32 bytes")
     try:
         kind = payload_type.encode("ascii")
@@ -35,8 +43,14 @@ def commit(*, opening: Opening, payload_type: str, payload: bytes) -> Commitment
         raise MalformedError("a media type is ASCII") from None
     if not 1 <= len(kind) <= MAX_TYPE_BYTES:
         raise MalformedError(f"a media type has 1 to {MAX_TYPE_BYTES} bytes")
-    framed = _CONTEXT + opening + len(kind).to_bytes(2, "big") + kind + payload
-    return Commitment(hashlib.sha256(framed).digest())
+    framed = len(kind).to_bytes(2, "big") + kind
+    return cast(
+        "list[Commitment]",
+        [
+            _sha256(_CONTEXT + opening + framed + payload).digest()
+            for opening, payload in zip(openings, payloads, strict=True)
+        ],
+    )
 
 
 def verify_commitment(commitment: Commitment, *, opening: Opening, payload_type: str, payload: bytes) -> None:

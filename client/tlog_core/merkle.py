@@ -26,6 +26,12 @@ def leaf_hash(entry: bytes) -> Hash:
     return Hash(_sha256(b"\x00" + entry).digest())
 
 
+def leaf_hashes(entries: Iterable[bytes]) -> list[Hash]:
+    """Return the hashes of entries as leaves, in their order."""
+    # `leaf_hash` written out, as `_parents` does for nodes.
+    return cast("list[Hash]", [_sha256(b"\x00" + entry).digest() for entry in entries])
+
+
 def node_hash(left: Hash, right: Hash) -> Hash:
     """Return the hash of an interior node: SHA-256(0x01 || left || right)."""
     return Hash(_sha256(b"\x01" + left + right).digest())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tlog_core.checkpoint import open_checkpoint
-from tlog_core.commitment import OPENING_BYTES, Opening, commit, verify_commitment
+from tlog_core.commitment import OPENING_BYTES, Opening, commit_all, verify_commitment
 from tlog_core.encoding import (
     MAX_JSON_INTEGER,
     canonical_json,
@@ -20,7 +20,7 @@ from tlog_core.encoding import (
 )
 from tlog_core.entry import WriterSignature, encode_entries, parse_entry
 from tlog_core.errors import MalformedError, ProofError
-from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash
+from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash, leaf_hashes
 from tlog_core.note import KEY_ID_BYTES, SIGNATURE_BYTES, VerifierKey
 from tlog_core.policy import TrustPolicy, open_trusted
 from tlog_core.proof import RangeProof, nodes_of_range, prove_inclusion, verify_inclusion, verify_range
@@ -162,17 +162,14 @@ def mint_receipts(
     checkpoint = open_checkpoint(batch.checkpoint, key)
     if len(payloads) != len(batch.openings):
         raise ProofError(f"the receipt is for {len(batch.openings)} events, not {len(payloads)}")
-    commitments = [
-        commit(opening=opening, payload_type=payload_type, payload=payload)
-        for opening, payload in zip(batch.openings, payloads, strict=True)
-    ]
+    commitments = commit_all(batch.openings, payload_type, payloads)
     entries = encode_entries(
         commitments, origin=checkpoint.origin, time=batch.time, writer=batch.writer, signed=batch.signed
     )
     if any(one.name == batch.writer for one in writer_keys):
         for entry in entries:
             verify_writer(parse_entry(entry), writer_keys)
-    leaves = [leaf_hash(entry) for entry in entries]
+    leaves = leaf_hashes(entries)
     start, size = batch.first_index, checkpoint.size
     verify_range(leaves=leaves, start=start, size=size, left=batch.left, right=batch.right, root=checkpoint.root)
     node = nodes_of_range(leaves=leaves, start=start, proof=RangeProof(size, batch.left, batch.right))

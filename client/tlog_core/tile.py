@@ -5,7 +5,7 @@ the entries under the level-0 tile of the same index. A tile is *full* at width 
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,20 +99,16 @@ def join_bundle(entries: Sequence[bytes]) -> bytes:
 
 def split_bundle(data: bytes, width: int) -> list[bytes]:
     """Return the `width` entries of a bundle; raise MalformedError if it holds more, fewer or a part of one."""
-    entries = list(_split_prefixed(data))
+    entries, place, end = list[bytes](), 0, len(data)
+    while place < end:
+        start = place + 2
+        place = start + int.from_bytes(data[place:start], "big")
+        entries.append(data[start:place])
+    if place > end:
+        raise MalformedError("the entry bundle ends within an entry")
     if len(entries) != width:
         raise MalformedError(f"expected {width} entries in the bundle, not {len(entries)}")
     return entries
-
-
-def _split_prefixed(data: bytes) -> Iterator[bytes]:
-    place = 0
-    while place < len(data):
-        start = place + 2
-        place = start + int.from_bytes(data[place:start], "big")
-        if start > len(data) or place > len(data):
-            raise MalformedError("the entry bundle ends within an entry")
-        yield data[start:place]
 
 
 class TileTree:

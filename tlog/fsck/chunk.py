@@ -20,7 +20,7 @@ from tlog.tree import EMPTY_TREE, grow_tree
 from tlog_core.commitment import verify_commitment
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import TlogError
-from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash
+from tlog_core.merkle import HASH_BYTES, Hash, leaf_hashes
 from tlog_core.note import VerifierKey
 from tlog_core.tile import TILE_WIDTH, Tile, split_hashes
 from tlog_core.writer import parse_writer_key, verify_sequence, verify_signature
@@ -142,7 +142,7 @@ class _Checker:
             self._go_on_from_tile(start, end)
             return
         self._check_payloads(start, [self._check_entry(start + place, raw) for place, raw in enumerate(entries)])
-        self._check_leaves(start, [leaf_hash(raw) for raw in entries])
+        self._check_leaves(start, leaf_hashes(entries))
 
     def _read(self, start: int, end: int) -> list[bytes]:
         entries: list[bytes] = []
