@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from tlog import latest, segments
 from tlog.anchor import Anchor
 from tlog.cli import main
-from tlog.segments import Segments
+from tlog.segments import Segment, Segments
 from tlog.sequencer import Sequencer
 from tlog.store import connection, schema
 from tlog.store.connection import copy_database
@@ -64,18 +64,19 @@ def unsettled() -> None:
 def hasty() -> None:
     """A head is shown once it is signed, whatever comes of the commit."""
     signed: dict[bytes, bytes] = {}
-    move, show = Transaction.move_head, SegmentStore.cosigned_note
+    move, show = Transaction.move_head, SegmentStore.head_with_cosignatures
 
     def move_head(self: Transaction, old: Head, new: Head) -> None:
         signed[new.note.partition(b"\n")[0]] = new.note
         move(self, old, new)
 
-    def cosigned_note(self: SegmentStore) -> bytes:
-        note = show(self)
-        return signed.get(note.partition(b"\n")[0], note)
+    def show_signed(self: SegmentStore) -> tuple[Head, bytes]:
+        head, lines = show(self)
+        return replace(head, note=signed.get(head.note.partition(b"\n")[0], head.note)), lines
 
     Transaction.move_head = move_head  # type: ignore[method-assign]
-    SegmentStore.cosigned_note = cosigned_note  # type: ignore[method-assign]
+    SegmentStore.head_with_cosignatures = show_signed  # type: ignore[method-assign]
+    Segment.settle = lambda *_: None  # type: ignore[method-assign]
 
 
 def piecemeal() -> None:

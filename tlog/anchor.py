@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Final, Self
 
 from tlog.errors import CorruptError
@@ -36,14 +37,15 @@ class Anchored:
 
 
 class Anchor:
-    """The file of one segment's anchor, for one thread at a time; other processes may have it open too."""
+    """The file of one segment's anchor. Threads share it; other processes may have it open too."""
 
     def __init__(self, descriptor: int, key: VerifierKey) -> None:
         self._descriptor = descriptor
         self._key = key
         # What was found in the places last, which need not be verified at each commit.
         self._known: dict[bytes, Checkpoint] = {}
-        self._held = False
+        self._mutex = RLock()
+        self._is_held = False
 
     @classmethod
     def open(cls, path: Path, key: VerifierKey) -> Self:
@@ -65,7 +67,7 @@ class Anchor:
 
     def newest(self) -> Anchored:
         """Return the newest head in the file that the log has signed; CorruptError if there is none, OSError."""
-        with self._locked():
+        with self.held():
             return self._newest(self._read()[0])
 
     def trust(self, size: int, root: Hash, note: bytes) -> None:
@@ -77,15 +79,17 @@ class Anchor:
 
         Raises CorruptError and OSError.
         """
+        if self._read()[1] >= checkpoint.size:
+            return
         self.put(checkpoint, note)
-        self.sync(self.newest().checkpoint.size)
+        self.sync(checkpoint.size)
 
     def put(self, checkpoint: Checkpoint, note: bytes) -> None:
         """Put in a head and its note, unless there is one of as many entries; durable once `sync` has returned.
 
         Other processes see it from now on. Raises CorruptError and OSError.
         """
-        with self._locked():
+        with self.held():
             places, synced = self._read()
             newest = self._newest(places)
             if checkpoint.size <= newest.checkpoint.size:
@@ -106,28 +110,22 @@ class Anchor:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Have it to oneself, so that what it has when a head is signed it still has when that head is put in."""
-        with self._locked():
-            self._held = True
+        with self._mutex:
+            # To unlock it within would let other processes in.
+            if self._is_held:
+                yield
+                return
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            self._is_held = True
             try:
                 yield
             finally:
-                self._held = False
+                self._is_held = False
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        # To unlock it within would let others in.
-        if self._held:
-            yield
-            return
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _read(self) -> tuple[bytes, int]:
         """Return the places, and the size of the head that is known to be synced."""

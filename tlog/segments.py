@@ -31,7 +31,7 @@ from tlog.store.control import ControlStore
 from tlog.store.cosigned import Frozen
 from tlog.store.segment import Head, SegmentStore
 from tlog.tree import EMPTY_TREE
-from tlog_core.checkpoint import open_checkpoint
+from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import MalformedError, TlogError
 from tlog_core.evidence import MAX_LAG
 from tlog_core.note import SEED_BYTES, SignerKey, parse_signer, parse_verifier, signer_from_seed
@@ -103,11 +103,27 @@ class Segment:
         """Return why the segment is frozen, if it is."""
         return self.store.frozen() or self.halted
 
+    def settle(self, head: Head) -> None:
+        """Have a head that was committed in the anchor before it is shown, where it is else put a moment later.
+
+        Raises UnavailableError, CorruptError.
+        """
+        if self.anchor is None:
+            return
+        try:
+            self.anchor.advance(Checkpoint(self.signer.name, head.size, head.root), head.note)
+        except OSError as error:
+            raise _unusable(self.row, error) from error
+
     def close(self) -> None:
         """Close its files; nobody may be using it."""
         self.store.close()
         if self.anchor is not None:
             self.anchor.close()
+
+
+def _unusable(row: SegmentRow, error: OSError) -> UnavailableError:
+    return UnavailableError(f"the anchor of {row.name} cannot be used now: {error}; retry")
 
 
 def check_begun(config: Config) -> None:
@@ -297,7 +313,7 @@ class Segments:
         except FrozenError as error:
             return None, Frozen(self._clock(), None, store.head().size, str(error))
         except OSError as error:
-            raise UnavailableError(f"the anchor of {row.name} cannot be used now: {error}; retry") from error
+            raise _unusable(row, error) from error
 
 
 @dataclass(frozen=True, slots=True)

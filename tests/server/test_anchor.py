@@ -281,6 +281,19 @@ def expect_frozen(segment: Segment, size: int, words: str) -> None:
     assert frozen_of(segment)["witness"] is None
 
 
+def test_a_head_is_in_the_anchor_before_it_is_shown(tmp_path: Path, start_server: Starting) -> None:
+    segment = start_server(tmp_path / "data").create("payments")
+    segment.append(b"1")
+    [anchor] = [path for path in (tmp_path / "data.anchor").iterdir() if b"payments" in path.read_bytes()]
+    behind = anchor.read_bytes()
+    segment.append(b"2")
+    # As after a crash between a commit and this.
+    anchor.write_bytes(behind)
+    assert segment.checkpoint().size == 2
+    with closing(Anchor.open(anchor, segment.key)) as opened:
+        assert opened.newest().checkpoint.size == 2
+
+
 def test_an_older_copy_serves_reads_and_signs_nothing(tmp_path: Path, start_server: Starting) -> None:
     data = tmp_path / "data"
     server = start_server(data)

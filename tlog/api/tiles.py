@@ -21,7 +21,9 @@ _GZIP_LEVEL = 1
 
 def checkpoint(call: Call) -> Response:
     """Answer `GET /segments/<name>/checkpoint`: the same bytes for every caller."""
-    return _note(call.segment.store.cosigned_note())
+    head, lines = call.segment.store.head_with_cosignatures()
+    call.segment.settle(head)
+    return _note(head.note + lines)
 
 
 def cosigned_checkpoint(call: Call) -> Response:

@@ -279,11 +279,11 @@ class SegmentStore:
         with self._reading() as connection:
             return bool(connection.execute("select anchored from head").fetchone()[0])
 
-    def cosigned_note(self) -> bytes:
-        """Return the checkpoint of the head, with the cosignatures that there are of exactly this one."""
+    def head_with_cosignatures(self) -> tuple[Head, bytes]:
+        """Return the head as it is now, and the signature lines of the cosignatures that there are of exactly this."""
         with self._reading() as connection:
             head = _head(connection)
-            return head.note + cosigned.lines_of(connection, head.size, head.root)
+            return head, cosigned.lines_of(connection, head.size, head.root)
 
     def cosignatures(self) -> list[WitnessLine]:
         """Return the latest cosignature of each witness, in the order of their keys."""

@@ -116,6 +116,7 @@ class Rounds:
                 for one in self._panel.witnesses
                 if one.name in silent or one.name not in lines or lines[one.name][0] <= horizon
             ]
+            segment.settle(head)
             asked = _Round(name, head, parse_note(head.note), lines=lines)
             sizes = {one.name: known[str(one.key)].size if str(one.key) in known else 0 for one in wanted}
             return self._run(segment, asked, wanted, sizes)
