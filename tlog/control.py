@@ -161,10 +161,52 @@ class Control:
         if self.store.find(name).sealed is None:
             self._check_not_frozen(name)
             self.enact(change)
-        # Again if it has to be: a crash may have come between the record and the entry.
-        with self._segments.use(name) as segment:
-            seal(segment, encode_change(change))
+            with self._segments.use(name) as segment:
+                self._end(segment, change)
+        self.finish_seal(name)
         return self.store.find(name)
+
+    def finish_seal(self, name: str) -> None:
+        """Make good what a crash has left of a seal: the segment's last entry by its record, or the record by that.
+
+        Raises what `append` and `enact` raise, and CorruptError if there is no record.
+        """
+        row = self.store.find(name)
+        with self._segments.use(name) as segment:
+            head = segment.store.head()
+            if head.sealed == (row.sealed is not None):
+                return
+            if (frozen := segment.frozen()) is not None:
+                raise FrozenError(f"the segment {name} is frozen: {frozen.reason}")
+            if not head.sealed:
+                self._end(segment, self._end_on_record(name))
+                return
+            [last] = segment.store.payloads(head.size - 1, head.size)
+        # Of an entry that was brought back by a receipt there may be no payload.
+        lost = SegmentSealed(by=OPERATOR, at=head.time, segment=name)
+        # Somebody else may have been faster.
+        with suppress(ConflictError):
+            self.enact(lost if last.is_lost else decode_change(last.data))
+
+    def _end(self, segment: Segment, change: SegmentSealed | SegmentSucceeded) -> None:
+        if isinstance(change, SegmentSealed):
+            seal(segment, encode_change(change))
+            return
+        reason = f"it is closed for good, and {change.successor} goes on in its place"
+        with segment.store.write() as transaction:
+            transaction.unfreeze()
+            transaction.freeze(Frozen(self._clock(), None, transaction.head().size, reason), behind=False)
+
+    def _end_on_record(self, name: str) -> SegmentSealed | SegmentSucceeded:
+        with self._segments.use(CONTROL) as control:
+            end = control.store.head().size
+            for start in reversed(range(0, end, MAX_PAGE)):
+                for payload in reversed(control.store.payloads(start, min(start + MAX_PAGE, end))):
+                    match decode_change(payload.data):
+                        case (SegmentSealed(segment=segment) | SegmentSucceeded(segment=segment)) as change:
+                            if segment == name:
+                                return change
+        raise CorruptError(f"{CONTROL} has no record of the end of {name}; run tlog fsck")
 
     def _check_not_frozen(self, name: str) -> None:
         with self._segments.use(name) as segment:
@@ -214,12 +256,11 @@ class Control:
             note = found.note if found is not None and found.checkpoint.size > head.size else head.note
         row, _ = self.create_segment(by, successor, dict(old.labels), signed=old.signed)
         self._begin_successor(by, row, old, note)
-        with self._segments.use(name) as segment, segment.store.write() as transaction:
-            reason = f"it is closed for good, and {successor} goes on in its place"
-            transaction.unfreeze()
-            transaction.freeze(Frozen(self._clock(), None, head.size, reason), behind=False)
+        change = SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor)
+        with self._segments.use(name) as segment:
+            self._end(segment, change)
         if old.sealed is None:
-            self.enact(SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor))
+            self.enact(change)
         return row
 
     def _begin_successor(self, by: str, row: SegmentRow, old: SegmentRow, note: bytes) -> None:

@@ -229,7 +229,11 @@ class _Segment:
         if head.sealed != (last is not None and last.writer == SEAL_WRITER):
             yield "head", Kind.HEAD, "whether it is sealed, the head and the last entry do not say alike"
         if (self._row.sealed is not None) != head.sealed and now.frozen is None:
-            yield "head", Kind.LOOSE, "whether it is sealed, control.db and the head do not say alike; seal it again"
+            yield (
+                "head",
+                Kind.LOOSE,
+                "whether it is sealed, control.db and the head do not say alike; a server that starts makes it good",
+            )
         if head.size and last is not None and last.time != head.time:
             yield "head", Kind.HEAD, "it does not have the time of the last entry"
         if self._row.created > (head.time if first is None else first.time):
