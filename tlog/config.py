@@ -116,6 +116,11 @@ class Config:
         return self.data / "sealing.lock"
 
     @property
+    def importing(self) -> Path:
+        """The folder in which a segment that is brought back is checked, before it is put in its place."""
+        return self.data / "importing"
+
+    @property
     def metrics(self) -> Path:
         """The folder in which the workers of one run bring their counters together, where there is none in memory."""
         return self.data / "metrics"

@@ -50,7 +50,7 @@ from tlog.config import MAX_PAGE, Config
 from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError, OutcomeUnknownError
 from tlog.files import SharedNumber, exclusive
 from tlog.latest import anchored
-from tlog.segments import Segment, Segments
+from tlog.segments import Segment, Segments, missing_files
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
@@ -58,6 +58,7 @@ from tlog.store.cosigned import BY_FSCK, Frozen
 from tlog.submit import SUCCESSION_WRITER, append, commit_to, seal
 from tlog_core.encoding import canonicalize
 from tlog_core.errors import MalformedError
+from tlog_core.note import parse_verifier
 from tlog_core.receipt import JSON_TYPE
 from tlog_core.writer import parse_writer_key
 
@@ -179,7 +180,10 @@ class Control:
             if (frozen := segment.frozen()) is not None:
                 raise FrozenError(f"the segment {name} is frozen: {frozen.reason}")
             if not head.sealed:
-                self._end(segment, self._end_on_record(name))
+                change = self._end_on_record(name)
+                if change is None:
+                    raise CorruptError(f"{CONTROL} has no record of the end of {name}; run tlog fsck")
+                self._end(segment, change)
                 return
             [last] = segment.store.payloads(head.size - 1, head.size)
         # Of an entry that was brought back by a receipt there may be no payload.
@@ -197,7 +201,7 @@ class Control:
             transaction.unfreeze()
             transaction.freeze(Frozen(self._clock(), None, transaction.head().size, reason), behind=False)
 
-    def _end_on_record(self, name: str) -> SegmentSealed | SegmentSucceeded:
+    def _end_on_record(self, name: str) -> SegmentSealed | SegmentSucceeded | None:
         with self._segments.use(CONTROL) as control:
             end = control.store.head().size
             for start in reversed(range(0, end, MAX_PAGE)):
@@ -206,7 +210,7 @@ class Control:
                         case (SegmentSealed(segment=segment) | SegmentSucceeded(segment=segment)) as change:
                             if segment == name:
                                 return change
-        raise CorruptError(f"{CONTROL} has no record of the end of {name}; run tlog fsck")
+        return None
 
     def _check_not_frozen(self, name: str) -> None:
         with self._segments.use(name) as segment:
@@ -239,29 +243,50 @@ class Control:
             self.enact(change)
 
     def succeed_segment(self, by: str, name: str, successor: str) -> SegmentRow:
-        """Close a frozen segment for good, and return the one that goes on in its place.
+        """Close a segment for good that is sealed, frozen or lost, and return the one that goes on in its place.
 
         The first entry of that one holds the latest signed head known of the other. Raises ConflictError if the segment
-        is not frozen, or the successor has other entries.
+        is open, no head of it is known, another goes on in its place, or the successor has other entries.
         """
         if name in RESERVED:
             raise ConflictError(
                 f"{name} is a segment of tlog's own, and nothing goes on in its place; bring back the rest"
             )
-        with self._segments.use(name) as segment:
-            if segment.frozen() is None:
-                raise ConflictError(f"the segment {name} is not frozen; seal it instead")
-            found = anchored(self._config.anchor_of(segment.row.id), segment.signer.verifier)
-            head, old = segment.store.head(), segment.row
-            note = found.note if found is not None and found.checkpoint.size > head.size else head.note
+        old, change = (
+            self.store.find(name),
+            SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor),
+        )
+        end = None if old.sealed is None else self._end_on_record(name)
+        is_done = isinstance(end, SegmentSucceeded)
+        if isinstance(end, SegmentSucceeded) and end.successor != successor:
+            raise ConflictError(f"{end.successor} goes on in the place of {name} already")
+        note = self._last_head(old)
         row, _ = self.create_segment(by, successor, dict(old.labels), signed=old.signed)
         self._begin_successor(by, row, old, note)
-        change = SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor)
-        with self._segments.use(name) as segment:
-            self._end(segment, change)
-        if old.sealed is None:
+        self._close(old, change)
+        if not is_done:
             self.enact(change)
         return row
+
+    def _last_head(self, row: SegmentRow) -> bytes:
+        """Return the latest signed head known of a segment that takes no entries; ConflictError."""
+        found = anchored(self._config.anchor_of(row.id), parse_verifier(row.vkey))
+        if missing_files(self._config, row):
+            if found is None:
+                raise ConflictError(f"neither the files of {row.name} nor its anchor are there, so no head is known")
+            return found.note
+        with self._segments.use(row.name) as segment:
+            head = segment.store.head()
+            if segment.frozen() is None and not head.sealed:
+                raise ConflictError(f"the segment {row.name} takes entries; seal it first")
+        return found.note if found is not None and found.checkpoint.size > head.size else head.note
+
+    def _close(self, row: SegmentRow, change: SegmentSucceeded) -> None:
+        if missing_files(self._config, row):
+            return
+        with self._segments.use(row.name) as segment:
+            if segment.frozen() is not None:
+                self._end(segment, change)
 
     def _begin_successor(self, by: str, row: SegmentRow, old: SegmentRow, note: bytes) -> None:
         payload = {"by": by, "checkpoint": note.decode(), "event": "segment.succeeds", "origin": old.origin}
@@ -429,8 +454,10 @@ def project(changing: Changing, change: Change) -> None:
                 change.name, change.id, change.origin, change.vkey, labels, change.at, signed=change.signed
             )
             changing.add_segment(row)
-        case SegmentSealed() | SegmentSucceeded():
+        case SegmentSealed():
             changing.seal_segment(change.segment, change.at)
+        case SegmentSucceeded():
+            changing.close_segment(change.segment, change.at)
         case SegmentAccepted():
             pass
         case PolicyApplied():

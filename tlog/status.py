@@ -37,7 +37,14 @@ def describe(segments: Segments, name: str) -> tuple[list[str], bool]:
         with segments.use(name) as segment:
             return _describe(segment)
     except CorruptError as error:
-        return [f"{name}: damaged: {error}"], False
+        return [f"{name}: damaged: {error}", *(f"  {line}" for line in _advice_for_lost(segments, name))], False
+
+
+def _advice_for_lost(segments: Segments, name: str) -> list[str]:
+    row = segments.control.find(name)
+    if name in RESERVED or row.sealed is not None or not segments.missing_files(row):
+        return []
+    return [f"if nobody has it, tlog segment succeed {name} NEW_NAME   closes it, and goes on in a new segment"]
 
 
 def _describe(segment: Segment) -> tuple[list[str], bool]:

@@ -113,3 +113,27 @@ def test_a_segment_that_was_closed_stays_so_although_it_came_from_a_backup(data:
         return found is not None and "payments-2 goes on in its place" in found["reason"]
 
     until(closed, "the segment to be closed")
+
+
+def test_a_sealed_segment_has_one_successor_and_stays_sealed(data: Path, start_server: Starting) -> None:
+    """What is done after a key was stolen: the last head that counts stands in what goes on, under another key."""
+    refused = tlog("segment", "succeed", "payments", "payments-2", "--data", data)
+    assert (refused.exit_code, "takes entries; seal it first" in refused.stderr) == (1, True)
+    tell("segment", "seal", "payments", "--data", data)
+    sealed = recorded(data)
+    vkey = tell("segment", "succeed", "payments", "payments-2", "--data", data)
+    again = recorded(data)
+    assert json.loads(again)["event"] == "segment.succeeded"
+    assert tell("segment", "succeed", "payments", "payments-2", "--data", data) == vkey
+    assert recorded(data) == again
+    refused = tlog("segment", "succeed", "payments", "payments-3", "--data", data)
+    assert (refused.exit_code, "payments-2 goes on in the place of payments" in refused.stderr) == (1, True)
+    server = start_server(data)
+    old = server.segment("payments", server.request("GET", "/segments/payments").json()["vkey"])
+    described = old.get("").json()
+    assert (described["frozen"], described["sealed"], described["size"]) == (None, json.loads(sealed)["at"], 3)
+    [first] = server.segment("payments-2", vkey).entries(0, 1)
+    assert first["payload"]["checkpoint"].encode() == old.note()
+    assert vkey != described["vkey"]
+    assert server.stop() == 0
+    assert tell("fsck", "--data", data) == ""

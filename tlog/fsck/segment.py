@@ -99,7 +99,10 @@ def _prepare(config: Config, row: SegmentRow) -> Path:
     """Return the database of a segment, brought to the present schema; CorruptError, UnavailableError."""
     path = config.segment(row.id)
     if not path.exists():
-        raise CorruptError("it is missing; restore it")
+        raise CorruptError(
+            f"{path.name} is missing; tlog segment import {row.name} SOURCE brings it back from a later data folder or "
+            "backup"
+        )
     try:
         SegmentStore(path).close()
     except DatabaseError as error:
