@@ -14,6 +14,7 @@ from live import JSON, LOG_NAME, Server, tell, tlog
 from tlog.config import Config
 from tlog.status import open_segments
 from tlog.submit import append, commit_to
+from tlog_core.tile import join_bundle
 
 Starting = Callable[..., Server]
 
@@ -132,3 +133,21 @@ def test_a_segment_of_which_no_head_is_known_has_no_successor(data: Path) -> Non
         Config(data).anchor_of(segments.control.find("orders").id).unlink()
     refused = tlog("segment", "succeed", "orders", "orders-2", "--data", data)
     assert (refused.exit_code, "no head is known" in refused.stderr) == (1, True)
+
+
+def test_control_takes_no_entry_without_its_payload_and_other_segments_go_on(
+    tmp_path: Path, data: Path, vkey: str, start_server: Starting
+) -> None:
+    bundle = tmp_path / "mirror" / "tile" / "entries" / "000.p" / "2"
+    bundle.parent.mkdir(parents=True)
+    with open_segments(Config(tmp_path / "later")) as segments, segments.use("control") as control:
+        (tmp_path / "mirror" / "checkpoint").write_bytes(control.store.head().note)
+        bundle.write_bytes(join_bundle(control.store.entries(0, 2)))
+    shutil.rmtree(data)
+    assert "begin another log" in tell("restore", "--data", data, tmp_path / "backup")
+    refused = tlog("segment", "import", "control", tmp_path / "mirror", "--data", data)
+    assert (refused.exit_code, "begin another log" in refused.stderr) == (2, True)
+    server = start_server(data)
+    assert server.request("PUT", "/segments/other").status == 409
+    assert server.request("POST", "/segments/payments/entries", b"1", {"Content-Type": JSON}).status == 201
+    assert server.segment("orders", vkey).get("").status_code == 404
