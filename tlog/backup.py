@@ -13,7 +13,10 @@ from typing import Final
 
 import msgspec
 
+from tlog.access.action import CONTROL
+from tlog.access.change import SegmentSucceeded
 from tlog.config import Config
+from tlog.control import end_on_record
 from tlog.errors import ConfigError, CorruptError
 from tlog.files import exclusive, sync, sync_folder, write_durably
 from tlog.fsck.finding import Kind
@@ -174,8 +177,14 @@ def _copy_checked(copy: Config, config: Config, source: Config, row: SegmentRow,
 
 
 def _is_gone(config: Config, row: SegmentRow) -> bool:
-    """Tell whether a segment has lost its files for good: it is closed, and another goes on in its place."""
-    return row.sealed is not None and bool(missing_files(config, row))
+    """Tell whether a segment has lost its files for good: another goes on in its place."""
+    if row.sealed is None or not missing_files(config, row):
+        return False
+    with (
+        closing(ControlStore.open(config.control)) as control,
+        closing(open_store(config, control.find(CONTROL))) as store,
+    ):
+        return isinstance(end_on_record(store, row.name), SegmentSucceeded)
 
 
 def _contents(copy: Config) -> tuple[str, list[SegmentRow]]:

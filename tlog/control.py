@@ -55,6 +55,7 @@ from tlog.store.changes import AccessRequest, Changing, SegmentRow
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
 from tlog.store.cosigned import BY_FSCK, Frozen
+from tlog.store.segment import SegmentStore
 from tlog.submit import SUCCESSION_WRITER, append, commit_to, seal
 from tlog_core.encoding import canonicalize
 from tlog_core.errors import MalformedError
@@ -70,6 +71,8 @@ MAX_ACCESS_MINUTES: Final = 60
 
 MAX_REASON: Final = 500
 """How many characters the reason for it has at most."""
+
+_FEW: Final = 16
 
 _SECOND: Final = 1_000
 _MINUTE: Final = 60_000
@@ -158,17 +161,15 @@ class Control:
         """Seal a segment by a last entry that says so, and return it; a sealed one stays as it is. NotFoundError."""
         if name in RESERVED:
             raise ConflictError(f"{name} is a segment of tlog's own, and stays open")
-        change = SegmentSealed(by=by, at=self._clock(), segment=name)
+        self.finish_seal(name)
         if self.store.find(name).sealed is None:
             self._check_not_frozen(name)
-            self.enact(change)
-            with self._segments.use(name) as segment:
-                self._end(segment, change)
-        self.finish_seal(name)
+            self.enact(SegmentSealed(by=by, at=self._clock(), segment=name))
+            self.finish_seal(name)
         return self.store.find(name)
 
     def finish_seal(self, name: str) -> None:
-        """Make good what a crash has left of a seal: the segment's last entry by its record, or the record by that.
+        """Make good what there is of a seal by half: the segment's last entry by its record, or the record by that.
 
         Raises what `append` and `enact` raise, and CorruptError if there is no record.
         """
@@ -180,10 +181,7 @@ class Control:
             if (frozen := segment.frozen()) is not None:
                 raise FrozenError(f"the segment {name} is frozen: {frozen.reason}")
             if not head.sealed:
-                change = self._end_on_record(name)
-                if change is None:
-                    raise CorruptError(f"{CONTROL} has no record of the end of {name}; run tlog fsck")
-                self._end(segment, change)
+                self._end(segment, self._end_on_record(name))
                 return
             [last] = segment.store.payloads(head.size - 1, head.size)
         # Of an entry that was brought back by a receipt there may be no payload.
@@ -201,16 +199,12 @@ class Control:
             transaction.unfreeze()
             transaction.freeze(Frozen(self._clock(), None, transaction.head().size, reason), behind=False)
 
-    def _end_on_record(self, name: str) -> SegmentSealed | SegmentSucceeded | None:
+    def _end_on_record(self, name: str) -> SegmentSealed | SegmentSucceeded:
         with self._segments.use(CONTROL) as control:
-            end = control.store.head().size
-            for start in reversed(range(0, end, MAX_PAGE)):
-                for payload in reversed(control.store.payloads(start, min(start + MAX_PAGE, end))):
-                    match decode_change(payload.data):
-                        case (SegmentSealed(segment=segment) | SegmentSucceeded(segment=segment)) as change:
-                            if segment == name:
-                                return change
-        return None
+            change = end_on_record(control.store, name)
+        if change is None:
+            raise CorruptError(f"{CONTROL} has no record of the end of {name}; run tlog fsck")
+        return change
 
     def _check_not_frozen(self, name: str) -> None:
         with self._segments.use(name) as segment:
@@ -252,19 +246,16 @@ class Control:
             raise ConflictError(
                 f"{name} is a segment of tlog's own, and nothing goes on in its place; bring back the rest"
             )
-        old, change = (
-            self.store.find(name),
-            SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor),
-        )
+        old = self.store.find(name)
         end = None if old.sealed is None else self._end_on_record(name)
-        is_done = isinstance(end, SegmentSucceeded)
         if isinstance(end, SegmentSucceeded) and end.successor != successor:
             raise ConflictError(f"{end.successor} goes on in the place of {name} already")
         note = self._last_head(old)
         row, _ = self.create_segment(by, successor, dict(old.labels), signed=old.signed)
         self._begin_successor(by, row, old, note)
+        change = SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor)
         self._close(old, change)
-        if not is_done:
+        if not isinstance(end, SegmentSucceeded):
             self.enact(change)
         return row
 
@@ -285,7 +276,7 @@ class Control:
         if missing_files(self._config, row):
             return
         with self._segments.use(row.name) as segment:
-            if segment.frozen() is not None:
+            if not segment.store.head().sealed:
                 self._end(segment, change)
 
     def _begin_successor(self, by: str, row: SegmentRow, old: SegmentRow, note: bytes) -> None:
@@ -443,6 +434,18 @@ class Control:
             # From here until it is even, nobody relies on what was read before.
             self.generation.write(self.generation.read() | 1)
         self.generation.write(self.generation.read() + 1)
+
+
+def end_on_record(control: SegmentStore, name: str) -> SegmentSealed | SegmentSucceeded | None:
+    """Return the last that `control` says of the end of a segment, None if it goes on; MalformedError, CorruptError."""
+    end = control.head().size
+    # A few at a time: policies are large, and mostly it is one of the last.
+    for start in reversed(range(0, end, _FEW)):
+        for payload in reversed(control.payloads(start, min(start + _FEW, end))):
+            change = decode_change(payload.data)
+            if isinstance(change, SegmentSealed | SegmentSucceeded) and change.segment == name:
+                return change
+    return None
 
 
 def project(changing: Changing, change: Change) -> None:

@@ -31,10 +31,13 @@ class Sealing:
         Thread(target=self._finish_all, name="sealing", daemon=True).start()
 
     def _finish_all(self) -> None:
-        with exclusive(self._config.sealing):
-            left = [row.name for row in self._control.store.list() if self._is_half_sealed(row)]
-            while left := [name for name in left if not self._finish(name)]:
-                time.sleep(_AGAIN_SECONDS)
+        try:
+            with exclusive(self._config.sealing):
+                left = [row.name for row in self._control.store.list() if self._is_half_sealed(row)]
+                while left := [name for name in left if not self._finish(name)]:
+                    time.sleep(_AGAIN_SECONDS)
+        except Exception as error:  # the next start looks again
+            self._log.error("sealing failed", exc_info=error)
 
     def _is_half_sealed(self, row: SegmentRow) -> bool:
         try:

@@ -128,6 +128,15 @@ def test_a_segment_that_nobody_has_is_succeeded_from_its_anchor_and_is_in_no_bac
 
 
 @pytest.mark.usefixtures("vkey")
+def test_a_sealed_segment_whose_files_are_missing_is_not_left_out_of_a_backup(tmp_path: Path, data: Path) -> None:
+    tell("segment", "import", "orders", tmp_path / "later", "--data", data)
+    tell("segment", "seal", "orders", "--data", data)
+    files_of("orders", data)[1].unlink()
+    refused = tlog("backup", "--data", data, tmp_path / "second")
+    assert (refused.exit_code, "of orders is missing" in refused.stderr) == (1, True)
+
+
+@pytest.mark.usefixtures("vkey")
 def test_a_segment_of_which_no_head_is_known_has_no_successor(data: Path) -> None:
     with open_segments(Config(data)) as segments:
         Config(data).anchor_of(segments.control.find("orders").id).unlink()
