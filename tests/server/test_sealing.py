@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live import LOG_NAME, NDJSON, Server, tell, tlog, until
+from live import JSON, LOG_NAME, Server, tell, tlog, until
 
 from tlog.access.change import SegmentSealed, encode_change
 from tlog.clock import now
 from tlog.config import Config
 from tlog.status import open_segments
-from tlog.submit import seal
+from tlog.submit import append, commit_to, seal
 
 KILLED = """
 import os, signal, sys
@@ -29,12 +29,12 @@ Starting = Callable[..., Server]
 
 
 @pytest.fixture
-def data(tmp_path: Path, start_server: Starting) -> Path:
+def data(tmp_path: Path) -> Path:
     """A log whose segment payments has 2 entries."""
     data = tmp_path / "data"
-    server = start_server(data, log_name=LOG_NAME)
-    server.create("payments").append(b"0\n1\n", NDJSON)
-    assert server.stop() == 0
+    tell("segment", "create", "payments", "--data", data, "--log-name", LOG_NAME)
+    with open_segments(Config(data)) as segments, segments.use("payments") as segment:
+        append(segment, commit_to(writer="anonymous", kind=JSON, payloads=[b"0", b"1"]))
     return data
 
 
