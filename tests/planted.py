@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from tlog import latest, segments
 from tlog.anchor import Anchor
 from tlog.cli import main
+from tlog.sealing import Sealing
 from tlog.segments import Segment, Segments
 from tlog.sequencer import Sequencer
 from tlog.store import connection, schema
@@ -57,8 +58,9 @@ def nameless() -> None:
 def unsettled() -> None:
     """What SQLite recovers from a WAL is shown as it is, synced or not."""
     _everywhere("settle", lambda *_: None)
-    # It opens and closes all segments at the start, and SQLite settles what it closes.
+    # They open and close all segments at the start, and SQLite settles what it closes.
     _everywhere("check_at_start", lambda *_: None)
+    Sealing.keep = lambda *_: None  # type: ignore[method-assign]
 
 
 def hasty() -> None:

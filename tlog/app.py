@@ -46,6 +46,7 @@ from tlog.peers import Peers, read_peers
 from tlog.places import Places
 from tlog.reads import Reads
 from tlog.room import Room
+from tlog.sealing import Sealing
 from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
 from tlog.witnesses.agenda import Agenda, Told
@@ -89,6 +90,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         Scrub(config, opened, metrics, log, now).keep()
     if peers is not None:
         peers.keep(opened)
+    Sealing(config, control, log).keep()
     services = Services(
         segments=opened,
         control=control,

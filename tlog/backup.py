@@ -6,19 +6,23 @@ copies it, and a manifest of the signed heads in it; it is there under its name 
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from tlog.access.action import CONTROL
+from tlog.access.change import SegmentSucceeded
 from tlog.config import Config
+from tlog.control import end_on_record
 from tlog.errors import ConfigError, CorruptError
-from tlog.files import sync, sync_folder, write_durably
+from tlog.files import exclusive, sync, sync_folder, write_durably
 from tlog.fsck.finding import Kind
+from tlog.fsck.freeze import serious
 from tlog.fsck.run import Plan, Progress, check
-from tlog.segments import check_begun, open_store
+from tlog.segments import check_begun, missing_files, open_store, read_signer
 from tlog.store.changes import SegmentRow
 from tlog.store.connection import copy_database
 from tlog.store.control import ControlStore
@@ -64,13 +68,18 @@ def back_up(config: Config, target: Path, clock: Callable[[], int], progress: Pr
     # Before `control`, which then has each change that the database has.
     copy_database(config.control, copy.control)
     name, rows = _contents(copy)
-    for row in rows:
+    gone = {row.name for row in rows if _is_gone(config, row)}
+    for row in (one for one in rows if one.name not in gone):
+        if missing := missing_files(config, row):
+            raise CorruptError(f"{missing[0]} of {row.name} is missing; tlog segment status {row.name} says what to do")
         copy_database(config.segment(row.id), copy.segment(row.id))
         shutil.copy(config.key(row.id), copy.key(row.id))
     if config.issuers.exists():
         shutil.copy(config.issuers, copy.issuers)
     # What is frozen is worth a copy, too.
     for finding in (one for one in check(copy, Plan(), progress) if one.kind is not Kind.FROZEN):
+        if finding.segment in gone:
+            continue
         raise CorruptError(f"what was copied is damaged, and is left in {fresh}: {finding}")
     segments = _backed_up(copy)
     _tidy(fresh)
@@ -125,6 +134,59 @@ def read_manifest(backup: Path) -> Manifest:
     return manifest
 
 
+def copy_missing(config: Config, row: SegmentRow, sources: Iterable[str], progress: Progress) -> bool:
+    """Copy key file and database of a segment that lacks them from the first of these data folders that has them.
+
+    Return whether anything was missing. Nothing that is there is replaced, and nothing is put in place before all of it
+    was checked, and is durable. Raises ConfigError if none has them, and CorruptError if what it has is damaged.
+    """
+    with exclusive(config.importing.with_suffix(".lock")):
+        missing = missing_files(config, row)
+        if not missing:
+            return False
+        folders = [Config(Path(source).absolute()) for source in sources]
+        source = next((one for one in folders if one.control.exists() and not missing_files(one, row)), None)
+        if source is None:
+            names = " and ".join(str(path.relative_to(config.data)) for path in missing)
+            raise ConfigError(f"{names} of {row.name} is missing; name a later data folder or backup that has it")
+        shutil.rmtree(config.importing, ignore_errors=True)
+        try:
+            _copy_checked(Config(config.importing), config, source, row, progress)
+            for path in missing:
+                (config.importing / path.relative_to(config.data)).rename(path)
+                sync_folder(path.parent)
+        finally:
+            shutil.rmtree(config.importing, ignore_errors=True)
+        return True
+
+
+def _copy_checked(copy: Config, config: Config, source: Config, row: SegmentRow, progress: Progress) -> None:
+    """Make a data folder with one segment in it, of which each file is ours or else the source's; CorruptError."""
+    for folder in (copy.data, copy.data / "segments", copy.data / "keys"):
+        folder.mkdir(mode=0o700)
+    copy_database(config.control, copy.control)
+    key, database = config.key(row.id), config.segment(row.id)
+    write_durably(copy.key(row.id), (key if key.exists() else source.key(row.id)).read_bytes())
+    copy_database(database if database.exists() else source.segment(row.id), copy.segment(row.id))
+    # Without the right key it would only be said.
+    read_signer(copy, row)
+    for finding in serious(check(copy, Plan([row.name]), progress)):
+        raise CorruptError(f"what {source.data} has is damaged, and was not taken: {finding}")
+    _tidy(copy.data)
+    sync(copy.segment(row.id))
+
+
+def _is_gone(config: Config, row: SegmentRow) -> bool:
+    """Tell whether a segment has lost its files for good: another goes on in its place."""
+    if row.sealed is None or not missing_files(config, row):
+        return False
+    with (
+        closing(ControlStore.open(config.control)) as control,
+        closing(open_store(config, control.find(CONTROL))) as store,
+    ):
+        return isinstance(end_on_record(store, row.name), SegmentSucceeded)
+
+
 def _contents(copy: Config) -> tuple[str, list[SegmentRow]]:
     with closing(ControlStore.open(copy.control)) as control:
         return control.log_name(), control.list()
@@ -133,6 +195,8 @@ def _contents(copy: Config) -> tuple[str, list[SegmentRow]]:
 def _backed_up(copy: Config) -> dict[str, BackedUp]:
     found = {}
     for row in _contents(copy)[1]:
+        if _is_gone(copy, row):
+            continue
         with closing(open_store(copy, row)) as store:
             head = store.head()
         found[row.name] = BackedUp(row.origin, head.size, head.root.hex(), head.note.decode())

@@ -111,6 +111,16 @@ class Config:
         return self.data / "scrubbed"
 
     @property
+    def sealing(self) -> Path:
+        """The file whose lock is held by the worker that looks for what is half sealed."""
+        return self.data / "sealing.lock"
+
+    @property
+    def importing(self) -> Path:
+        """The folder in which a segment that is brought back is checked, before it is put in its place."""
+        return self.data / "importing"
+
+    @property
     def metrics(self) -> Path:
         """The folder in which the workers of one run bring their counters together, where there is none in memory."""
         return self.data / "metrics"

@@ -50,14 +50,16 @@ from tlog.config import MAX_PAGE, Config
 from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError, OutcomeUnknownError
 from tlog.files import SharedNumber, exclusive
 from tlog.latest import anchored
-from tlog.segments import Segment, Segments
+from tlog.segments import Segment, Segments, missing_files
 from tlog.store.changes import AccessRequest, Changing, SegmentRow
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
 from tlog.store.cosigned import BY_FSCK, Frozen
+from tlog.store.segment import SegmentStore
 from tlog.submit import SUCCESSION_WRITER, append, commit_to, seal
 from tlog_core.encoding import canonicalize
 from tlog_core.errors import MalformedError
+from tlog_core.note import parse_verifier
 from tlog_core.receipt import JSON_TYPE
 from tlog_core.writer import parse_writer_key
 
@@ -69,6 +71,8 @@ MAX_ACCESS_MINUTES: Final = 60
 
 MAX_REASON: Final = 500
 """How many characters the reason for it has at most."""
+
+_FEW: Final = 16
 
 _SECOND: Final = 1_000
 _MINUTE: Final = 60_000
@@ -157,14 +161,50 @@ class Control:
         """Seal a segment by a last entry that says so, and return it; a sealed one stays as it is. NotFoundError."""
         if name in RESERVED:
             raise ConflictError(f"{name} is a segment of tlog's own, and stays open")
-        change = SegmentSealed(by=by, at=self._clock(), segment=name)
+        self.finish_seal(name)
         if self.store.find(name).sealed is None:
             self._check_not_frozen(name)
-            self.enact(change)
-        # Again if it has to be: a crash may have come between the record and the entry.
-        with self._segments.use(name) as segment:
-            seal(segment, encode_change(change))
+            self.enact(SegmentSealed(by=by, at=self._clock(), segment=name))
+            self.finish_seal(name)
         return self.store.find(name)
+
+    def finish_seal(self, name: str) -> None:
+        """Make good what there is of a seal by half: the segment's last entry by its record, or the record by that.
+
+        Raises what `append` and `enact` raise, and CorruptError if there is no record.
+        """
+        row = self.store.find(name)
+        with self._segments.use(name) as segment:
+            head = segment.store.head()
+            if head.sealed == (row.sealed is not None):
+                return
+            if (frozen := segment.frozen()) is not None:
+                raise FrozenError(f"the segment {name} is frozen: {frozen.reason}")
+            if not head.sealed:
+                self._end(segment, self._end_on_record(name))
+                return
+            [last] = segment.store.payloads(head.size - 1, head.size)
+        # Of an entry that was brought back by a receipt there may be no payload.
+        lost = SegmentSealed(by=OPERATOR, at=head.time, segment=name)
+        # Somebody else may have been faster.
+        with suppress(ConflictError):
+            self.enact(lost if last.is_lost else decode_change(last.data))
+
+    def _end(self, segment: Segment, change: SegmentSealed | SegmentSucceeded) -> None:
+        if isinstance(change, SegmentSealed):
+            seal(segment, encode_change(change))
+            return
+        reason = f"it is closed for good, and {change.successor} goes on in its place"
+        with segment.store.write() as transaction:
+            transaction.unfreeze()
+            transaction.freeze(Frozen(self._clock(), None, transaction.head().size, reason), behind=False)
+
+    def _end_on_record(self, name: str) -> SegmentSealed | SegmentSucceeded:
+        with self._segments.use(CONTROL) as control:
+            change = end_on_record(control.store, name)
+        if change is None:
+            raise CorruptError(f"{CONTROL} has no record of the end of {name}; run tlog fsck")
+        return change
 
     def _check_not_frozen(self, name: str) -> None:
         with self._segments.use(name) as segment:
@@ -197,30 +237,47 @@ class Control:
             self.enact(change)
 
     def succeed_segment(self, by: str, name: str, successor: str) -> SegmentRow:
-        """Close a frozen segment for good, and return the one that goes on in its place.
+        """Close a segment for good that is sealed, frozen or lost, and return the one that goes on in its place.
 
         The first entry of that one holds the latest signed head known of the other. Raises ConflictError if the segment
-        is not frozen, or the successor has other entries.
+        is open, no head of it is known, another goes on in its place, or the successor has other entries.
         """
         if name in RESERVED:
             raise ConflictError(
                 f"{name} is a segment of tlog's own, and nothing goes on in its place; bring back the rest"
             )
-        with self._segments.use(name) as segment:
-            if segment.frozen() is None:
-                raise ConflictError(f"the segment {name} is not frozen; seal it instead")
-            found = anchored(self._config.anchor_of(segment.row.id), segment.signer.verifier)
-            head, old = segment.store.head(), segment.row
-            note = found.note if found is not None and found.checkpoint.size > head.size else head.note
+        old = self.store.find(name)
+        end = None if old.sealed is None else self._end_on_record(name)
+        if isinstance(end, SegmentSucceeded) and end.successor != successor:
+            raise ConflictError(f"{end.successor} goes on in the place of {name} already")
+        note = self._last_head(old)
         row, _ = self.create_segment(by, successor, dict(old.labels), signed=old.signed)
         self._begin_successor(by, row, old, note)
-        with self._segments.use(name) as segment, segment.store.write() as transaction:
-            reason = f"it is closed for good, and {successor} goes on in its place"
-            transaction.unfreeze()
-            transaction.freeze(Frozen(self._clock(), None, head.size, reason), behind=False)
-        if old.sealed is None:
-            self.enact(SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor))
+        change = SegmentSucceeded(by=by, at=self._clock(), segment=name, successor=successor)
+        self._close(old, change)
+        if not isinstance(end, SegmentSucceeded):
+            self.enact(change)
         return row
+
+    def _last_head(self, row: SegmentRow) -> bytes:
+        """Return the latest signed head known of a segment that takes no entries; ConflictError."""
+        found = anchored(self._config.anchor_of(row.id), parse_verifier(row.vkey))
+        if missing_files(self._config, row):
+            if found is None:
+                raise ConflictError(f"neither the files of {row.name} nor its anchor are there, so no head is known")
+            return found.note
+        with self._segments.use(row.name) as segment:
+            head = segment.store.head()
+            if segment.frozen() is None and not head.sealed:
+                raise ConflictError(f"the segment {row.name} takes entries; seal it first")
+        return found.note if found is not None and found.checkpoint.size > head.size else head.note
+
+    def _close(self, row: SegmentRow, change: SegmentSucceeded) -> None:
+        if missing_files(self._config, row):
+            return
+        with self._segments.use(row.name) as segment:
+            if not segment.store.head().sealed:
+                self._end(segment, change)
 
     def _begin_successor(self, by: str, row: SegmentRow, old: SegmentRow, note: bytes) -> None:
         payload = {"by": by, "checkpoint": note.decode(), "event": "segment.succeeds", "origin": old.origin}
@@ -379,6 +436,18 @@ class Control:
         self.generation.write(self.generation.read() + 1)
 
 
+def end_on_record(control: SegmentStore, name: str) -> SegmentSealed | SegmentSucceeded | None:
+    """Return the last that `control` says of the end of a segment, None if it goes on; MalformedError, CorruptError."""
+    end = control.head().size
+    # A few at a time: policies are large, and mostly it is one of the last.
+    for start in reversed(range(0, end, _FEW)):
+        for payload in reversed(control.payloads(start, min(start + _FEW, end))):
+            change = decode_change(payload.data)
+            if isinstance(change, SegmentSealed | SegmentSucceeded) and change.segment == name:
+                return change
+    return None
+
+
 def project(changing: Changing, change: Change) -> None:
     """Bring the tables to what they are after a change; MalformedError, ConflictError or NotFoundError."""
     match change:
@@ -388,8 +457,10 @@ def project(changing: Changing, change: Change) -> None:
                 change.name, change.id, change.origin, change.vkey, labels, change.at, signed=change.signed
             )
             changing.add_segment(row)
-        case SegmentSealed() | SegmentSucceeded():
+        case SegmentSealed():
             changing.seal_segment(change.segment, change.at)
+        case SegmentSucceeded():
+            changing.close_segment(change.segment, change.at)
         case SegmentAccepted():
             pass
         case PolicyApplied():

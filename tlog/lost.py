@@ -112,7 +112,10 @@ def _append(transaction: Transaction, old: Head, found: Found, checkpoint: Check
     new = Head(checkpoint.size, parsed[-1].time, checkpoint.root, note, sealed=parsed[-1].writer == SEAL_WRITER)
     payloads = [_payload_of(found, index, entry) for index, entry in enumerate(parsed, old.size)]
     if parsed[0].origin.endswith(f"/{CONTROL}") and any(payload.is_lost for payload in payloads):
-        raise ConfigError(f"the payloads of {CONTROL} say what changed; import from a later data folder or backup")
+        raise ConfigError(
+            f"the payloads of {CONTROL} say what changed; import from a later data folder or backup, or, if nobody has "
+            "them, begin another log (spec/durability.md)"
+        )
     transaction.append(old.size, entries, payloads)
     transaction.put_tiles(grown.tiles)
     frozen = transaction.frozen()

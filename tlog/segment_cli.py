@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tlog.access.action import CONTROL
+from tlog.clock import now
+from tlog.config import Config
 from tlog.control import OPERATOR
 from tlog.shell import REFUSED, change, config_of, data_option, labels_of, log_name_option, report
 
 if TYPE_CHECKING:
     from tlog.control import Control
+    from tlog.segments import Segments
 
 
 @click.group()
@@ -85,27 +89,53 @@ def status(data: Path, names: tuple[str, ...]) -> None:
     help="A file with payloads of the receipts. May be given more than once.",
 )
 def import_entries(data: Path, name: str, sources: tuple[str, ...], events: tuple[Path, ...]) -> None:
-    """Bring back entries that a frozen segment has lost, up to a head that the log has signed.
+    """Bring back entries that a frozen segment has lost, up to a head that the log has signed; or its missing files.
 
     A SOURCE is a later data folder or backup, a folder or URL with a copy of the segment's tiles, or a file of
     receipts, the payloads of which are in --events. Nothing is taken that does not make the signed root.
     """
-    from tlog.lost import bring_back, find
-    from tlog.status import describe, open_segments
+    from tlog.status import open_segments
 
     def bring() -> None:
         config = config_of(data)
         with open_segments(config) as segments:
-            with segments.use(name) as opened:
-                before = opened.store.head().size
-                found = find(config, opened.row, before, sources, events)
-                head = bring_back(opened, found)
-                click.echo(f"{name}: {head.size - before} entries brought back")
-                # Opened anew, it is compared with its anchor again.
-                opened.sequencer.broken = True
-            click.echo("\n".join(describe(segments, name)[0]))
+            _bring_back(config, segments, name, sources, events)
+            if name == CONTROL:
+                _put_in_force(config, segments)
 
     report(bring)
+
+
+def _bring_back(
+    config: Config, segments: "Segments", name: str, sources: tuple[str, ...], events: tuple[Path, ...]
+) -> None:
+    from tlog.backup import copy_missing
+    from tlog.fsck_shell import Report
+    from tlog.lost import bring_back, find
+    from tlog.status import describe
+
+    if copy_missing(config, segments.control.find(name), sources, Report(as_json=False).progress):
+        click.echo(f"{name}: its files brought back")
+    else:
+        with segments.use(name) as opened:
+            before = opened.store.head().size
+            head = bring_back(opened, find(config, opened.row, before, sources, events))
+            click.echo(f"{name}: {head.size - before} entries brought back")
+            # Opened anew, it is compared with its anchor again.
+            opened.sequencer.broken = True
+    click.echo("\n".join(describe(segments, name)[0]))
+
+
+def _put_in_force(config: Config, segments: "Segments") -> None:
+    """Put in force what was brought back of `control`, and name the segments of which nothing else is there."""
+    from tlog.control import Control
+    from tlog.segments import missing_files
+    from tlog.status import describe
+
+    Control(config, segments, now).catch_up()
+    for row in segments.list():
+        if missing_files(config, row):
+            click.echo("\n".join(describe(segments, row.name)[0]))
 
 
 @segment.command("succeed")
@@ -113,7 +143,9 @@ def import_entries(data: Path, name: str, sources: tuple[str, ...], events: tupl
 @click.argument("name")
 @click.argument("successor")
 def succeed(data: Path, name: str, successor: str) -> None:
-    """Close a frozen segment for good, and create SUCCESSOR, whose first entry is the old one's last signed head.
+    """Close a sealed, frozen or lost segment for good, and create SUCCESSOR.
+
+    Its first entry is the old one's last signed head.
 
     Prints the verifier key of the successor, which clients pin.
     """

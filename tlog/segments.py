@@ -9,10 +9,11 @@ import secrets
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
@@ -191,6 +192,10 @@ class Segments:
         """Return segments in the order of their names; see `ControlStore.list`."""
         return self.control.list(after=after, limit=limit)
 
+    def missing_files(self, row: SegmentRow) -> Sequence[Path]:
+        """Return which are not there of the key file and the database of a segment."""
+        return missing_files(self._config, row)
+
     @contextmanager
     def use(self, name: str) -> Iterator[Segment]:
         """Give the open segment of this name, which stays open while it is used; NotFoundError, CorruptError."""
@@ -347,6 +352,15 @@ def _draft(config: Config, origin: str, labels: Mapping[str, str], now: int, *, 
     return Draft(row, signer, config)
 
 
+def missing_files(config: Config, row: SegmentRow) -> Sequence[Path]:
+    """Return which are not there of the key file and the database of a segment."""
+    return [path for path in (config.key(row.id), config.segment(row.id)) if not path.exists()]
+
+
+def _hint(row: SegmentRow) -> str:
+    return f"tlog segment import {row.name} SOURCE brings it back from a later data folder or backup"
+
+
 def read_signer(config: Config, row: SegmentRow) -> SignerKey:
     """Return the key of a segment from its file, its owner's alone; raise CorruptError or UnavailableError."""
     path = config.key(row.id)
@@ -356,7 +370,7 @@ def read_signer(config: Config, row: SegmentRow) -> SignerKey:
             raise CorruptError(f"{name} is open to others than its owner; find out who read it, and chmod 600 it")
         signer = parse_signer(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise CorruptError(f"{name} is missing; restore it, without it nothing is signed") from None
+        raise CorruptError(f"{name} is missing, and without it nothing is signed; {_hint(row)}") from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError, MalformedError):
         raise CorruptError(f"{name} cannot be read; restore it, without it nothing is signed") from None
     except OSError as error:
@@ -370,7 +384,7 @@ def open_store(config: Config, row: SegmentRow) -> SegmentStore:
     """Return the store of a segment after checking its signed head; raise CorruptError or UnavailableError."""
     path = config.segment(row.id)
     if not path.exists():
-        raise CorruptError(f"the database of {row.name} is missing; restore it")
+        raise CorruptError(f"the database {path.name} of {row.name} is missing; {_hint(row)}")
     try:
         store = SegmentStore(path)
     except DatabaseError as error:

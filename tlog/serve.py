@@ -1,7 +1,6 @@
 """`tlog serve`: the app under granian, with several worker processes on one data folder."""
 
 import fcntl
-import hashlib
 import ipaddress
 import os
 import shutil
@@ -23,12 +22,12 @@ from tlog.fsck.start import check_at_start
 from tlog.listen import check_free, parse_address, run_workers
 from tlog.peers import read_peers
 from tlog.quickstart import begin, describe
+from tlog.scratch import make_scratch
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
 from tlog.witnesses.panel import read_panel
 
 _SWITCH_SECONDS = 0.0005
-_MEMORY = Path("/dev/shm")  # noqa: S108
 _NO_POLICY = """\
 tlog: no policy is in force, so nobody may do anything. Write one (spec/access.md), then
   tlog policy apply FILE --data {0}
@@ -130,9 +129,8 @@ def _metrics_folder(config: Config) -> Path:
 
     Who writes to such a file while its disk is full is killed.
     """
-    name = f"tlog-{hashlib.sha256(bytes(config.data)).hexdigest()[:32]}"
     with suppress(OSError):
-        return _fresh_folder(_MEMORY / name)
+        return make_scratch()
     return _fresh_folder(config.metrics)
 
 

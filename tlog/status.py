@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tlog.access.action import RESERVED
+from tlog.access.action import CONTROL, RESERVED
 from tlog.clock import now
 from tlog.config import Config
 from tlog.errors import CorruptError
@@ -37,7 +37,14 @@ def describe(segments: Segments, name: str) -> tuple[list[str], bool]:
         with segments.use(name) as segment:
             return _describe(segment)
     except CorruptError as error:
-        return [f"{name}: damaged: {error}"], False
+        return [f"{name}: damaged: {error}", *(f"  {line}" for line in _advice_for_lost(segments, name))], False
+
+
+def _advice_for_lost(segments: Segments, name: str) -> list[str]:
+    row = segments.control.find(name)
+    if name in RESERVED or row.sealed is not None or not segments.missing_files(row):
+        return []
+    return [f"if nobody has it, tlog segment succeed {name} NEW_NAME   closes it, and goes on in a new segment"]
 
 
 def _describe(segment: Segment) -> tuple[list[str], bool]:
@@ -61,6 +68,8 @@ def _advice(segment: Segment, frozen: Frozen) -> list[str]:
         advice.append(
             f"tlog segment import {name} SOURCE...   brings back what a later copy, a mirror or receipts have"
         )
+    if name == CONTROL:
+        advice.append("nothing of access changes before that; if nobody has its payloads, begin another log")
     if name not in RESERVED:
         advice.append(f"tlog segment succeed {name} NEW_NAME   closes it, and goes on in a new segment")
     if frozen.witness is None:

@@ -13,7 +13,7 @@ import requests
 
 from tlog_client.answers import IndexedEntry, OpenedEntry, parse_consistency
 from tlog_client.credential import Bearer
-from tlog_client.errors import OutcomeUnknownError, RefusedError, TransientError
+from tlog_client.errors import OutcomeUnknownError, RefusedError, StateError, TransientError
 from tlog_client.events import (
     NDJSON_TYPE,
     canonical_event,
@@ -221,7 +221,13 @@ class Log:
 
     def entry(self, index: int) -> OpenedEntry:
         """Return the entry at `index` with its payload, under the newest verified checkpoint that covers it."""
-        opened, _ = self._snapshot(self._covering(index)).prove(index)
+        signed = self._covering(index)
+        try:
+            opened, _ = self._snapshot(signed).prove(index)
+        except RefusedError:
+            # By what was verified it must have the entry.
+            self.checkpoint()
+            raise
         return opened
 
     def prove(self, index: int) -> Receipt:
@@ -290,7 +296,12 @@ class Log:
         except RefusedError as error:
             if error.expected_sequence is None:
                 raise
-            turn.resume(error.expected_sequence)
+            try:
+                turn.resume(error.expected_sequence)
+            except StateError:
+                # It may have gone back, which is worth more to know.
+                self.checkpoint()
+                raise
         return self._post_signed(turn, sign(), key)
 
     def _post_signed(self, turn: Turn, batch: SignedBatch, key: str) -> bytes:
@@ -318,7 +329,7 @@ class Log:
             raise ProofError("the receipt is for events that were signed before")
 
     def _accept_batch(self, batch: BatchReceipt, least: int) -> None:
-        _verify_fresh(batch.first_index, least)
+        self._verify_fresh(batch.first_index, least)
         shown = Checkpoint(self.key.name, batch.first_index, fold(batch.left))
         self._heads.accept(open_signed(batch.checkpoint, self.key), shown=shown)
 
@@ -330,7 +341,7 @@ class Log:
         if receipt.payload_type != payload_type:
             raise ProofError(f"the receipt is for a payload of type {receipt.payload_type}, not {payload_type}")
         verify_receipt(receipt, key=self.key, payload=payload, writer_keys=self._writer_keys)
-        _verify_fresh(receipt.index, least)
+        self._verify_fresh(receipt.index, least)
         seen = open_signed(receipt.checkpoint, self.key)
         root = root_before(index=receipt.index, size=seen.checkpoint.size, proof=receipt.proof)
         self._heads.accept(seen, shown=Checkpoint(self.key.name, receipt.index, root))
@@ -353,6 +364,17 @@ class Log:
         known = self._heads.newest()
         return known.checkpoint.size if known is not None and idempotency_key is None else 0
 
+    def _verify_fresh(self, index: int, least: int) -> None:
+        if index < least:
+            # A log that went back gives the same indexes again.
+            self.checkpoint()
+            raise ProofError(f"the receipt is for entry {index}, logged before the events were sent")
+
+    def _verify_still_there(self) -> None:
+        """Check, of a log that refused what it must have by what was verified, that it has not gone back since."""
+        known = self._heads.newest()
+        verify_no_rollback(known, open_signed(self._transport.get("checkpoint", limit=MAX_NOTE_BYTES), self.key))
+
     def _covering(self, index: int) -> SignedCheckpoint:
         known = self._heads.newest()
         return known if known is not None and index < known.checkpoint.size else self.signed_checkpoint()
@@ -365,7 +387,11 @@ class Log:
             raw = self._transport.get(f"proof/consistency/{old_size}/{new.size}", limit=MAX_PROOF_BYTES)
         except RefusedError:
             # The logs of others have tiles and no such route. Tiles first would not do: writers may not read them.
-            return consistency_in_tiles(old_size, new, self._transport.get)
+            try:
+                return consistency_in_tiles(old_size, new, self._transport.get)
+            except RefusedError:
+                self._verify_still_there()
+                raise
         return parse_consistency(raw, old_size=old_size, new_size=new.size)
 
 
@@ -384,8 +410,3 @@ def _checked_key(key: str) -> str:
     if _IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise MalformedError("an idempotency key has 1 to 255 visible ASCII characters")
     return key
-
-
-def _verify_fresh(index: int, least: int) -> None:
-    if index < least:
-        raise ProofError(f"the receipt is for entry {index}, logged before the events were sent")

@@ -363,6 +363,29 @@ def test_a_rollback_is_caught_with_both_notes_even_after_a_restart(log: Log, ope
         assert size_of(caught.value.newer, sim) == 5
 
 
+def test_a_retry_at_a_log_that_went_back_is_told_so_and_not_that_there_is_no_proof(log: Log, sim: Simulator) -> None:
+    sim.grow(8)
+    log.checkpoint()
+    sim.shrink(5)
+    with pytest.raises(InconsistencyError, match="went back from 8 to 6") as caught:
+        log.append("again", idempotency_key="one")
+    assert (size_of(caught.value.older, sim), size_of(caught.value.newer, sim)) == (8, 6)
+    with pytest.raises(InconsistencyError, match="went back from 8 to 7"):
+        log.append_many(["again"])
+
+
+def test_an_entry_that_is_gone_is_a_rollback_and_one_that_is_withheld_is_refused(log: Log, sim: Simulator) -> None:
+    sim.grow(8)
+    log.checkpoint()
+    sim.lies["entries"] = lambda _: Answer(404, b"")
+    with pytest.raises(RefusedError):
+        log.entry(6)
+    sim.lies.clear()
+    sim.shrink(5)
+    with pytest.raises(InconsistencyError, match="went back from 8 to 5"):
+        log.entry(6)
+
+
 @pytest.mark.parametrize("growth", [0, 1, 2, 7])
 @pytest.mark.parametrize("size", [8, 9])
 def test_a_fork_is_caught_with_both_notes_and_evidence_where_the_proof_makes_one(

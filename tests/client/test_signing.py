@@ -17,6 +17,7 @@ from simulator import ORIGIN, Answer, Simulator, alter, drop_after, drop_before,
 
 from tlog_client import (
     Backoff,
+    InconsistencyError,
     Log,
     MalformedError,
     OutcomeUnknownError,
@@ -336,3 +337,24 @@ def test_a_file_that_holds_no_signer_key_is_wrong_usage_and_not_shown(capsys: py
     Path("events.ndjson").write_text("1\n")
     assert run(["append", "--sign", "bad.key", "events.ndjson"]) == 2
     assert ALICE.format()[30:60] not in capsys.readouterr().err
+
+
+def test_a_writer_whose_log_went_back_is_told_so(writer: Log, opened: Open, sim: Simulator) -> None:
+    for number in range(4):
+        writer.append(number)
+    sim.shrink(2)
+    # It takes what comes, at an index that there was before; under a key of one's own that could be a retry.
+    with pytest.raises(InconsistencyError, match="went back from 4 to 3"):
+        writer.append(5)
+    # It has forgotten the sequences, too.
+    sim.shrink(2)
+    sim.sequence = 2
+    for key in (None, "mine"):
+        with pytest.raises(InconsistencyError, match="went back from 4 to 2"):
+            writer.append(5, idempotency_key=key)
+    # Who keeps no sequence believes what it expects, and then sees its head.
+    fresh = opened("fresh")
+    fresh.checkpoint()
+    sim.shrink(0)
+    with pytest.raises(InconsistencyError, match="went back from 2 to 1"):
+        fresh.append(5, idempotency_key="mine")

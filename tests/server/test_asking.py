@@ -392,6 +392,20 @@ def test_a_witness_that_knows_another_root_freezes_the_segment(house: House, sta
     assert segment.post(b"3").status_code == 409
 
 
+def test_new_heads_go_to_those_who_answer_while_another_is_left_alone(house: House, stack: ExitStack) -> None:
+    """One of two refuses, and both are the quorum, so that no round is ever over."""
+    willing, other = honest(house, stack), stack.enter_context(hearing(lambda _: (403, {}, b"no"), 3))
+    house.heard(2, willing, other)
+    segment = house.segment(house.serve(workers=1))
+    until(lambda: len(other.bodies) > 0, "the one who refuses to be asked")
+    for size in range(1, 4):
+        segment.append(b"%d" % size)
+        # The other would be left alone for a minute.
+        until(lambda size=size: (segment.key.name, size) in willing.heads(), "the head to be cosigned", 20)  # type: ignore[misc]
+    # Nor is he pressed by what comes meanwhile.
+    assert len(other.bodies) < 3 * len(house.keys) + 3
+
+
 def test_a_witness_that_is_elsewhere_is_asked_again_from_there(house: House) -> None:
     house.real(1)
     server = house.serve(asking=False)

@@ -34,7 +34,7 @@ from tlog.store.codec import Payload
 from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import SegmentStore
 from tlog.tree import EMPTY_TREE
-from tlog.witnesses.agenda import PAUSE, Agenda, Told
+from tlog.witnesses.agenda import PAUSE, Again, Agenda, Told
 from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.lane import Backoff, Lane
 from tlog.witnesses.request import MAX_ANSWER_BYTES, Cosigned, Latest, Refused, submit
@@ -462,15 +462,34 @@ def test_what_is_committed_while_it_is_asked_about_comes_again_and_not_before() 
     assert len(agenda) == 0
 
 
-def test_what_failed_is_asked_about_again_at_its_time_whatever_is_committed() -> None:
+def test_what_failed_everywhere_is_asked_about_again_at_its_time_whatever_is_committed() -> None:
     agenda = Agenda()
     agenda.put("payments")
     assert taken(agenda) == "payments"
     retry = time.monotonic() + 0.3
-    agenda.done("payments", retry)
+    agenda.done("payments", Again(missing=retry, anyone=retry))
     agenda.put("payments")
     agenda.put("refunds")
     assert taken(agenda) == "refunds"
+    assert taken(agenda) == "payments"
+    assert time.monotonic() >= retry
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_what_failed_at_one_is_asked_about_at_the_others_when_something_is_committed(meanwhile: bool) -> None:
+    agenda = Agenda()
+    agenda.put("payments")
+    assert taken(agenda) == "payments"
+    if meanwhile:
+        agenda.put("payments")
+    retry = time.monotonic() + 0.5
+    agenda.done("payments", Again(missing=retry, anyone=time.monotonic()))
+    if not meanwhile:
+        agenda.put("payments")
+    assert taken(agenda) == "payments"
+    assert time.monotonic() < retry
+    # The one who is missing is not forgotten for that.
+    agenda.done("payments", Again(missing=retry, anyone=time.monotonic()))
     assert taken(agenda) == "payments"
     assert time.monotonic() >= retry
 

@@ -150,7 +150,7 @@ def test_digicert_ct2_2020_lost_its_key_to_who_broke_in(
     """A hole in the configuration management may have given the key away; the log was closed at its last good head.
 
     Lesson: who has the key can sign, and nothing here prevents it. But no witness cosigns his history, it convicts the
-    origin, what was logged before stays provable, and the segment is sealed, for one with another key.
+    origin, what was logged before stays provable, and the sealed segment is succeeded by one with another key.
     """
     server = start_server(data, workers=1)
     segment = server.segment("payments", str(key))
@@ -174,7 +174,7 @@ def test_digicert_ct2_2020_lost_its_key_to_who_broke_in(
     assert subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout.startswith(b"proven:")
     assert server.stop() == 0
     tlog("segment", "seal", "payments", "--data", data)
-    tlog("segment", "create", "payments-2", "--data", data)
+    tlog("segment", "succeed", "payments", "payments-2", "--data", data)
     server = start_server(data, workers=1)
     assert problem(server.segment("payments", str(key)).post(b"2")) == (409, "sealed")
     verify_receipt(parse_receipt(receipt), key=key, payload=b"1")

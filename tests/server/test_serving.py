@@ -501,6 +501,27 @@ def test_no_more_segments_are_open_than_are_allowed(start_server: Callable[..., 
 # Operations
 
 
+def counters_of(server: Server) -> Path:
+    """Return the folder in memory that a server holds."""
+    held = [path.readlink() for path in Path(f"/proc/{server.process.pid}/fd").iterdir() if path.is_symlink()]
+    [found] = [one for one in held if one.match("shm/tlog-*")]
+    return found
+
+
+def test_a_start_clears_the_counters_of_killed_servers_and_not_those_in_use(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    killed, living = (start_server(tmp_path / name, workers=1) for name in ("killed", "living"))
+    left, used = counters_of(killed), counters_of(living)
+    assert left != used
+    killed.kill()
+    start_server(tmp_path / "next", workers=1)
+    assert (left.exists(), used.exists()) == (False, True)
+    until(lambda: 'tlog_requests_total{method="GET",route="/readyz",status="200"}' in living.metrics(), "counters")
+    assert living.stop() == 0
+    assert not used.exists()
+
+
 def test_metrics_count_over_all_workers(start_server: Callable[..., Server]) -> None:
     server = start_server()
     segment, other = server.create("payments"), server.create("refunds")

@@ -158,7 +158,7 @@ def _folder(path: Path) -> None:
 
 
 KEY_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "is missing; restore it"),
+    "missing": (Path.unlink, "is missing, and without it nothing is signed; tlog segment import payments SOURCE"),
     "empty": (lambda path: path.write_text(""), "cannot be read; restore it"),
     "truncated": (_cut, "cannot be read; restore it"),
     "not text": (lambda path: path.write_bytes(b"\xff"), "cannot be read; restore it"),

@@ -41,7 +41,7 @@ class SegmentAccepted(_Recorded, frozen=True, tag="segment.accepted"):
 
 
 class SegmentSucceeded(_Recorded, frozen=True, tag="segment.succeeded"):
-    """A segment that is frozen stays so, and `successor` goes on in its place."""
+    """A segment that is sealed, frozen or lost takes no more entries, and `successor` goes on in its place."""
 
     segment: str
     successor: str

@@ -99,7 +99,10 @@ def _prepare(config: Config, row: SegmentRow) -> Path:
     """Return the database of a segment, brought to the present schema; CorruptError, UnavailableError."""
     path = config.segment(row.id)
     if not path.exists():
-        raise CorruptError("it is missing; restore it")
+        raise CorruptError(
+            f"{path.name} is missing; tlog segment import {row.name} SOURCE brings it back from a later data folder or "
+            "backup"
+        )
     try:
         SegmentStore(path).close()
     except DatabaseError as error:
@@ -229,7 +232,11 @@ class _Segment:
         if head.sealed != (last is not None and last.writer == SEAL_WRITER):
             yield "head", Kind.HEAD, "whether it is sealed, the head and the last entry do not say alike"
         if (self._row.sealed is not None) != head.sealed and now.frozen is None:
-            yield "head", Kind.LOOSE, "whether it is sealed, control.db and the head do not say alike; seal it again"
+            yield (
+                "head",
+                Kind.LOOSE,
+                "whether it is sealed, control.db and the head do not say alike; a server that starts makes it good",
+            )
         if head.size and last is not None and last.time != head.time:
             yield "head", Kind.HEAD, "it does not have the time of the last entry"
         if self._row.created > (head.time if first is None else first.time):

@@ -118,6 +118,14 @@ class Changing:
             *(at, name),
         )
 
+    def close_segment(self, name: str, at: int) -> None:
+        """Note that a segment takes no more, from when it was sealed if it is; NotFoundError if there is none."""
+        self._one(
+            NotFoundError("no such segment"),
+            "update segment set sealed = coalesce(sealed, ?) where name = ?",
+            *(at, name),
+        )
+
     def apply_policy(self, version: int, document: str) -> None:
         """Put a policy in force; ConflictError unless its version is the next."""
         self._one(

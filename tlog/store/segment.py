@@ -393,6 +393,12 @@ class SegmentStore:
             raise CorruptError(f"the database is damaged: {error}; run tlog fsck") from error
 
 
+def is_sealed(path: Path) -> bool:
+    """Say whether the head in a database is sealed, without opening all of it; DatabaseError, CorruptError."""
+    with closing(connect_reader(path)) as connection:
+        return _head(connection).sealed
+
+
 def _head(connection: Connection) -> Head:
     row = connection.execute("select size, time, root, note, sealed from head").fetchone()
     if row is None:

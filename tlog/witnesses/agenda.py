@@ -2,6 +2,7 @@
 
 import heapq
 import time
+from dataclasses import dataclass
 from threading import Condition
 from typing import Final
 
@@ -9,6 +10,17 @@ from tlog.segments import Observer
 
 PAUSE: Final = 0.05
 """Seconds between two rounds of one segment at the least: what is committed meanwhile is asked for at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """When to ask about a segment again, on the monotonic clock.
+
+    From `missing` on one of those who are missing may be asked about its head; before `anyone` nobody about a new one.
+    """
+
+    missing: float
+    anyone: float
 
 
 class Told:
@@ -62,15 +74,14 @@ class Agenda:
                     continue
                 self._changed.wait(self._queue[0][0] - now if self._queue else None)
 
-    def done(self, name: str, retry: float | None) -> None:
-        """Say that a segment was asked about, and when to ask again, on the monotonic clock; None if all is well.
-
-        What is committed before that time does not make it earlier: nobody could be asked.
-        """
+    def done(self, name: str, again: Again | None) -> None:
+        """Say that a segment was asked about, and when to ask again; None if all is well."""
         with self._changed:
             self._taken.discard(name)
-            self._earliest[name] = time.monotonic() + PAUSE if retry is None else retry
-            if retry is not None or name in self._again:
+            self._earliest[name] = time.monotonic() + PAUSE if again is None else again.anyone
+            if again is not None:
+                self._enter(name, again.missing)
+            if name in self._again:
                 self._enter(name, self._earliest[name])
             self._again.discard(name)
 

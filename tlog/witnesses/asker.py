@@ -12,7 +12,7 @@ from tlog.config import MAX_WAITING, Config
 from tlog.metrics import Metrics
 from tlog.segments import Segment, Segments
 from tlog.store.cosigned import CosignedHead
-from tlog.witnesses.agenda import Agenda
+from tlog.witnesses.agenda import Again, Agenda
 from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.rounds import Rounds, newest_of
 from tlog.witnesses.sweeper import Sweeper
@@ -96,11 +96,12 @@ class Asker:
     def _serve(self) -> None:
         while True:
             name = self._agenda.take()
-            retry: float | None = time.monotonic() + _FAULT_SECONDS
+            later = time.monotonic() + _FAULT_SECONDS
+            again: Again | None = Again(later, later)
             try:
-                retry = self._rounds.ask(name)
+                again = self._rounds.ask(name)
             except Exception as error:  # one segment that is damaged does not keep the others from being asked about
                 self._log.error("asking failed", segment=name, exc_info=error)
             finally:
-                self._agenda.done(name, retry)
+                self._agenda.done(name, again)
             self._metrics.uncosigned(len(self._agenda))

@@ -26,7 +26,7 @@ from tlog.segments import Segment, Segments
 from tlog.store.connection import DatabaseError
 from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import Head, Transaction
-from tlog.witnesses.agenda import PAUSE
+from tlog.witnesses.agenda import PAUSE, Again
 from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.lane import Backoff, Lane
 from tlog.witnesses.request import ANSWER_SECONDS, Answer, Cosigned, Latest, Refused, submit
@@ -87,7 +87,7 @@ class Rounds:
         self._backoff = Backoff()
         self._flying: set[tuple[str, str]] = set()
 
-    def ask(self, name: str, *, fresh: float | None = None) -> float | None:
+    def ask(self, name: str, *, fresh: float | None = None) -> Again | None:
         """Have the head of a segment cosigned; return when to try again if the quorum is not reached.
 
         If the quorum has cosigned it nobody is asked, unless it is to be `fresh`: then all who did so before that many
@@ -99,7 +99,7 @@ class Rounds:
             # Also if another worker was faster, whose rounds nobody else tells here.
             self._ended()
 
-    def _ask(self, name: str, fresh: float | None) -> float | None:
+    def _ask(self, name: str, fresh: float | None) -> Again | None:
         with self._segments.use(name) as segment, exclusive(self._config.asking(segment.row.id)):
             # Read only under the lock: whoever held it before may have asked for this head.
             head = segment.store.head()
@@ -123,7 +123,7 @@ class Rounds:
 
     def _run(
         self, segment: Segment, asked: _Round, wanted: list[TrustedWitness], sizes: Mapping[str, int]
-    ) -> float | None:
+    ) -> Again | None:
         now = time.monotonic()
         ready = [one for one in wanted if self._backoff.until(one.name, asked.segment) <= now]
         ready = [one for one in ready if (one.name, asked.segment) not in self._flying]
@@ -155,7 +155,11 @@ class Rounds:
         missing = [one for one in wanted if one.name in silent or one.name not in asked.lines]
         if (reached and not silent) or not missing:
             return None
-        return min(self._retry(one, asked.segment) for one in missing)
+        # Who has cosigned this head is to have the next one, whoever else cannot be asked.
+        return Again(
+            missing=min(self._retry(one, asked.segment) for one in missing),
+            anyone=min(self._retry(one, asked.segment) for one in self._panel.witnesses),
+        )
 
     def _retry(self, witness: TrustedWitness, segment: str) -> float:
         """Return when a witness that is missing may be asked again; one that has not answered yet, a while later."""
