@@ -19,6 +19,7 @@ import flips
 import hostile
 import limits
 import machine
+import mending
 import power
 from tally import Tally
 
@@ -31,6 +32,10 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
         "a fault while a log begins": faulting.run_beginning,
         "a fault in a backup or a restore": faulting.run_backup,
         "faults in a witness": faulting.run_witness,
+        "faults in a check": mending.run_fsck,
+        "a fault in a check of a running log": mending.run_served_fsck,
+        "a fault in an import": mending.run_import,
+        "faults in a start with peers": mending.run_peers,
         "a flipped bit": flips.run,
         "hostile requests": hostile.run,
         "the description of the API": conforming.run,

@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -140,7 +141,7 @@ Life = Callable[["Place", Notes], None]
 """Lives in the data folder of a place, and tells what comes of it."""
 
 
-_DAMAGED = re.compile("urn:tlog:problem:corrupt|what the witness stores is damaged")
+_DAMAGED = re.compile("urn:tlog:problem:corrupt|what the witness stores is damaged|damage was found")
 _CLEAR = ((503, "unavailable"), (503, "outcome-unknown"))
 
 
@@ -251,12 +252,12 @@ def start(config: Config) -> Any:
 
 def whole_life(place: "Place", notes: Notes) -> None:
     """Start, do everything once, and stop."""
-    _live(place, notes, _everything)
+    live(place, notes, _everything)
 
 
 def short_life(place: "Place", notes: Notes) -> None:
     """Start, look, append, and stop: what comes after a fault."""
-    _live(place, notes, _a_little)
+    live(place, notes, _a_little)
 
 
 def first_life(place: "Place", _: Notes) -> None:
@@ -272,8 +273,9 @@ def _begin(config: Config) -> None:
     _prepare_access(config, Listen("127.0.0.1", 1, 1), begins=empty)
 
 
-def _live(place: "Place", notes: Notes, act: Callable[[Visitor], None]) -> None:
-    config, apps = Config(place.data), list[Any]()
+def live(place: "Place", notes: Notes, act: Callable[[Visitor], None], *, peers: Path | None = None) -> None:
+    """Start, do something, and stop."""
+    config, apps = Config(place.data, peers=peers), list[Any]()
     tokens = json.loads((place.root / "tokens").read_text())
     enter("start")
     report(lambda: apps.append(start(config)))
@@ -445,7 +447,7 @@ class Bench:
         with place.notes() as notes:
             notes.created(SEGMENT, beginning.vkey.read_text().strip())
             notes.created("other", other.vkey)
-            assert _in_a_fork(lambda: _live(place, notes, _fill), self.base / "log") == 0
+            assert in_a_fork(lambda: live(place, notes, _fill), self.base / "log") == 0
         assert not place.complaints()
 
     def place(self, base: Path | None = None) -> "Place":
@@ -468,7 +470,7 @@ def _fill(visitor: Visitor) -> None:
     visitor.append("other", "fill", b'"other"')
 
 
-def _in_a_fork(life: Callable[[], None], log: Path, go: socket.socket | None = None) -> int:
+def in_a_fork(life: Callable[[], None], log: Path, go: socket.socket | None = None) -> int:
     """Fork, do something in the child, and return its process ID if it is to wait for `go`, or else its status."""
     child = os.fork()
     if child:
@@ -538,7 +540,7 @@ class Place:
 
     def _live(self, life: Life, notes: Notes, injected: Sequence[str]) -> str:
         go, waits = socket.socketpair()
-        child = _in_a_fork(lambda: life(self, notes), self.root / "log", waits)
+        child = in_a_fork(lambda: life(self, notes), self.root / "log", waits)
         waits.close()
         assert go.recv(5) == b"ready", (self.root / "log").read_text()
         traced = self.root / "trace"
@@ -641,18 +643,33 @@ def judge_log(place: Place) -> list[str]:
     return [*verdict.wrong, *(f"{name} refuses to sign: {why}" for name, why in verdict.refused.items())]
 
 
+Choose = Callable[[Sequence[Point]], tuple[Point, Fault]]
+
+
+def drawn(points: Sequence[Point], chance: random.Random) -> tuple[Point, Fault]:
+    """Return one of these points, and a fault that may meet it, once or from then on."""
+    point = chance.choice(points)
+    return point, chance.choice([*faults_of(point.call)])
+
+
 @dataclass(frozen=True)
 class Faults:
-    """Tries one fault after another in a life; `after` is how it is gone on with. A `bare` life has no data yet."""
+    """Tries one fault after another in a life; `after` is how it is gone on with. A `bare` life has no data yet.
+
+    Others live on a copy of the place `base`, by default that of the bench. `between` says what is wrong with what a
+    fault has left, before anyone goes on.
+    """
 
     bench: Bench
     life: Life = whole_life
     after: Life = short_life
     judge: Callable[[Place], list[str]] = judge_log
+    between: Callable[[Place], list[str]] = lambda _: []
     bare: bool = False
+    base: Path | None = None
 
     def _place(self) -> Place:
-        return self.bench.bare() if self.bare else self.bench.place()
+        return self.bench.bare() if self.bare else self.bench.place(self.base)
 
     def points(self) -> list[Point]:
         """Return the file calls about the data in a life without a fault."""
@@ -671,12 +688,15 @@ class Faults:
 
     def try_two(self, point: Point, fault: Fault, chance: random.Random) -> Outcome:
         """Live with one fault, live on with another at some call while that recovers, and judge."""
+        return self.try_both(point, fault, partial(drawn, chance=chance))
+
+    def try_both(self, point: Point, fault: Fault, choose: Choose) -> Outcome:
+        """Do the same with a second fault that is chosen among the calls of recovering."""
         place = self._place()
         end, met = place.live(self.life, fault.inject(point)), place.met()
         rehearsal = self.bench.place(place.root)
         rehearsal.live(self.after)
-        second = chance.choice(rehearsal.points())
-        then = chance.choice([one for one in faults_of(second.call) if one is KILL or not one.lasts])
+        second, then = choose(rehearsal.points())
         shutil.rmtree(rehearsal.root)
         again = place.live(self.after, then.inject(second))
         return self._judge(place, ((point, fault), (second, then)), (end, again), met and place.met())
@@ -686,6 +706,7 @@ class Faults:
         # What a disk cannot read SQLite calls damage, and so it is.
         unread = any(point.call == "pread64" for point, _ in faults)
         wrong += [one for one in place.complaints() if not (unread and _DAMAGED.search(one))]
+        wrong += self.between(place)
         last = place.live(self.after)
         if last != "well":
             wrong.append(f"the log does not start again: {last}")
@@ -719,27 +740,27 @@ def in_turn(points: Sequence[Point], chance: random.Random) -> Iterator[tuple[Po
 
 def run_one(seed: int, seconds: float) -> Tally:
     """Meet one call after another in a whole life, for so long."""
-    return _run(seed, seconds, Faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, Faults, lambda faults, point, fault, _: faults.try_one(point, fault))
 
 
 def run_two(seed: int, seconds: float) -> Tally:
     """Meet a call in a whole life, and another while the log recovers, for so long."""
-    return _run(seed, seconds, Faults, lambda faults, *drawn: faults.try_two(*drawn))
+    return run(seed, seconds, Faults, lambda faults, *drawn: faults.try_two(*drawn))
 
 
 def run_witness(seed: int, seconds: float) -> Tally:
     """Meet a call in the life of a witness, and another while it recovers, for so long."""
-    return _run(seed, seconds, witness_faults, lambda faults, *drawn: faults.try_two(*drawn))
+    return run(seed, seconds, witness_faults, lambda faults, *drawn: faults.try_two(*drawn))
 
 
 def run_backup(seed: int, seconds: float) -> Tally:
     """Meet one call after another while a log is backed up and restored, for so long."""
-    return _run(seed, seconds, backup_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, backup_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
 
 
 def run_beginning(seed: int, seconds: float) -> Tally:
     """Meet one call after another while a log begins, for so long."""
-    return _run(seed, seconds, beginning_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, beginning_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
 
 
 def beginning_faults(bench: Bench) -> Faults:
@@ -757,12 +778,13 @@ def witness_faults(bench: Bench) -> Faults:
     return Faults(bench, witness_life, short_witness_life, judge_witness)
 
 
-def _run(
+def run(
     seed: int,
     seconds: float,
     make: Callable[[Bench], Faults],
     meet: Callable[[Faults, Point, Fault, random.Random], Outcome],
 ) -> Tally:
+    """Meet one call after another, for so long."""
     chance, end = random.Random(seed), time.monotonic() + seconds  # noqa: S311 - to be repeated
     tried, wrong = 0, list[str]()
     with workbench() as bench:
