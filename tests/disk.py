@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from tracing import VOLATILE, Operation
 
@@ -25,14 +25,39 @@ Keep = Callable[[int], bool]
 """Says whether a write, or a part of one, of so many bytes is on the disk."""
 
 
+Change = TypeVar("Change")
+
+
+@dataclass
+class Pending(Generic[Change]):
+    """What was changed since the last sync, in order; and of each thread that syncs how much of it was there before."""
+
+    changes: list[Change] = field(default_factory=list)
+    syncing: dict[int, int] = field(default_factory=dict)
+
+    def begin(self, thread: int) -> None:
+        self.syncing[thread] = len(self.changes)
+
+    def take(self, thread: int) -> list[Change]:
+        """Take out what was there when a thread began to sync."""
+        # None, of a file that came to have this name meanwhile.
+        count = self.syncing.pop(thread, 0)
+        taken, self.changes = self.changes[:count], self.changes[count:]
+        self.syncing = {other: max(0, before - count) for other, before in self.syncing.items()}
+        return taken
+
+    def put_back(self, changes: list[Change]) -> None:
+        self.changes = [*changes, *self.changes]
+        self.syncing = {other: before + len(changes) for other, before in self.syncing.items()}
+
+
 @dataclass
 class File:
     """What whoever reads sees; what is on the disk for certain; and what was written since then, in order."""
 
     seen: bytearray = field(default_factory=bytearray)
     stable: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list)
-    syncing: int = 0
+    pending: Pending[tuple[int, bytes | None]] = field(default_factory=Pending)
     ghosts: set[int] = field(default_factory=set)
 
     def write(self, offset: int, data: bytes) -> None:
@@ -44,32 +69,30 @@ class File:
             self.ghosts -= pages
             offset, end = offset // PAGE * PAGE, -(-(offset + len(data)) // PAGE) * PAGE
             data = bytes(self.seen[offset:end])
-        self.pending.append((offset, data))
+        self.pending.changes.append((offset, data))
 
     def truncate(self, size: int) -> None:
         resize(self.seen, size)
-        self.pending.append((size, None))
+        self.pending.changes.append((size, None))
 
-    def begin(self) -> None:
-        self.syncing = len(self.pending)
+    def begin(self, thread: int) -> None:
+        self.pending.begin(thread)
 
-    def sync(self) -> None:
-        done, self.pending = self.pending[: self.syncing], self.pending[self.syncing :]
-        apply(self.stable, done)
-        self.syncing = 0
+    def sync(self, thread: int) -> None:
+        apply(self.stable, self.pending.take(thread))
 
-    def fail(self) -> None:
-        for offset, data in self.pending[: self.syncing]:
+    def fail(self, thread: int) -> None:
+        lost = self.pending.take(thread)
+        for offset, data in lost:
             self.ghosts |= set(range(offset // PAGE, -(-(offset + len(data or b"")) // PAGE)))
         # What was cut off, or grew, is metadata of the file, which the failure did not lose.
-        self.pending = [one for one in self.pending[: self.syncing] if one[1] is None] + self.pending[self.syncing :]
-        self.syncing = 0
+        self.pending.put_back([one for one in lost if one[1] is None])
 
     def after(self, keep: Keep | None) -> bytes:
         """Return what is on the disk if power is lost now; None keeps nothing that is not certain."""
         content = bytearray(self.stable)
         if keep is not None:
-            apply(content, [part for offset, data in self.pending for part in _parts(offset, data, keep)])
+            apply(content, [part for offset, data in self.pending.changes for part in _parts(offset, data, keep)])
         return bytes(content)
 
 
@@ -117,21 +140,26 @@ class Folder:
 
     seen: "dict[str, File | Folder]" = field(default_factory=dict)
     stable: "dict[str, File | Folder]" = field(default_factory=dict)
-    pending: "list[Mapping[str, File | Folder | str]]" = field(default_factory=list)
+    pending: "Pending[Mapping[str, File | Folder | str]]" = field(default_factory=Pending)
 
     def change(self, changes: "Mapping[str, File | Folder | str]") -> None:
         rename(self.seen, changes)
-        self.pending.append(changes)
+        self.pending.changes.append(changes)
 
-    def sync(self) -> None:
-        for changes in self.pending:
+    def begin(self, thread: int) -> None:
+        self.pending.begin(thread)
+
+    def sync(self, thread: int) -> None:
+        for changes in self.pending.take(thread):
             rename(self.stable, changes)
-        self.pending = []
+
+    def fail(self, thread: int) -> None:
+        self.pending.put_back(self.pending.take(thread))
 
     def after(self, names: Callable[[], bool]) -> "Mapping[str, File | Folder]":
         """Return what is there if power is lost now. Changes come in order: behind one that is not there none is."""
         there = dict(self.stable)
-        for changes in self.pending:
+        for changes in self.pending.changes:
             if not names():
                 break
             rename(there, changes)
@@ -171,8 +199,6 @@ class Disk:
                 other, new = self._place(one.data.decode())
                 assert other is folder, "a name that moves to another folder is not modelled"
                 folder.change({new: there, name: GONE})
-            case "sync" if isinstance(there, Folder):
-                there.sync()
             case "write" if isinstance(there, File):
                 there.write(one.offset, one.data)
             case "copy" if isinstance(there, File):
@@ -180,8 +206,8 @@ class Disk:
                 there.write(place, (source or b"")[place : place + one.offset])
             case "truncate" if isinstance(there, File):
                 there.truncate(one.offset)
-            case "begin" | "sync" | "fail" if isinstance(there, File):
-                getattr(there, one.kind)()
+            case "begin" | "sync" | "fail" if there is not None:
+                getattr(there, one.kind)(one.offset)
 
     def _place(self, path: str) -> tuple[Folder, str]:
         """Return the folder of a path, and its name there."""

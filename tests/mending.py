@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ from tally import Tally
 from witnessing import other_root
 
 import tlog.fsck.run
-import tlog.lost  # noqa: F401 - read here, and not in each life
 import tlog.peers
 from tlog.access.action import CONTROL
 from tlog.cli import main
@@ -97,7 +97,7 @@ def fsck_life(place: Place, notes: Notes) -> None:
     """Check a log that nobody serves, are interrupted, and go on."""
     for act, segments in (("check", 2), ("go on", 99)):
         enter(act)
-        report(lambda segments=segments: _check(place, notes, segments))
+        report(partial(_check, place, notes, segments))
 
 
 def again_fsck_life(place: Place, notes: Notes) -> None:
@@ -136,7 +136,7 @@ def _check(place: Place, notes: Notes, segments: int) -> None:
     setattr(tlog.fsck.run, "_SAVE_SECONDS", 0.0)  # noqa: B010
     done, found = list[str](), list[str]()
 
-    def progress(name: str, at: int, size: int) -> None:
+    def progress(name: str, *_: int) -> None:
         done.append(name)
         if len(done) == segments:
             raise InterruptedCheckError
@@ -154,9 +154,13 @@ def _resume(place: Place) -> Path:
 
 
 def judge_checked(place: Place) -> list[str]:
-    """Say what of the log does not hold, and what the last check found, which was met by no fault."""
+    """Say what of the log does not hold, and what the last check found, which was met by no fault.
+
+    What is complained of already it may remember.
+    """
     checked = [one["findings"] for one in place.recorder.seen() if one["kind"] == "checked"]
-    wrong = [f"found without a fault: {finding}" for finding in checked[-1]]
+    known = "\n".join(place.complaints())
+    wrong = [f"found without a fault: {finding}" for finding in checked[-1] if finding not in known]
     return wrong + ["the check is not at its end"] * _resume(place).exists() + judge_log(place)
 
 
@@ -174,7 +178,7 @@ def served_fsck_faults(bench: Bench, life: Life = served_fsck_life) -> Faults:
 # Import
 
 
-def import_life(place: Place, notes: Notes) -> None:
+def import_life(place: Place, _: Notes) -> None:
     """Bring back what an older copy lacks."""
     for name in (CONTROL, SEGMENT):
         enter(f"import {name}")

@@ -22,7 +22,7 @@ _CALL: Final = re.compile(r"(\w+)\((.*)\) += (-?\d+|\?)(.*)", re.DOTALL)
 _TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _OPENED: Final = re.compile(r"<((?:\\x[0-9a-f]{2})+)>")
 VOLATILE: Final = re.compile(r"-shm$|\.lock$|\.asking$|/metrics(/|$)|/generation$|/quotas$")
-_MARK: Final = re.compile(rb"x-request-id: ([\w-]+)", re.IGNORECASE)
+_MARK: Final = re.compile(rb"(?:x-request-id: |\xe2\x80\x94 witness\.example/w1 )([\w+/=-]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,9 @@ class Operation:
     - `make`, `folder`, `unlink`, and `rename`, to the path `data`;
     - `write` of `data` at `offset`, and `truncate` to `offset`;
     - `copy` of `offset` more bytes to its end, from the same place in the file `data`;
-    - `begin` of a sync, and `sync`, or `fail`, its end;
-    - `asked` and `told`: a request was read, or its answer is being sent; `data` is its X-Request-Id;
+    - `begin` of a sync, and `sync`, or `fail`, its end; `offset` is the thread that syncs;
+    - `asked` and `told`: a request was read, or its answer is being sent; `data` is its X-Request-Id, or, of a witness,
+      the cosignature;
     - `printed`: something went to the standard output.
     """
 
@@ -75,8 +76,8 @@ def read_trace(out: Path, folder: Path) -> list[Operation]:
         return [one for call in _calls(lines) for one in _operations(*call, str(folder))]
 
 
-def _calls(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, arguments and result of each call; one that took a while first without, and again with its result."""
+def _calls(lines: Iterable[str]) -> Iterator[tuple[int, str, str, str]]:
+    """Yield thread, name, arguments and result of each call; of one that took a while first without the result."""
     halves: dict[str, str] = {}
     for line in lines:
         match = _LINE.fullmatch(line.rstrip("\n"))
@@ -85,17 +86,17 @@ def _calls(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         if text.endswith("<unfinished ...>"):
             halves[process] = text.removesuffix("<unfinished ...>")
             name, _, arguments = halves[process].partition("(")
-            yield name, arguments, ""
+            yield int(process), name, arguments, ""
             continue
         begun = halves.pop(process, None) if "resumed>" in line[:60] else None
         call = _CALL.fullmatch((begun or "") + text)
         if call is not None:
             if begun is None:
-                yield call[1], call[2], ""
-            yield call[1], call[2], call[3]
+                yield int(process), call[1], call[2], ""
+            yield int(process), call[1], call[2], call[3]
 
 
-def _operations(name: str, arguments: str, result: str, folder: str) -> Iterator[Operation]:
+def _operations(thread: int, name: str, arguments: str, result: str, folder: str) -> Iterator[Operation]:
     opened = _OPENED.search(arguments)
     path = _bytes(opened[1]).decode(errors="replace") if opened else ""
     if path.startswith(("socket:", "TCP")) or re.match(r"1<", arguments):
@@ -103,11 +104,11 @@ def _operations(name: str, arguments: str, result: str, folder: str) -> Iterator
         return
     texts = [_bytes(text) for text in _TEXT.findall(arguments)]
     if name in ("fsync", "fdatasync"):
-        one = _within(path, folder)
+        one = None if "(deleted)" in arguments else _within(path, folder)
         if one is not None and not result:
-            yield Operation("begin", one)
+            yield Operation("begin", one, thread)
         elif one is not None and result != "?":
-            yield Operation("sync" if result == "0" else "fail", one)
+            yield Operation("sync" if result == "0" else "fail", one, thread)
     # Of all others nothing is said before they are done, and nothing of those that failed.
     elif result.isdigit():
         yield from _changed(name, arguments, int(result), path, texts, folder)

@@ -3,13 +3,19 @@
 import hashlib
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import reference
 from live import PATIENCE, TLOG, Answer, Server, free_port, until
 
+from tlog.errors import NotFoundError
+from tlog.witness.cosigner import Witness, hash_origin
+from tlog.witness.submission import parse_submission
+from tlog_core.cosignature import open_cosignature
 from tlog_core.encoding import encode_base64
+from tlog_core.errors import TlogError
 from tlog_core.merkle import Hash
 from tlog_core.note import (
     COSIGNATURE,
@@ -154,6 +160,45 @@ def _is_ready(server: Server) -> bool:
 
 def witness_signer(seed: int = 2, name: str = NAME) -> SignerKey:
     return signer_from_seed(name, reference.sha256(b"%d" % seed), key_type=COSIGNATURE)
+
+
+def contradictions(witness: Witness, log: Log, released: Sequence[tuple[int, str]]) -> list[str]:
+    """Say what of the lines that a witness released, each with the size of its checkpoint, it does not stand by."""
+    wrong = list[str]()
+    most = max((size for size, _ in released), default=0)
+    stands = stands_at(witness, log)
+    wrong += [f"{log.origin} was cosigned at {most}, and the witness stands at {stands}"] * (stands < most)
+    for size in {size for size, _ in released}:
+        forked = log.body(size, size, note=log.note(size, other_root()))
+        wrong += [f"cosigned a fork of {log.origin} at {size}"] * (_cosign(witness, forked) is not None)
+        wrong += [f"cosigned {log.origin} again at {size}, from 0"] * (_cosign(witness, log.body(0, size)) is not None)
+    return wrong + _goes_on(witness, log, stands, max((_time(witness, log, *one) for one in released), default=0))
+
+
+def stands_at(witness: Witness, log: Log) -> int:
+    """Return the size that a witness has cosigned last, 0 if it has none."""
+    with suppress(NotFoundError):
+        return int(witness.latest(hash_origin(log.origin)).split(b"\n")[1])
+    return 0
+
+
+def _goes_on(witness: Witness, log: Log, stands: int, time: int) -> list[str]:
+    lines = _cosign(witness, log.body(stands, len(log.leaves)))
+    if lines is None:
+        return [f"{log.origin} is not cosigned any more, from {stands} on"]
+    return [f"the time of {log.origin} went back"] * (_time(witness, log, len(log.leaves), lines) < time)
+
+
+def _time(witness: Witness, log: Log, size: int, lines: str) -> int:
+    """Return the time of a cosignature, which must hold."""
+    return open_cosignature(parse_note(log.note(size) + lines.encode()), witness.signer.verifier).time
+
+
+def _cosign(witness: Witness, body: bytes) -> str | None:
+    try:
+        return "".join(map(str, witness.add_checkpoint(parse_submission(body))))
+    except TlogError:
+        return None
 
 
 def cosigned(log: Log, size: int, answer: Answer) -> Note:

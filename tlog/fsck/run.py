@@ -167,11 +167,13 @@ class _Checking:
         return check_segment(self._config, row, self._log_name, run, Depth(), joined)
 
     def _check_one(self, row: SegmentRow, steps: Iterable[Step]) -> Iterator[Finding]:
-        size = 0
+        size, unread = 0, False
         for step in steps:
             fresh = [finding for finding in found(row.name, step.faults) if finding not in self._findings]
             self._findings.update(dict.fromkeys(fresh))
-            if step.joined.size % TILE_WIDTH == 0:
+            # What could not be read is not checked yet.
+            unread = unread or any(finding.kind is Kind.UNREAD for finding in fresh)
+            if step.joined.size % TILE_WIDTH == 0 and not unread:
                 self._current, self._joined = row.id, step.joined
             if time.monotonic() > self._saved + _SAVE_SECONDS:
                 self._save()
@@ -179,7 +181,8 @@ class _Checking:
             size = step.size
             if step.joined.size < size:
                 self._progress(row.name, step.joined.size, size)
-        self._done.append(row.id)
+        if not unread:
+            self._done.append(row.id)
         self._current, self._joined = "", NOTHING
         self._progress(row.name, size, size)
 
@@ -201,7 +204,7 @@ class _Checking:
                 tuple(self._done),
                 self._current,
                 self._joined,
-                tuple(self._findings),
+                tuple(finding for finding in self._findings if finding.kind is not Kind.UNREAD),
             )
             write_bookmark(self._plan.resume, mark)
             self._saved = time.monotonic()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlog.errors import ConfigError
-from tlog.files import exclusive, write_durably
+from tlog.files import exclusive, make_folder, write_durably
 from tlog.store.witness import make_database
 from tlog_core.cosignature import MAX_NAME_BYTES
 from tlog_core.errors import MalformedError
@@ -44,7 +44,7 @@ class Folder:
         Raises ConfigError if the folder belongs to a witness of another name, or a part of it is gone; MalformedError
         for what no key may be named.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.path)
         # One process at a time: SQLite does not wait when two make the same database.
         with exclusive(self.path / "making.lock"):
             signer = self._read_key() if self.key.exists() or self.database.exists() else self._make(name)
