@@ -558,7 +558,7 @@ class Place:
         match os.WEXITSTATUS(status):
             case 0:
                 return "well"
-            case 1 | 2 if lines and lines[-1].startswith("tlog: "):
+            case 1 | 2 if lines and lines[-1].startswith(("tlog: ", "Error: ")):
                 return "refused"
         return f"status {os.WEXITSTATUS(status)}: {lines[-1] if lines else ''}"
 

@@ -19,7 +19,7 @@ from tlog.errors import ConfigError
 from tlog.segments import Segment, Segments
 from tlog.store.cosigned import Frozen
 from tlog_client.transport import is_web, new_session, read_body
-from tlog_core.checkpoint import open_checkpoint
+from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import TlogError
 from tlog_core.merkle import range_hash
 
@@ -92,17 +92,20 @@ class Peers:
 
     def _ask_one(self, segment: Segment, session: requests.Session, url: str) -> None:
         try:
-            note = _fetch(session, f"{url}/{hashlib.sha256(segment.row.origin.encode()).hexdigest()}/checkpoint")
-            if note is not None:
-                self._judge(segment, url, note)
+            found = _fetch(session, f"{url}/{hashlib.sha256(segment.row.origin.encode()).hexdigest()}/checkpoint")
+            head = None if found is None else open_checkpoint(found, segment.signer.verifier)
         except OSError as error:
             # Unlike witnesses, of whom a quorum is known to have seen each cosigned head, they need not answer.
             self._log.warning("peer silent", peer=url, segment=segment.row.name, reason=type(error).__name__)
         except TlogError as error:
             self._log.warning("peer silent", peer=url, segment=segment.row.name, reason=str(error))
+        else:
+            # If what is here cannot be read, the peer was not silent: it is asked again.
+            if head is not None:
+                self._judge(segment, url, head)
 
-    def _judge(self, segment: Segment, url: str, note: bytes) -> None:
-        found, head = open_checkpoint(note, segment.signer.verifier), segment.store.head()
+    def _judge(self, segment: Segment, url: str, found: Checkpoint) -> None:
+        head = segment.store.head()
         if found.size > head.size:
             reason = (
                 f"the peer {url} has seen {found.size} entries under the log's signature, and the segment has fewer"
@@ -111,7 +114,7 @@ class Peers:
             reason = f"the peer {url} has seen another history under the log's signature"
         else:
             return
-        with segment.store.write() as transaction:
+        with segment.writing() as transaction:
             behind = found.size > head.size
             done = transaction.freeze(Frozen(self._clock(), url, found.size, reason), behind=behind)
         if done:

@@ -30,7 +30,7 @@ from tlog.store.changes import SegmentRow
 from tlog.store.connection import DatabaseError, may_pass
 from tlog.store.control import ControlStore
 from tlog.store.cosigned import Frozen
-from tlog.store.segment import Head, SegmentStore
+from tlog.store.segment import Head, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import MalformedError, TlogError
@@ -115,6 +115,17 @@ class Segment:
             self.anchor.advance(Checkpoint(self.signer.name, head.size, head.root), head.note)
         except OSError as error:
             raise _unusable(self.row, error) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Begin a write transaction beside the appends, durable when this returns; DatabaseError."""
+        try:
+            with self.store.write() as transaction:
+                yield transaction
+        except DatabaseError:
+            # As after a failed append: what the connection would go on from is unknown.
+            self.sequencer.broken = True
+            raise
 
     def close(self) -> None:
         """Close its files; nobody may be using it."""

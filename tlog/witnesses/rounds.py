@@ -6,10 +6,10 @@ is asked for twice, and none is missed.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures import TimeoutError as LateError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -25,7 +25,7 @@ from tlog.metrics import Metrics
 from tlog.segments import Segment, Segments
 from tlog.store.connection import DatabaseError
 from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
-from tlog.store.segment import Head, Transaction
+from tlog.store.segment import Head
 from tlog.witnesses.agenda import PAUSE, Again
 from tlog.witnesses.confirmed import Confirmed
 from tlog.witnesses.lane import Backoff, Lane
@@ -194,7 +194,7 @@ class Rounds:
         with asked.lock:
             lines = dict(asked.lines)
         head, reached = asked.head, _time_of(self._panel, lines)
-        with _writing(segment) as transaction:
+        with segment.writing() as transaction:
             for one in self._panel.witnesses:
                 if one.name in lines:
                     when, line = lines[one.name]
@@ -259,7 +259,7 @@ class Rounds:
     def _freeze(self, segment: Segment, witness: TrustedWitness, size: int, reason: str, *, behind: bool) -> bool:
         text = f"the witness {witness.key.name} was asked, and {reason}"
         frozen = Frozen(self._clock(), witness.key.name, size, text)
-        with _writing(segment) as transaction:
+        with segment.writing() as transaction:
             done = transaction.freeze(frozen, behind=behind)
         if done:
             self._metrics.froze(segment.row.name)
@@ -272,17 +272,6 @@ def newest_of(segment: Segment, panel: TrustPolicy) -> CosignedHead | None:
     head = segment.store.cosigned()
     # It may be from before the witnesses were others.
     return None if head is None or panel.quorum_time(panel.times(parse_note(head.note))) is None else head
-
-
-@contextmanager
-def _writing(segment: Segment) -> Iterator[Transaction]:
-    try:
-        with segment.store.write() as transaction:
-            yield transaction
-    except DatabaseError:
-        # As after a failed append: what the connection would go on from is unknown.
-        segment.sequencer.broken = True
-        raise
 
 
 def _lines_of(known: Mapping[str, WitnessLine], head: Head, panel: TrustPolicy) -> dict[str, Line]:
