@@ -15,6 +15,7 @@ import json
 import os
 import random
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -303,7 +304,9 @@ def _everything(visitor: Visitor) -> None:
 def _a_little(visitor: Visitor) -> None:
     enter("recover")
     visitor.look(SEGMENT)
-    visitor.append(SEGMENT, "after", b'"after"')
+    # As a new one, which no earlier life was refused.
+    after = f"after {secrets.token_hex(8)}"
+    visitor.append(SEGMENT, after, b'"%b"' % after.encode())
     visitor.issue("till-9")
 
 

@@ -5,6 +5,7 @@ How a life is lived, and which faults meet it, is in `tests/faulting.py`.
 
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -161,7 +162,7 @@ def judge_checked(place: Place) -> list[str]:
     """
     checked = [one["findings"] for one in place.recorder.seen() if one["kind"] == "checked"]
     known = "\n".join(place.complaints())
-    wrong = [f"found without a fault: {finding}" for finding in checked[-1] if finding not in known]
+    wrong = [f"found without a fault: {finding}" for last in checked[-1:] for finding in last if finding not in known]
     return wrong + ["the check is not at its end"] * _resume(place).exists() + judge_log(place)
 
 
@@ -245,7 +246,9 @@ def _write_to_each(visitor: Visitor) -> None:
         visitor.append(name, "contradiction", b'"contradiction"')
     enter("create")
     visitor.create("second")
-    visitor.append("second", "one", b'"first of the second"')
+    # As new ones, which no earlier life was refused.
+    one = secrets.token_hex(8)
+    visitor.append("second", one, b'"%b"' % one.encode())
 
 
 def ask_at_once() -> None:

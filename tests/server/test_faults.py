@@ -9,7 +9,7 @@ import random
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from faulting import (
     backup_life,
     beginning_faults,
     in_turn,
+    short_life,
     whole_life,
     witness_faults,
     witness_life,
@@ -153,6 +154,19 @@ def test_a_second_fault_while_a_log_recovers_loses_doubles_and_contradicts_nothi
         assert not outcome.wrong, outcome
 
 
+def last_while_it_recovers(points: Sequence[Point]) -> tuple[Point, Fault]:
+    return at([*points], "recover", "fsync", "ID.db-wal")[-1], LASTING
+
+
+def test_a_fault_that_lasts_while_a_log_recovers_loses_doubles_and_contradicts_nothing(
+    bench: Bench, points: list[Point]
+) -> None:
+    [point, *_] = at(points, "append", "fsync", "ID.db-wal")
+    outcome = Faults(bench).try_both(point, KILL, last_while_it_recovers)
+    assert outcome.met, outcome
+    assert not outcome.wrong, outcome
+
+
 def test_a_fault_while_a_log_begins_leaves_a_folder_that_begins_again(bench: Bench) -> None:
     faults = beginning_faults(bench)
     points = faults.points()
@@ -240,7 +254,7 @@ def test_a_request_log_that_fails_once_goes_on() -> None:
 # Whether the harness would see it: bugs that are planted.
 
 
-def believe_a_failed_commit(place: Place, notes: Notes) -> None:
+def believe_a_failed_commit(place: Place, notes: Notes, live: Life = whole_life) -> None:
     real = SegmentStore.write
 
     @contextmanager
@@ -249,7 +263,7 @@ def believe_a_failed_commit(place: Place, notes: Notes) -> None:
             yield transaction
 
     setattr(SegmentStore, "write", write)  # noqa: B010
-    whole_life(place, notes)
+    live(place, notes)
 
 
 def go_on_with_the_tree_of_a_failed_commit(place: Place, notes: Notes) -> None:
@@ -347,6 +361,14 @@ def test_a_planted_bug_is_caught(bench: Bench, bug: Life, act: str, call: str, f
     assert outcome.met, outcome
     assert outcome.wrong, outcome
     shutil.rmtree(bench.root / str(bench.number))
+
+
+def test_a_bug_that_shows_only_while_a_log_recovers_is_caught(bench: Bench, points: list[Point]) -> None:
+    faults = Faults(bench, after=partial(believe_a_failed_commit, live=short_life))
+    [point, *_] = at(points, "append", "fsync", "ID.db-wal")
+    outcome = faults.try_both(point, KILL, last_while_it_recovers)
+    assert outcome.met, outcome
+    assert outcome.wrong, outcome
 
 
 # The real server, whose worker's calls fail.
