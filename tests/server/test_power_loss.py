@@ -25,7 +25,15 @@ PLANTED = (
     ("unsettled", power.killed, "was released, and now there is one of"),
     ("hasty", power.failing, "was released that contradicts the entries"),
     ("piecemeal", power.migration, "already exists"),
+    ("early", power.crowded, "was released, and is not there"),
+    ("normal", power.cosigning, "and the witness stands at"),
+    ("nameless", power.succeeding, "is not sealed"),
+    ("nameless", power.accepting, "payments refuses to sign"),
 )
+
+
+# Of those that take longest to be recorded fewer states are judged.
+MOST = dict.fromkeys(("crowded", "cosigning", "succeeding", "accepting"), 24)
 
 
 def seeded(seed: int = SEED) -> Random:
@@ -50,9 +58,9 @@ def test_a_loss_of_power_takes_nothing_back_that_was_released(
 ) -> None:
     run = power.RUNS[name](tmp_path / "home")
     assert is_complete(run)
-    judged, wrong = found(pool, run, 48)
+    judged, wrong = found(pool, run, MOST.get(name, 48))
     assert wrong == []
-    assert judged > 8
+    assert judged > 4
 
 
 def test_a_second_loss_of_power_while_recovering_takes_nothing_back(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
@@ -116,6 +124,15 @@ def test_the_disk_has_a_name_only_once_its_folder_was_synced() -> None:
     do(disk, Operation("rename", "folder/a", data=b"folder/b"))
     assert {"folder/a" in image for image in images(disk).values()} == {True, False}
     assert all(("folder/a" in image) != ("folder/b" in image) for image in images(disk).values())
+
+
+def test_the_disk_has_of_a_sync_what_was_there_when_its_thread_began() -> None:
+    disk = Disk({"a": b""})
+    do(disk, Operation("write", "a", 0, b"1"), Operation("begin", "a", 1), Operation("write", "a", 1, b"2"))
+    do(disk, Operation("begin", "a", 2), Operation("write", "a", 2, b"3"), Operation("sync", "a", 1))
+    assert images(disk)["dropped"]["a"] == b"1"
+    do(disk, Operation("sync", "a", 2))
+    assert images(disk)["dropped"]["a"] == b"12"
 
 
 def test_the_disk_never_has_what_a_failed_sync_lost_unless_it_is_written_again() -> None:
