@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 import psutil
 from disk import Disk, Image, cuts, digest, read_image, write_image
-from live import JSON, NDJSON, Answer, Server, free_port, tlog, until
+from live import JSON, NDJSON, Answer, Server, free_port, tell, tlog, until
 from recorder import Recorder, Seen, judge, opened
 from sqlite_utils import Migrations
 from tally import Tally
@@ -526,24 +526,16 @@ def succeeding(home: Path, bug: str = "") -> Run:
     """An older backup is put back, nobody has more, and another segment goes on in the place of the one."""
     recorder, base = _older(home)
     marked, words = replace(recorder, mark="succeeded"), "segment succeed payments payments-2"
-    done, printed = command(home, home.with_suffix(".1"), marked, *words.split(), bug=bug)
+    done, printed = command(home, home.with_suffix(".trace"), marked, *words.split(), bug=bug)
     marked.created("payments-2", printed.strip())
     marked.sealed("payments")
-    with serving(home, trace := home.with_suffix(".2"), bug=bug) as server:
-        client = Client(server, recorder)
-        client.watch("payments")
-        client.append("payments-2")
-        client.watch("payments-2")
-        first = server.request("GET", "/segments/payments-2/entries/0").json()["payload"]
-    recorder.sent("payments-2", [json.dumps(first).encode()], writer="tlog/succession")
     then = [{"kind": "sealed", "segment": "payments", "mark": ""}]
-    operations = [*done, *read_trace(trace, home)]
     left = read_image(home)
-    return Run(base, operations, recorder.seen(), left, "succeeded", again=[words], then=then, closed="payments")
+    return Run(base, done, recorder.seen(), left, until="succeeded", again=[words], then=then, closed="payments")
 
 
 def accepting(home: Path, bug: str = "") -> Run:
-    """All anchors are gone; what is there is taken for the latest, and gone on from."""
+    """All anchors are gone, and what is there is taken for the latest."""
     recorder, names = begin(home, "payments"), ("control", "access", "payments")
     with serving(home, None) as server:
         client = Client(server, recorder)
@@ -552,16 +544,9 @@ def accepting(home: Path, bug: str = "") -> Run:
     shutil.rmtree(home / "data.anchor")
     recorder, base = past(home, recorder)
     words = [f"segment accept {name} --yes" for name in names]
-    done, _ = command(
-        home, home.with_suffix(".1"), replace(recorder, mark="accepted"), *words[0].split(), *names[1:], bug=bug
-    )
-    with serving(home, trace := home.with_suffix(".2"), bug=bug) as server:
-        client = Client(server, recorder)
-        client.watch("payments")
-        client.append("payments")
-        client.watch("payments")
-    operations = [*done, *read_trace(trace, home)]
-    return Run(base, operations, recorder.seen(), read_image(home), until="accepted", again=words)
+    marked, trace = replace(recorder, mark="accepted"), home.with_suffix(".trace")
+    done, _ = command(home, trace, marked, *words[0].split(), *names[1:], bug=bug)
+    return Run(base, done, recorder.seen(), read_image(home), until="accepted", again=words)
 
 
 def crowded(home: Path, bug: str = "") -> Run:
@@ -637,7 +622,7 @@ def _kill(server: Server) -> None:
 
 
 def _run(home: Path, *arguments: str) -> None:
-    subprocess.run([*_tlog(""), *arguments, "--data", f"{home}/data"], check=True, capture_output=True)
+    tell(*arguments, "--data", f"{home}/data")
 
 
 def recovering(home: Path, state: State, bug: str = "") -> Run:

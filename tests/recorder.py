@@ -41,7 +41,7 @@ from tlog.fsck.run import Plan
 from tlog.fsck.run import check as fsck
 from tlog.segments import Nobody, Segment, Segments, prepare_data
 from tlog.store.connection import DatabaseError
-from tlog.submit import append, commit_to
+from tlog.submit import SUCCESSION_WRITER, append, commit_to
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import Entry, parse_entry
@@ -449,9 +449,15 @@ def _counts(segment: Segment, released: Released, stored: Counter[bytes]) -> Ite
             yield f"events of {sent.key} are there {found} times"
         if sent.refused and any(found):
             yield f"events of {sent.key} were refused, and are there"
-    strangers = len(stored) - segment.store.head().sealed
+    strangers = len(stored) - segment.store.head().sealed - _succeeds(segment)
     if strangers > 0 and segment.row.name not in RESERVED:
         yield f"{strangers} events are there that nobody sent"
+
+
+def _succeeds(segment: Segment) -> bool:
+    """Tell whether the first entry is the log's own, and says what the segment goes on from."""
+    first = segment.store.entries(0, min(1, segment.store.head().size))
+    return any(_entry(entry).writer == SUCCESSION_WRITER for entry in first)
 
 
 def _strangers(segment: Segment, name: str, everyone: Mapping[str, Released]) -> Iterator[str]:
