@@ -16,7 +16,8 @@ from mending import fsck_life, import_life, peered_life, served_fsck_life
 
 import tlog.fsck.run
 from tlog.config import Config
-from tlog.fsck.finding import Finding, Kind
+from tlog.fsck.bookmark import write_bookmark
+from tlog.fsck.finding import Finding, Kind, found
 from tlog.fsck.freeze import freeze
 from tlog.peers import Peers
 from tlog.segments import read_segments
@@ -120,10 +121,8 @@ def test_a_check_that_is_gone_on_with_reads_what_it_could_not_read(lives: Lives)
 
 
 def write_the_bookmark_in_its_place(place: Place, notes: Notes) -> None:
-    real = tlog.fsck.run.write_bookmark
-
     def write(path: Path, mark: object) -> None:
-        real(place.root / "mark", mark)
+        write_bookmark(place.root / "mark", mark)
         path.write_bytes((place.root / "mark").read_bytes())
 
     setattr(tlog.fsck.run, "write_bookmark", write)  # noqa: B010
@@ -131,10 +130,10 @@ def write_the_bookmark_in_its_place(place: Place, notes: Notes) -> None:
 
 
 def freeze_what_is_unread(place: Place, notes: Notes, life: Life = fsck_life) -> None:
-    real, config = tlog.fsck.run.found, Config(place.data)
+    config = Config(place.data)
 
     def freezing(name: str, faults: Iterable[Any]) -> Iterator[Finding]:
-        for finding in real(name, faults):
+        for finding in found(name, faults):
             if finding.kind is Kind.UNREAD:
                 freeze(config, next(row for row, _ in read_segments(config) if row.name == name), [finding], 1)
             yield finding
