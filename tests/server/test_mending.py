@@ -65,9 +65,9 @@ class Lives:
 
 def at(points: Sequence[Point], where: Where) -> Sequence[Point]:
     *names, which = where
-    found = [point for point in points if [point.act, point.call, point.file] == names][which]
-    assert found, f"there is no such call: {where}"
-    return found
+    chosen = [point for point in points if [point.act, point.call, point.file] == names][which]
+    assert chosen, f"there is no such call: {where}"
+    return chosen
 
 
 @pytest.fixture(scope="module")
