@@ -657,13 +657,14 @@ RUNS: Final[Mapping[str, Callable[[Path], Run]]] = MappingProxyType(
 def states(run: Run, seeded: Random, *, most: int | None = None) -> Iterator[State]:
     """Yield what may be on the disk when power is lost, each image once, with the most that had been seen by then.
 
-    With `most`, no more than so many, of operations drawn at random.
+    With `most`, no more than so many, of operations drawn at random, and of the one after which the first was told.
     """
     number = seeded.getrandbits(32)
     chosen = set(range(len(run.operations) + 1))
     kinds = len(cuts(seeded))
     if most is not None and most < len(chosen) * kinds:
-        chosen = set(seeded.sample(sorted(chosen), max(1, most // kinds)))
+        told = next((at for at, one in enumerate(run.operations, 1) if one.kind == "told"), 0)
+        chosen = {told, *seeded.sample(sorted(chosen), max(1, most // kinds - 1))}
     last = {found: (at, name) for at, name, image in _images(run, number, chosen) for found in [digest(image)]}
     for at, name, image in _images(run, number, chosen):
         if last[digest(image)] == (at, name):

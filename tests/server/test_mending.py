@@ -111,9 +111,17 @@ def test_a_fault_while_a_log_is_checked_or_mended_changes_nothing_that_it_is(
 
 
 def test_a_check_that_is_gone_on_with_reads_what_it_could_not_read(lives: Lives) -> None:
+    faults, again = lives.faults("fsck"), ("go on", "openat", "ID.key", slice(None))
     [point] = lives.at("fsck", KEY)
-    outcome = lives.faults("fsck").try_both(point, LASTING, lambda points: (points[-1], KILL))
-    assert outcome.ends == ("refused", "killed")
+    place = lives.bench.place()
+    assert place.live(faults.life, EIO.inject(point)) == "well"
+    assert len(at(place.points(), again)) == len(lives.at("fsck", again)) + 1
+
+
+def test_a_check_that_is_gone_on_with_does_not_say_again_what_could_not_be_read(lives: Lives) -> None:
+    [point] = lives.at("fsck", KEY)
+    outcome = lives.faults("fsck").try_one(point, LASTING)
+    assert outcome.ends == ("refused",)
     assert not outcome.wrong, outcome
 
 
