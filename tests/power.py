@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partialmethod
+from functools import partial, partialmethod
 from http.client import HTTPException
 from multiprocessing import get_context
 from pathlib import Path
@@ -52,26 +52,34 @@ from tlog_core.note import SEED_BYTES, signer_from_seed
 _BEGUN: Final = frozenset({"sent", "sealing"})
 _PLANTED: Final = Path(__file__).with_name("planted.py")
 _SHM: Final = Path("/dev/shm")  # noqa: S108
+SIZES: Final = (0, 1, 3, 7, 7, 12, 20, 20)
 WITNESSED: Final = (make_log("example.com/a", 30, 31), make_log("example.com/b", 30, 32))
 
 
 @dataclass(frozen=True)
-class Run:
-    """What was on the disk at first, what was done then, what an outsider saw of it, and what whoever reads sees.
+class Terms:
+    """What is asked of what is left of a run.
 
     Segments may refuse to sign until what `until` marks was told, or the commands `again` were given once more, after
     which `then` is so. One that is `closed` refuses always.
     """
 
-    base: Image
-    operations: Sequence[Operation]
-    seen: Sequence[Seen]
-    left: Image
     until: str = ""
     again: Sequence[str] = ()
     then: Sequence[Seen] = ()
     closed: str = ""
     judge: "Judge | None" = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was on the disk at first, what was done then, what an outsider saw of it, and what whoever reads sees."""
+
+    base: Image
+    operations: Sequence[Operation]
+    seen: Sequence[Seen]
+    left: Image
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,8 @@ class State:
     name: str
     image: Image
     seen: Sequence[Seen]
+    terms: Terms = Terms()
     may_refuse: bool = False
-    again: Sequence[str] = ()
-    then: Sequence[Seen] = ()
-    closed: str = ""
-    judge: "Judge | None" = None
 
 
 Judge = Callable[[Path, State], list[str]]
@@ -504,7 +509,7 @@ def importing(home: Path, bug: str = "") -> Run:
     marked = replace(recorder, mark="imported")
     words = "segment import payments {home}/later"
     done, _ = command(home, home.with_suffix(".trace"), marked, *words.format(home=home).split(), bug=bug)
-    return Run(base, done, recorder.seen(), read_image(home), until="imported", again=[words])
+    return Run(base, done, recorder.seen(), read_image(home), Terms("imported", [words]))
 
 
 def _older(home: Path) -> tuple[Recorder, Image]:
@@ -530,8 +535,7 @@ def succeeding(home: Path, bug: str = "") -> Run:
     marked.created("payments-2", printed.strip())
     marked.sealed("payments")
     then = [{"kind": "sealed", "segment": "payments", "mark": ""}]
-    left = read_image(home)
-    return Run(base, done, recorder.seen(), left, until="succeeded", again=[words], then=then, closed="payments")
+    return Run(base, done, recorder.seen(), read_image(home), Terms("succeeded", [words], then, "payments"))
 
 
 def accepting(home: Path, bug: str = "") -> Run:
@@ -546,7 +550,7 @@ def accepting(home: Path, bug: str = "") -> Run:
     words = [f"segment accept {name} --yes" for name in names]
     marked, trace = replace(recorder, mark="accepted"), home.with_suffix(".trace")
     done, _ = command(home, trace, marked, *words[0].split(), *names[1:], bug=bug)
-    return Run(base, done, recorder.seen(), read_image(home), until="accepted", again=words)
+    return Run(base, done, recorder.seen(), read_image(home), Terms("accepted", words))
 
 
 def crowded(home: Path, bug: str = "") -> Run:
@@ -554,11 +558,19 @@ def crowded(home: Path, bug: str = "") -> Run:
     recorder = begin(home, "payments", "refunds")
     base = read_image(home)
     with serving(home, trace := home.with_suffix(".trace"), bug=bug, workers=2) as server:
-        client = Client(server, recorder)
+        until(lambda: _listening(server) == 2, "both workers to listen")
         with ThreadPoolExecutor(4) as clients:
-            for name in ("payments", "refunds", "payments", "payments"):
-                clients.submit(_write, client, name)
+            list(
+                clients.map(partial(_write, Client(server, recorder)), ("payments", "refunds", "payments", "payments"))
+            )
     return Run(base, read_trace(trace, home), recorder.seen(), read_image(home))
+
+
+def _listening(server: Server) -> int:
+    """Return how many workers of a traced server listen."""
+    [first] = psutil.Process(server.process.pid).children()
+    ports = [{one.laddr.port for one in worker.net_connections("tcp")} for worker in first.children()]
+    return sum(server.port in found for found in ports)
 
 
 def _write(client: Client, name: str) -> None:
@@ -576,15 +588,16 @@ def cosigning(home: Path, bug: str = "") -> Run:
     recorder.keep({"kind": "witness", "vkey": printed.strip(), "mark": "made"})
     begun, gone_on = home.with_suffix(".2"), home.with_suffix(".3")
     with _witness(home, begun, bug) as server, ThreadPoolExecutor(len(WITNESSED)) as clients:
-        for place in range(len(WITNESSED)):
-            clients.submit(_have_cosigned, server, recorder, place, (0, 1, 3, 7, 7, 12, 20, 20))
+        done = [clients.submit(_have_cosigned, server, recorder, place, SIZES) for place in range(len(WITNESSED))]
         until(lambda: len(recorder.seen()) > 8, "some to be cosigned")
         _kill(server)
+        for one in done:
+            one.result()
     with _witness(home, gone_on, bug) as server:
         for place in range(len(WITNESSED)):
-            _have_cosigned(server, recorder, place, (20, 25))
+            _have_cosigned(server, recorder, place, (SIZES[-1], 25))
     operations = [*made, *read_trace(begun, home), *read_trace(gone_on, home)]
-    return Run({}, operations, recorder.seen(), read_image(home), judge=judge_witness)
+    return Run({}, operations, recorder.seen(), read_image(home), Terms(judge=judge_witness))
 
 
 @contextmanager
@@ -668,9 +681,8 @@ def states(run: Run, seeded: Random, *, most: int | None = None) -> Iterator[Sta
     last = {found: (at, name) for at, name, image in _images(run, number, chosen) for found in [digest(image)]}
     for at, name, image in _images(run, number, chosen):
         if last[digest(image)] == (at, name):
-            may_refuse = run.until not in ("", *_marks(run, at, "told"))
-            where = f"{name} after {at} operations"
-            yield State(where, image, _seen(run, at), may_refuse, run.again, run.then, run.closed, run.judge)
+            may_refuse = run.terms.until not in ("", *_marks(run, at, "told"))
+            yield State(f"{name} after {at} operations", image, _seen(run, at), run.terms, may_refuse)
 
 
 def _images(run: Run, number: int, chosen: set[int]) -> Iterator[tuple[int, str, Image]]:
@@ -711,8 +723,8 @@ def _worth(image: Image) -> Image:
 def wrong(state: State) -> list[str]:
     """Return what is wrong with the data after a loss of power, beginning with what state it is."""
     found = _wrong(state, ())
-    if state.may_refuse and state.again:
-        found += _wrong(replace(state, seen=[*state.seen, *state.then], may_refuse=False), state.again)
+    if state.may_refuse:
+        found += _wrong(replace(state, seen=[*state.seen, *state.terms.then], may_refuse=False), state.terms.again)
     return found
 
 
@@ -725,7 +737,7 @@ def _wrong(state: State, commands: Sequence[str]) -> list[str]:
         for words in commands:
             # One of which nothing is left to do says so; what it has to have done is judged.
             tlog(*words.format(home=home).split(), "--data", home / "data")
-        found = (state.judge or judge_data)(home, state)
+        found = (state.terms.judge or judge_data)(home, state)
     except Exception as error:
         found = [f"{type(error).__name__}: {error}"]
     finally:
@@ -742,11 +754,12 @@ def judge_data(home: Path, state: State) -> list[str]:
     if not (home / "data").exists():
         return ["the whole folder is gone"] * any(map(_promises, state.seen))
     verdict = judge(home / "data", state.seen)
-    stopped = {*verdict.refused, *RESERVED} if state.may_refuse else {state.closed}
+    closed = state.terms.closed
+    stopped = {*verdict.refused, *RESERVED} if state.may_refuse else {closed}
     return [
         *(one for one in verdict.wrong if one.partition(":")[0] not in stopped),
         *(f"{name} refuses to sign: {why}" for name, why in verdict.refused.items() if name not in stopped),
-        *[f"{state.closed} signs, and is closed"] * (state.closed not in ("", *verdict.refused)),
+        *[f"{closed} signs, and is closed"] * (closed not in ("", *verdict.refused)),
     ]
 
 
