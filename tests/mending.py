@@ -35,6 +35,7 @@ from witnessing import other_root
 import tlog.fsck.run
 import tlog.lost
 import tlog.peers
+import tlog.status
 from tlog.access.action import CONTROL
 from tlog.cli import main
 from tlog.config import Config
