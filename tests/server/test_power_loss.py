@@ -27,7 +27,7 @@ PLANTED = (
     ("piecemeal", power.migration, "already exists"),
     ("early", power.crowded, "was released, and is not there"),
     ("normal", power.cosigning, "and the witness stands at"),
-    ("nameless", power.succeeding, "is not sealed"),
+    ("nameless", power.succeeding, "of payments-2 is missing"),
     ("nameless", power.accepting, "payments refuses to sign"),
 )
 
