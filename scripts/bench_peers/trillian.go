@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/trillian"
+	"github.com/google/trillian/client"
+	"github.com/google/trillian/types"
+	"github.com/transparency-dev/merkle/rfc6962"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+const trillianPoll = 2 * time.Millisecond
+
+// roots is what all connections share: the latest root, shown to extend all before it, and asked for by one of them.
+// Trillian signs no root, which is for what stands in front of it.
+type roots struct {
+	log     *client.LogClient
+	lock    sync.Mutex
+	changed *sync.Cond
+	err     error
+}
+
+func driveTrillian(ctx context.Context, to target) (func() (appender, error), error) {
+	dial := func() (*grpc.ClientConn, error) {
+		return grpc.NewClient(to.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	}
+	link, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	wanted := &trillian.Tree{TreeState: trillian.TreeState_ACTIVE, TreeType: trillian.TreeType_LOG, MaxRootDuration: durationpb.New(time.Hour)}
+	stub := trillian.NewTrillianLogClient(link)
+	tree, err := client.CreateAndInitTree(ctx, &trillian.CreateTreeRequest{Tree: wanted}, trillian.NewTrillianAdminClient(link), stub)
+	if err != nil {
+		return nil, err
+	}
+	log, err := client.NewFromTree(stub, tree, types.LogRootV1{})
+	if err != nil {
+		return nil, err
+	}
+	shared := &roots{log: log}
+	shared.changed = sync.NewCond(&shared.lock)
+	go shared.poll(ctx)
+	return func() (appender, error) {
+		own, err := dial()
+		if err != nil {
+			return nil, err
+		}
+		stub := trillian.NewTrillianLogClient(own)
+		return func(ctx context.Context, events [][]byte) error { return shared.append(ctx, stub, events) }, nil
+	}, nil
+}
+
+func (r *roots) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		time.Sleep(trillianPoll)
+		root, err := r.log.UpdateRoot(ctx)
+		if root == nil && err == nil {
+			continue
+		}
+		r.lock.Lock()
+		r.err = err
+		r.lock.Unlock()
+		r.changed.Broadcast()
+	}
+}
+
+// after returns the first root larger than this size.
+func (r *roots) after(size uint64) (*types.LogRootV1, error) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	for r.err == nil {
+		if root := r.log.GetRoot(); root.TreeSize > size {
+			return root, nil
+		}
+		r.changed.Wait()
+	}
+	return nil, r.err
+}
+
+func (r *roots) append(ctx context.Context, stub trillian.TrillianLogClient, events [][]byte) error {
+	if len(events) != 1 {
+		return fmt.Errorf("it takes one entry a request")
+	}
+	// Whatever was there before cannot have it.
+	size := r.log.GetRoot().TreeSize
+	hash := rfc6962.DefaultHasher.HashLeaf(events[0])
+	leaf := &trillian.LogLeaf{LeafValue: events[0], MerkleLeafHash: hash}
+	if _, err := stub.QueueLeaf(ctx, &trillian.QueueLeafRequest{LogId: r.log.LogID, Leaf: leaf}); err != nil {
+		return err
+	}
+	for {
+		root, err := r.after(size)
+		if err != nil {
+			return err
+		}
+		if proven, err := r.prove(ctx, stub, hash, root); proven || err != nil {
+			return err
+		}
+		size = root.TreeSize
+	}
+}
+
+func (r *roots) prove(ctx context.Context, stub trillian.TrillianLogClient, hash []byte, root *types.LogRootV1) (bool, error) {
+	answer, err := stub.GetInclusionProofByHash(ctx, &trillian.GetInclusionProofByHashRequest{
+		LogId: r.log.LogID, LeafHash: hash, TreeSize: int64(root.TreeSize),
+	})
+	if status.Code(err) == codes.NotFound {
+		return false, nil
+	}
+	if err != nil || len(answer.Proof) == 0 {
+		return false, err
+	}
+	return true, r.log.VerifyInclusionByHash(root, hash, answer.Proof[0])
+}
