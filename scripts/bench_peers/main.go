@@ -54,9 +54,10 @@ func measure(drive driver, arguments []string) error {
 	file := flags.String("events", "", "events, one a line")
 	flags.IntVar(&l.connections, "connections", 1, "how many at once")
 	flags.IntVar(&l.batch, "batch", 1, "events a request")
-	flags.DurationVar(&l.warmUp, "warm-up", 2*time.Second, "time before the measurement")
-	flags.DurationVar(&l.length, "length", 10*time.Second, "length of the measurement")
+	warmUp := flags.Int("warm-up", 2, "seconds before the measurement")
+	length := flags.Int("seconds", 10, "seconds of the measurement")
 	flags.Parse(arguments)
+	l.warmUp, l.length = time.Duration(*warmUp)*time.Second, time.Duration(*length)*time.Second
 	if err := l.read(*file); err != nil {
 		return err
 	}

@@ -1,0 +1,180 @@
+"""tlog beside its peers, on one machine, one after the other: when does a writer hold a proof?
+
+    scripts/bench peers [--seconds N] [--only PEER…] [--cache FOLDER] [--json FILE] [--svg FILE]
+
+Each gets the same events, from as many connections, syncs before it answers, and is asked the same: an inclusion proof of each
+entry, under a signed head, that the client has verified. Each load begins on fresh data, is warmed up, and then measured.
+What is measured of a log is measured of all its processes, and of none of the driver's.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from bench import MIB
+from bench_load import write_events
+from bench_peers_cache import MissingError
+from bench_peers_report import Comparison, Measured, draw, tabulate
+from bench_peers_servers import PEERS, Load, Peer, Place, Running
+
+WARM_UP_SECONDS: Final = 3
+LOOK_SECONDS: Final = 0.5
+
+
+def main() -> None:
+    """Measure the peers that the arguments name, and show what was found."""
+    # As an exit, so that no server outlives this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    arguments = parse_arguments(sys.argv[1:])
+    found = Comparison(machine(), arguments.seconds, [], {})
+    with tempfile.TemporaryDirectory(prefix="tlog-bench-") as folder:
+        # A server of another user finds its data in here.
+        Path(folder).chmod(0o711)
+        events = Path(folder) / "events"
+        write_events(events)
+        for name in arguments.only or PEERS:
+            compare(PEERS[name], Path(folder), arguments.cache, events, found)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    if arguments.svg is not None:
+        arguments.svg.write_text(draw(found))
+    print("\n".join(tabulate(found)))
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench peers", description="Measure tlog beside its peers.")
+    parser.add_argument("--seconds", type=seconds, default=10, help="how long each load is measured (10)")
+    parser.add_argument("--only", nargs="+", choices=PEERS, metavar="PEER", help=f"some of: {', '.join(PEERS)}")
+    cache = Path.home() / ".cache/tlog-bench"
+    parser.add_argument("--cache", type=Path, default=cache, help=f"where the peers are kept ({cache})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw them there")
+    return parser.parse_args(words)
+
+
+def seconds(text: str) -> int:
+    """Return a whole number of seconds, at least one; raise ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"give a whole number of seconds, at least 1, and not {text!r}")
+    return int(text)
+
+
+def machine() -> Mapping[str, Any]:
+    """Return what the figures were found on, and when."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def compare(peer: Peer, folder: Path, cache: Path, events: Path, found: Comparison) -> None:
+    """Measure a peer under each of its loads, or note why it is missing."""
+    loads = peer.loads or (Load(1),)
+    for load in loads:
+        print(f"bench: {peer.name}: {load}", file=sys.stderr, flush=True)
+        try:
+            with tempfile.TemporaryDirectory(dir=folder) as own:
+                Path(own).chmod(0o711)
+                found.figures.append(measure(peer, load, Place(Path(own), cache.absolute()), events, found.seconds))
+        except (MissingError, RuntimeError, subprocess.CalledProcessError) as error:
+            found.missing[f"{peer.name}, {load}" if peer.loads else peer.name] = reason(error)
+
+
+def reason(error: Exception) -> str:
+    """Return why there is nothing, in one line."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+    return " ".join((said.decode() if isinstance(said, bytes) else said or str(error)).split())[-300:]
+
+
+def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> Measured:
+    """Run a peer under one load."""
+    with peer.run(place) as running:
+        before = disk(place.data, peer.passing)
+        options = {"events": events, "connections": load.connections, "batch": load.batch}
+        times = {"warm-up": WARM_UP_SECONDS, "seconds": length}
+        words = [f"--{name}={value}" for name, value in {**options, **times}.items()]
+        result, cpu, memory = drive(running, [*running.driver, *words])
+    return Measured(
+        peer=peer.name,
+        settings=peer.settings,
+        load=str(load),
+        proves=peer.proves,
+        rate=result["entries"] / result["seconds"],
+        p50=result["p50"],
+        p99=result["p99"],
+        cpu=cpu * 1e6 / result["entries"],
+        # It has been stopped: what it held back is written.
+        disk=(disk(place.data, peer.passing) - before) / result["all"],
+        memory=memory / MIB,
+    )
+
+
+def drive(running: Running, command: Sequence[str | Path]) -> tuple[dict[str, float], float, int]:
+    """Run a driver; return its result, the seconds of CPU that the servers took meanwhile, and their most memory."""
+    stopped = threading.Event()
+    with ThreadPoolExecutor(1) as pool, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        watched = pool.submit(most_memory, running, stopped)
+        try:
+            lines = iter(driver.stdout or [])
+            clocks = [cpu_seconds(running) for _ in (expect(lines, "begin"), expect(lines, "end"))]
+            result = json.loads(next(lines, "null"))
+        finally:
+            stopped.set()
+    if driver.returncode or result is None:
+        raise RuntimeError("the driver failed; what it said is above")
+    return result, clocks[1] - clocks[0], watched.result()
+
+
+def expect(lines: Iterator[str], word: str) -> None:
+    """Wait for a word of the driver; RuntimeError if another comes, or none."""
+    if next(lines, "").strip() != word:
+        raise RuntimeError("the driver failed; what it said is above")
+
+
+def processes(running: Running) -> list[psutil.Process]:
+    """Return the servers and all that they have started."""
+    servers = [psutil.Process(server.pid) for server in running.servers]
+    return [one for server in servers for one in (server, *server.children(recursive=True))]
+
+
+def cpu_seconds(running: Running) -> float:
+    """Return how long they have run, with those that have ended."""
+    return sum(sum(one.cpu_times()[:4]) for one in processes(running))
+
+
+def most_memory(running: Running, stopped: threading.Event) -> int:
+    """Return the most memory that they have had until told to stop, in bytes; what they share counts once (PSS)."""
+    most = 0
+    while not stopped.wait(LOOK_SECONDS):
+        with suppress(psutil.NoSuchProcess):
+            most = max(most, sum(one.memory_full_info().pss for one in processes(running)))
+    return most
+
+
+def disk(folder: Path, passing: str | None) -> int:
+    """Return how many bytes the files of a folder take, without those that are soon gone."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    lasting = [path for path in files if passing is None or not any(part.endswith(passing) for part in path.parts)]
+    return sum(path.stat().st_blocks * 512 for path in lasting)
+
+
+if __name__ == "__main__":
+    main()

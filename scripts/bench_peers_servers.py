@@ -1,0 +1,263 @@
+"""How `scripts/bench peers` runs each log: the settings, the servers, and what drives them."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Final
+
+from bench import COMMANDS, free_port, running, stop
+from bench_load import HOST, TIMEOUT_SECONDS, check
+from bench_peers_cache import MissingError, build, libraries, unpack
+
+from tlog.config import Config
+
+SEGMENT: Final = "bench"
+_TRILLIAN: Final = "github.com/google/trillian/cmd/trillian_log_"
+_TESSERA: Final = "github.com/transparency-dev/tessera/cmd/conformance/posix"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many connections, each of which sends so many events at a time."""
+
+    connections: int
+    batch: int = 1
+
+    def __str__(self) -> str:
+        """Say so."""
+        each = "single entries" if self.batch == 1 else f"batches of {self.batch:,}"
+        return f"{each}, {self.connections:,} at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a log puts its data, and where the programs of the peers are kept."""
+
+    folder: Path
+    cache: Path
+
+    @property
+    def data(self) -> Path:
+        """All that counts as on disk."""
+        return self.folder / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The servers of a log, and the command that drives it."""
+
+    servers: tuple["subprocess.Popen[bytes]", ...]
+    driver: tuple[str | Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A log that is measured. `proves` says whether its proofs are under a signed head.
+
+    Files whose path has a part that ends with `passing` are not there for long, and do not count as on disk.
+    """
+
+    name: str
+    settings: str
+    loads: tuple[Load, ...]
+    run: Callable[[Place], AbstractContextManager[Running]]
+    proves: bool = True
+    passing: str | None = None
+
+
+@contextmanager
+def run_tlog(place: Place, *, writer: bool = False) -> Iterator[Running]:
+    """Run tlog as it is, with one segment."""
+    drive = (sys.executable, Path(__file__).with_name("bench_writer.py")) if writer else (build(place.cache, "."), "tlog")
+    config, port = Config(place.data / "log"), free_port()
+    place.data.mkdir()
+    command = [COMMANDS / "tlog", "serve", "--unguarded", "--data", config.data, "--port", str(port)]
+    with running(command, config, port) as server:
+        with closing(HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)) as connection:
+            connection.request("PUT", f"/segments/{SEGMENT}")
+            key = json.loads(check(connection, 201))["vkey"]
+        url = f"http://{HOST}:{port}/segments/{SEGMENT}"
+        yield Running((server.process,), (*drive, "--at", url, "--key", key))
+
+
+@contextmanager
+def run_tessera(place: Place, *, options: Sequence[str] | None = None) -> Iterator[Running]:
+    """Run Tessera's conformance server, or with `options` one that differs only in these."""
+    drivers, port, secret = build(place.cache, "."), free_port(), place.folder / "key"
+    program = [build(place.cache, _TESSERA)] if options is None else [drivers, "serve-tessera", *options]
+    key = subprocess.run([drivers, "key", secret], check=True, capture_output=True, text=True).stdout.strip()
+    command = [*program, f"--storage_dir={place.data}", f"--listen={HOST}:{port}", f"--private_key={secret}"]
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(place, command, port))
+        yield Running((server,), (drivers, "tessera", "--at", f"http://{HOST}:{port}", "--key", key))
+
+
+@contextmanager
+def run_trillian(place: Place, *, options: Sequence[str] = (), tags: Sequence[str] = ()) -> Iterator[Running]:
+    """Run Trillian's log server and signer on a MariaDB."""
+    drivers = build(place.cache, ".")
+    programs = [build(place.cache, f"{_TRILLIAN}{part}", *tags) for part in ("server", "signer")]
+    with ExitStack() as stack:
+        database = free_port()
+        mariadb = stack.enter_context(run_mariadb(place, database))
+        shared = [f"--mysql_uri=bench@tcp({HOST}:{database})/bench", "--http_endpoint=", "--logtostderr"]
+        ports = free_port(), free_port()
+        special = ([], ["--force_master", *options])
+        servers = [
+            stack.enter_context(serving(place, [program, *shared, f"--rpc_endpoint={HOST}:{port}", *more], port))
+            for program, port, more in zip(programs, ports, special, strict=True)
+        ]
+        yield Running((mariadb, *servers), (drivers, "trillian", "--at", f"{HOST}:{ports[0]}"))
+
+
+@contextmanager
+def run_mariadb(place: Place, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run MariaDB on a fresh database with Trillian's tables. It asks nobody who they are."""
+    folder = unpack(place.cache, "mariadb-server-core")
+    share, environment = folder / "usr/share/mysql", libraries(folder)
+    place.data.mkdir()
+    command: list[str | Path] = [folder / "usr/sbin/mariadbd", "--no-defaults", f"--datadir={place.data}"]
+    command += [f"--lc-messages-dir={share}", f"--character-sets-dir={share / 'charsets'}", "--skip-grant-tables"]
+    command += ["--user=root"] if os.geteuid() == 0 else []
+    tables = [share / f"mysql_{name}.sql" for name in ("system_tables", "performance_tables", "system_tables_data")]
+    first = ["create database mysql; use mysql;", *(table.read_text() for table in tables)]
+    last = ["create database bench; use bench;", trillian_tables()]
+    setup = "\n".join([*first, *last])
+    subprocess.run(
+        [*command, "--bootstrap"], input=setup, env=environment, text=True, check=True, capture_output=True
+    )
+    options = [f"--port={port}", f"--bind-address={HOST}", f"--socket={place.folder / 'mariadb.sock'}"]
+    with serving(place, [*command, *options], port, environment) as server:
+        yield server
+
+
+def trillian_tables() -> str:
+    """Return the tables of Trillian, from its module."""
+    module = Path(__file__).with_name("bench_peers")
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", "github.com/google/trillian"]
+    found = subprocess.run(command, cwd=module, check=True, capture_output=True, text=True).stdout.strip()
+    text = (Path(found) / "storage/mysql/schema/storage.sql").read_text()
+    # When it starts up, MariaDB takes each statement from one line, and no comments.
+    return " ".join(line.partition("--")[0] for line in text.splitlines()).replace(";", ";\n")
+
+
+@contextmanager
+def run_chain(place: Place) -> Iterator[Running]:
+    """Run PostgreSQL on a fresh database, on loopback, with its settings as they are."""
+    drivers, port = build(place.cache, "."), free_port()
+    programs, environment = postgresql(place.cache)
+    place.data.mkdir()
+    # It refuses to be run by root.
+    user = "nobody" if os.geteuid() == 0 else None
+    if user is not None:
+        shutil.chown(place.data, user)
+    start = [programs / "initdb", "-D", place.data, "-U", "bench", "--auth=trust", "-E", "UTF8", "--no-locale"]
+    subprocess.run(start, check=True, capture_output=True, user=user, env=environment)
+    options = ["-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="]
+    command = [programs / "postgres", "-D", place.data, "-p", str(port), *options]
+    with serving(place, command, port, environment, user) as server:
+        yield Running((server,), (drivers, "chain", "--at", f"postgres://bench@{HOST}:{port}/postgres"))
+
+
+def postgresql(cache: Path) -> tuple[Path, Mapping[str, str]]:
+    """Return the folder of its programs, and their environment: of the one that is installed, else of an unpacked one."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if installed:
+        return installed[-1].parent, {}
+    folder = unpack(cache, "postgresql-15")
+    return folder / "usr/lib/postgresql/15/bin", libraries(folder)
+
+
+@contextmanager
+def run_immudb(_place: Place) -> Iterator[Running]:
+    """Say why there is none."""
+    raise MissingError("the Go module proxy does not give out github.com/codenotary/immudb, and Debian has no package")
+    yield
+
+
+@contextmanager
+def serving(
+    place: Place,
+    command: Sequence[str | Path],
+    port: int,
+    environment: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a server until the block ends, which begins when it listens."""
+    with (place.folder / "servers.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}, user=user
+        )
+        try:
+            wait_until_listening(process, port)
+            yield process
+        finally:
+            stop(process)
+
+
+def wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """Return when somebody listens; RuntimeError if the server ends, or nobody does for a minute."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"{process.args!r} did not get ready")
+
+
+_ONE, _MANY, _CROWD, _MOST: Final = 1, 64, 256, 2_048
+_SINGLE: Final = (Load(_ONE), Load(_MANY))
+_BATCHES: Final = (Load(_ONE, 1_000), Load(4, 1_000))
+
+PEERS: Final[Mapping[str, Peer]] = {
+    "tlog": Peer("tlog", "as it is: a signed head each commit, SQLite synchronous=full", (*_SINGLE, *_BATCHES), run_tlog, passing=".log"),
+    "writer": Peer(
+        "tlog Writer", "16 producers share a Writer of the Python client as it is", (Load(16, 1_000),), partial(run_tlog, writer=True), passing=".log"
+    ),
+    "tessera": Peer(
+        "Tessera POSIX",
+        "v1.0.4, its conformance server: batches of 256 or 1 s, a checkpoint each second, synced",
+        (*_SINGLE, Load(_CROWD), Load(_MOST)),
+        run_tessera,
+        passing=".p",
+    ),
+    "tessera-fast": Peer(
+        "Tessera POSIX, fastest",
+        "v1.0.4, batches of 256 or 10 ms, a checkpoint each 100 ms, the least it takes, synced",
+        (*_SINGLE, Load(_CROWD), Load(_MOST)),
+        partial(run_tessera, options=["--batch-age=10ms", "--checkpoint-interval=100ms"]),
+        passing=".p",
+    ),
+    "trillian": Peer(
+        "Trillian, MariaDB",
+        "v1.8.0 as it is: signer each 100 ms, batches of 1,000; MariaDB of Debian as it is; the root is not signed",
+        (*_SINGLE, Load(_CROWD)),
+        run_trillian,
+    ),
+    "trillian-fast": Peer(
+        "Trillian, MariaDB, fastest",
+        "v1.8.0 with batched_queue, signer each 2 ms, batches of 1,800, as in its deploy-config.yaml; else the same",
+        (*_SINGLE, Load(_CROWD)),
+        partial(run_trillian, options=["--sequencer_interval=2ms", "--batch_size=1800"], tags=["batched_queue"]),
+    ),
+    "immudb": Peer("immudb", "", (), run_immudb),
+    "chain": Peer(
+        "hash chain, PostgreSQL",
+        "one function that locks, reads the last hash and inserts; fsync and synchronous_commit on; nothing is signed",
+        (*_SINGLE, *_BATCHES),
+        run_chain,
+        proves=False,
+        passing="pg_wal",
+    ),
+}
