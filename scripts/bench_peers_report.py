@@ -99,13 +99,17 @@ def _judge_single(own: Mapping[str, Measured], peers: Sequence[Measured]) -> Ite
         yield Target(f"{load}, p99 of {soonest.peer}", own[load].p99 / soonest.p99, "times", at_most=0.1)
 
 
-_LINE, _LABEL, _COLUMN, _HEAD: Final = 18, 330, 150, 44
+_LINE: Final = 18
+_HEAD: Final = 44
+_LABEL: Final = 330
+_COLUMN: Final = 150
 
 
 def draw(found: Comparison) -> str:
     """Return an SVG with a line for each load and a column of bars for each figure, all on scales of powers of ten."""
     width, height = _LABEL + _COLUMN * len(COLUMNS), _HEAD + _LINE * (len(found.figures) + 1)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">']
+    style = 'font-family="sans-serif" font-size="11"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>']
     title = f"{found.machine['date']}, {found.machine['cpus']} CPUs, {found.seconds} s a load; bars are logarithmic"
     parts.append(f'<text x="8" y="16">{escape(title)}</text>')
     for number, one in enumerate(found.figures):

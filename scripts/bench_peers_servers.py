@@ -78,10 +78,11 @@ class Peer:
 @contextmanager
 def run_tlog(place: Place, *, writer: bool = False) -> Iterator[Running]:
     """Run tlog as it is, with one segment."""
-    drive = (sys.executable, Path(__file__).with_name("bench_writer.py")) if writer else (build(place.cache, "."), "tlog")
+    script = Path(__file__).with_name("bench_writer.py")
+    drive = (sys.executable, script) if writer else (build(place.cache, "."), "tlog")
     config, port = Config(place.data / "log"), free_port()
     place.data.mkdir()
-    command = [COMMANDS / "tlog", "serve", "--unguarded", "--data", config.data, "--port", str(port)]
+    command: list[str | Path] = [COMMANDS / "tlog", "serve", "--unguarded", "--data", config.data, "--port", str(port)]
     with running(command, config, port) as server:
         with closing(HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)) as connection:
             connection.request("PUT", f"/segments/{SEGMENT}")
@@ -112,7 +113,7 @@ def run_trillian(place: Place, *, options: Sequence[str] = (), tags: Sequence[st
         mariadb = stack.enter_context(run_mariadb(place, database))
         shared = [f"--mysql_uri=bench@tcp({HOST}:{database})/bench", "--http_endpoint=", "--logtostderr"]
         ports = free_port(), free_port()
-        special = ([], ["--force_master", *options])
+        special: tuple[list[str], list[str]] = ([], ["--force_master", *options])
         servers = [
             stack.enter_context(serving(place, [program, *shared, f"--rpc_endpoint={HOST}:{port}", *more], port))
             for program, port, more in zip(programs, ports, special, strict=True)
@@ -133,9 +134,7 @@ def run_mariadb(place: Place, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     first = ["create database mysql; use mysql;", *(table.read_text() for table in tables)]
     last = ["create database bench; use bench;", trillian_tables()]
     setup = "\n".join([*first, *last])
-    subprocess.run(
-        [*command, "--bootstrap"], input=setup, env=environment, text=True, check=True, capture_output=True
-    )
+    subprocess.run([*command, "--bootstrap"], input=setup, env=environment, text=True, check=True, capture_output=True)
     options = [f"--port={port}", f"--bind-address={HOST}", f"--socket={place.folder / 'mariadb.sock'}"]
     with serving(place, [*command, *options], port, environment) as server:
         yield server
@@ -161,16 +160,18 @@ def run_chain(place: Place) -> Iterator[Running]:
     user = "nobody" if os.geteuid() == 0 else None
     if user is not None:
         shutil.chown(place.data, user)
-    start = [programs / "initdb", "-D", place.data, "-U", "bench", "--auth=trust", "-E", "UTF8", "--no-locale"]
-    subprocess.run(start, check=True, capture_output=True, user=user, env=environment)
+    login = ["-U", "bench", "--auth=trust", "-E", "UTF8", "--no-locale"]
+    subprocess.run(
+        [programs / "initdb", "-D", place.data, *login], check=True, capture_output=True, user=user, env=environment
+    )
     options = ["-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="]
-    command = [programs / "postgres", "-D", place.data, "-p", str(port), *options]
+    command: list[str | Path] = [programs / "postgres", "-D", place.data, "-p", str(port), *options]
     with serving(place, command, port, environment, user) as server:
         yield Running((server,), (drivers, "chain", "--at", f"postgres://bench@{HOST}:{port}/postgres"))
 
 
 def postgresql(cache: Path) -> tuple[Path, Mapping[str, str]]:
-    """Return the folder of its programs, and their environment: of the one that is installed, else of an unpacked one."""
+    """Return the folder of its programs, and their environment: installed ones, else unpacked ones."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if installed:
         return installed[-1].parent, {}
@@ -216,39 +217,50 @@ def wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
     raise RuntimeError(f"{process.args!r} did not get ready")
 
 
-_ONE, _MANY, _CROWD, _MOST: Final = 1, 64, 256, 2_048
-_SINGLE: Final = (Load(_ONE), Load(_MANY))
-_BATCHES: Final = (Load(_ONE, 1_000), Load(4, 1_000))
+_SINGLE: Final = (Load(1), Load(64))
+_BATCHES: Final = (Load(1, 1_000), Load(4, 1_000))
+# For who takes no batches, and is the faster the more wait for the same one.
+_CROWDS: Final = (*_SINGLE, Load(256), Load(2_048))
 
 PEERS: Final[Mapping[str, Peer]] = {
-    "tlog": Peer("tlog", "as it is: a signed head each commit, SQLite synchronous=full", (*_SINGLE, *_BATCHES), run_tlog, passing=".log"),
+    "tlog": Peer(
+        "tlog",
+        "as it is: a signed head each commit, SQLite synchronous=full",
+        (*_SINGLE, *_BATCHES),
+        run_tlog,
+        passing=".log",
+    ),
     "writer": Peer(
-        "tlog Writer", "16 producers share a Writer of the Python client as it is", (Load(16, 1_000),), partial(run_tlog, writer=True), passing=".log"
+        "tlog Writer",
+        "16 producers share a Writer of the Python client as it is",
+        (Load(16, 1_000),),
+        partial(run_tlog, writer=True),
+        passing=".log",
     ),
     "tessera": Peer(
         "Tessera POSIX",
         "v1.0.4, its conformance server: batches of 256 or 1 s, a checkpoint each second, synced",
-        (*_SINGLE, Load(_CROWD), Load(_MOST)),
+        _CROWDS,
         run_tessera,
         passing=".p",
     ),
     "tessera-fast": Peer(
         "Tessera POSIX, fastest",
         "v1.0.4, batches of 256 or 10 ms, a checkpoint each 100 ms, the least it takes, synced",
-        (*_SINGLE, Load(_CROWD), Load(_MOST)),
+        _CROWDS,
         partial(run_tessera, options=["--batch-age=10ms", "--checkpoint-interval=100ms"]),
         passing=".p",
     ),
     "trillian": Peer(
         "Trillian, MariaDB",
         "v1.8.0 as it is: signer each 100 ms, batches of 1,000; MariaDB of Debian as it is; the root is not signed",
-        (*_SINGLE, Load(_CROWD)),
+        _CROWDS,
         run_trillian,
     ),
     "trillian-fast": Peer(
         "Trillian, MariaDB, fastest",
         "v1.8.0 with batched_queue, signer each 2 ms, batches of 1,800, as in its deploy-config.yaml; else the same",
-        (*_SINGLE, Load(_CROWD)),
+        _CROWDS,
         partial(run_trillian, options=["--sequencer_interval=2ms", "--batch_size=1800"], tags=["batched_queue"]),
     ),
     "immudb": Peer("immudb", "", (), run_immudb),
