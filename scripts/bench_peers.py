@@ -8,6 +8,7 @@ then measured. CPU and memory are those of all processes of the log, without the
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -32,6 +33,8 @@ from bench_peers_report import Comparison, Measured, draw, tabulate
 from bench_peers_servers import PEERS, Load, Peer, Place, Running
 
 WARM_UP_SECONDS: Final = 3
+DRIVER_SECONDS: Final = 60
+FEW: Final = 1_000
 LOOK_SECONDS: Final = 0.5
 
 
@@ -100,7 +103,7 @@ def compare(peer: Peer, folder: Path, cache: Path, events: Path, found: Comparis
 def reason(error: Exception) -> str:
     """Return why there is nothing, in one line."""
     said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-    return " ".join((said.decode() if isinstance(said, bytes) else said or str(error)).split())[-300:]
+    return " ".join((said.decode() if isinstance(said, bytes) else said or str(error)).split())[-200:]
 
 
 def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> Measured:
@@ -120,8 +123,8 @@ def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> 
         p50=result["p50"],
         p99=result["p99"],
         cpu=cpu * 1e6 / result["entries"],
-        # It has been stopped: what it held back is written.
-        disk=(disk(place.data, peer.passing) - before) / result["all"],
+        # It has been stopped: what it held back is written. Files grow in steps, among which few entries are lost.
+        disk=(disk(place.data, peer.passing) - before) / result["all"] if result["all"] >= FEW else None,
         memory=memory / MIB,
     )
 
@@ -129,26 +132,23 @@ def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> 
 def drive(running: Running, command: Sequence[str | Path]) -> tuple[dict[str, float], float, int]:
     """Run a driver; return its result, the seconds of CPU that the servers took meanwhile, and their most memory."""
     stopped = threading.Event()
-    with ThreadPoolExecutor(1) as pool, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as driver,
+    ):
         watched = pool.submit(most_memory, running, stopped)
         try:
             lines = iter(driver.stdout or [])
-            expect(lines, "begin")
-            began = cpu_seconds(running)
-            expect(lines, "end")
-            taken = cpu_seconds(running) - began
-            result = json.loads(next(lines, "null"))
+            clocks = {line.strip(): cpu_seconds(running) for line in itertools.islice(lines, 2)}
+            result = next(lines, None)
+            if driver.wait(DRIVER_SECONDS) or result is None:
+                said.seek(0)
+                raise RuntimeError(f"the driver failed: {said.read().decode(errors='replace')}")
         finally:
             stopped.set()
-    if driver.returncode or result is None:
-        raise RuntimeError("the driver failed; what it said is above")
-    return result, taken, watched.result()
-
-
-def expect(lines: Iterator[str], word: str) -> None:
-    """Wait for a word of the driver; RuntimeError if another comes, or none."""
-    if next(lines, "").strip() != word:
-        raise RuntimeError("the driver failed; what it said is above")
+            driver.kill()
+    return json.loads(result), clocks["end"] - clocks["begin"], watched.result()
 
 
 def processes(running: Running) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ from bench import Target, verdicts
 class Measured:
     """A log under one load: entries a second, milliseconds until an entry's proof is verified, and what that took.
 
-    `cpu` is in seconds for a million entries, `disk` in bytes an entry, `memory` in MiB.
+    `cpu` is in seconds for a million entries, `disk` in bytes an entry, or None after few entries, `memory` in MiB.
     """
 
     peer: str
@@ -25,7 +25,7 @@ class Measured:
     p50: float
     p99: float
     cpu: float
-    disk: float
+    disk: float | None
     memory: float
 
 
@@ -57,13 +57,18 @@ def tabulate(found: Comparison) -> Iterator[str]:
     width = max(map(len, names), default=0)
     yield f"{'':{width}}" + "".join(f"  {title:>10}" for title in COLUMNS.values())
     for name, one in zip(names, found.figures, strict=True):
-        yield f"{name:{width}}" + "".join(f"  {getattr(one, column):>10,.1f}" for column in COLUMNS)
+        yield f"{name:{width}}" + "".join(f"  {_figure(one, column):>10}" for column in COLUMNS)
     yield ""
     for peer, settings in {one.peer: one.settings for one in found.figures}.items():
         yield f"{peer}: {settings}"
     for name, reason in found.missing.items():
         yield f"missing: {name}: {reason}"
     yield from ("", *verdicts(list(judge(found.figures))))
+
+
+def _figure(one: Measured, column: str) -> str:
+    value = getattr(one, column)
+    return "" if value is None else f"{value:,.1f}"
 
 
 def judge(figures: Sequence[Measured]) -> Iterator[Target]:
@@ -119,17 +124,18 @@ def draw(found: Comparison) -> str:
     for place, (column, name) in enumerate(COLUMNS.items()):
         left = _LABEL + _COLUMN * place
         parts.append(f'<text x="{left}" y="34" font-weight="bold">{escape(name)}</text>')
-        parts += _bars(left, [getattr(one, column) for one in found.figures], [one.peer for one in found.figures])
+        parts += _bars(left, [(number, getattr(one, column), one.peer) for number, one in enumerate(found.figures)])
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _bars(left: int, values: Sequence[float], peers: Sequence[str]) -> Iterator[str]:
+def _bars(left: int, rows: Sequence[tuple[int, float | None, str]]) -> Iterator[str]:
     # The least gets a bar too: it begins at the power of ten below it.
-    powers = [math.log10(max(value, 0.01)) for value in values]
-    low = math.floor(min(powers, default=0) - 0.01)
-    span = max(powers, default=0) - low
-    for number, (value, power, peer) in enumerate(zip(values, powers, peers, strict=True)):
-        top, length = _HEAD + _LINE * number, 80 * (power - low) / span
-        color = "#2563eb" if peer.startswith(_OWN) else "#9ca3af"
-        yield f'<rect x="{left}" y="{top + 2}" width="{length:.1f}" height="{_LINE - 5}" fill="{color}"/>'
-        yield f'<text x="{left + length + 4:.1f}" y="{top + 12}">{value:,.4g}</text>'
+    powers = {number: math.log10(max(value, 0.01)) for number, value, _ in rows if value is not None}
+    low = math.floor(min(powers.values(), default=0) - 0.01)
+    span = max(powers.values(), default=0) - low
+    for number, value, peer in rows:
+        if value is not None:
+            top, length = _HEAD + _LINE * number, 80 * (powers[number] - low) / span
+            color = "#2563eb" if peer.startswith(_OWN) else "#9ca3af"
+            yield f'<rect x="{left}" y="{top + 2}" width="{length:.1f}" height="{_LINE - 5}" fill="{color}"/>'
+            yield f'<text x="{left + length + 4:.1f}" y="{top + 12}">{value:,.4g}</text>'

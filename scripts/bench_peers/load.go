@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -51,8 +50,9 @@ func (l *load) run(ctx context.Context, connect func() (appender, error)) error 
 	time.Sleep(time.Until(end))
 	fmt.Println("end")
 	workers.Wait()
-	if err := errors.Join(failures...); err != nil {
-		return err
+	// Others fail in the same way.
+	if i := slices.IndexFunc(failures, func(err error) bool { return err != nil }); i >= 0 {
+		return failures[i]
 	}
 	return l.report(slices.Concat(found...), int(all.Load()))
 }

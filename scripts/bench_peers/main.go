@@ -28,11 +28,11 @@ type driver func(ctx context.Context, to target) (func() (appender, error), erro
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("usage: peers chain | tessera | tlog | trillian | serve-tessera | key")
+		log.Fatal("usage: peers chain | tessera | tlog | trillian | serve-tessera | key | tables")
 	}
 	name, arguments := os.Args[1], os.Args[2:]
 	drivers := map[string]driver{"chain": driveChain, "tessera": driveTessera, "tlog": driveTlog, "trillian": driveTrillian}
-	commands := map[string]func([]string) error{"serve-tessera": serveTessera, "key": writeKey}
+	commands := map[string]func([]string) error{"serve-tessera": serveTessera, "key": writeKey, "tables": makeTables}
 	run, known := commands[name]
 	if drive, ok := drivers[name]; ok {
 		run, known = func(arguments []string) error { return measure(drive, arguments) }, true

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
+	_ "github.com/go-sql-driver/mysql"
 	"github.com/google/trillian"
 	"github.com/google/trillian/client"
 	"github.com/google/trillian/types"
@@ -120,4 +123,19 @@ func (r *roots) prove(ctx context.Context, stub trillian.TrillianLogClient, hash
 		return false, err
 	}
 	return true, r.log.VerifyInclusionByHash(root, hash, answer.Proof[0])
+}
+
+// makeTables runs the statements of a file in a database.
+func makeTables(arguments []string) error {
+	database, err := sql.Open("mysql", arguments[0]+"?multiStatements=true")
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	statements, err := os.ReadFile(arguments[1])
+	if err != nil {
+		return err
+	}
+	_, err = database.Exec(string(statements))
+	return err
 }
