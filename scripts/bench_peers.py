@@ -34,7 +34,7 @@ from bench_peers_servers import PEERS, Load, Peer, Place, Running
 
 WARM_UP_SECONDS: Final = 3
 DRIVER_SECONDS: Final = 60
-FEW: Final = 1_000
+FEW: Final = 2_000
 LOOK_SECONDS: Final = 0.5
 
 

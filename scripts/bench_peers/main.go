@@ -14,9 +14,11 @@ import (
 	"time"
 )
 
-// target is the log written to: where it listens, and the verifier key of what it signs, if it signs.
+// target is the log written to: where it listens, the verifier key of what it signs, if it signs, and how often it is
+// asked for its head, if it does not answer with one. It is asked for all connections at once.
 type target struct {
 	address, key string
+	poll         time.Duration
 }
 
 // append logs events and returns once a proof of each is verified.
@@ -51,6 +53,7 @@ func measure(drive driver, arguments []string) error {
 	var l load
 	flags.StringVar(&to.address, "at", "", "where the log listens")
 	flags.StringVar(&to.key, "key", "", "its verifier key")
+	flags.DurationVar(&to.poll, "poll", 0, "time between looks at its head")
 	file := flags.String("events", "", "events, one a line")
 	flags.IntVar(&l.connections, "connections", 1, "how many at once")
 	flags.IntVar(&l.batch, "batch", 1, "events a request")

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
-	"time"
 
 	format "github.com/transparency-dev/formats/log"
 	"github.com/transparency-dev/merkle/proof"
@@ -16,8 +15,6 @@ import (
 	"github.com/transparency-dev/tessera/client"
 	"golang.org/x/mod/sumdb/note"
 )
-
-const tesseraPoll = 5 * time.Millisecond
 
 // tiles is what all connections share, so that each tile is fetched once, and the checkpoint asked for by one of them.
 type tiles struct {
@@ -41,7 +38,7 @@ func driveTessera(ctx context.Context, to target) (func() (appender, error), err
 		return nil, err
 	}
 	shared := &tiles{fetch: fetch, verifier: verifier}
-	shared.awaiter = tessera.NewPublicationAwaiter(ctx, fetch.ReadCheckpoint, tesseraPoll)
+	shared.awaiter = tessera.NewPublicationAwaiter(ctx, fetch.ReadCheckpoint, to.poll)
 	return func() (appender, error) {
 		own := connection()
 		return func(ctx context.Context, events [][]byte) error { return shared.append(ctx, own, to.address, events) }, nil

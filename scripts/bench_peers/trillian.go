@@ -20,8 +20,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-const trillianPoll = 2 * time.Millisecond
-
 // roots is what all connections share: the latest root, shown to extend all before it, and asked for by one of them.
 // Trillian signs no root, which is for what stands in front of it.
 type roots struct {
@@ -51,7 +49,7 @@ func driveTrillian(ctx context.Context, to target) (func() (appender, error), er
 	}
 	shared := &roots{log: log}
 	shared.changed = sync.NewCond(&shared.lock)
-	go shared.poll(ctx)
+	go shared.poll(ctx, to.poll)
 	return func() (appender, error) {
 		own, err := dial()
 		if err != nil {
@@ -62,9 +60,9 @@ func driveTrillian(ctx context.Context, to target) (func() (appender, error), er
 	}, nil
 }
 
-func (r *roots) poll(ctx context.Context) {
+func (r *roots) poll(ctx context.Context, every time.Duration) {
 	for ctx.Err() == nil {
-		time.Sleep(trillianPoll)
+		time.Sleep(every)
 		root, err := r.log.UpdateRoot(ctx)
 		if root == nil && err == nil {
 			continue
