@@ -63,10 +63,7 @@ func driveTrillian(ctx context.Context, to target) (func() (appender, error), er
 func (r *roots) poll(ctx context.Context, every time.Duration) {
 	for ctx.Err() == nil {
 		time.Sleep(every)
-		root, err := r.log.UpdateRoot(ctx)
-		if root == nil && err == nil {
-			continue
-		}
+		_, err := r.log.UpdateRoot(ctx)
 		r.lock.Lock()
 		r.err = err
 		r.lock.Unlock()
@@ -74,12 +71,13 @@ func (r *roots) poll(ctx context.Context, every time.Duration) {
 	}
 }
 
-// after returns the first root larger than this size.
-func (r *roots) after(size uint64) (*types.LogRootV1, error) {
+// after returns the first root larger than this size, or, once patience is at its end, one larger than before.
+func (r *roots) after(size, before uint64, patience time.Time) (*types.LogRootV1, error) {
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	for r.err == nil {
-		if root := r.log.GetRoot(); root.TreeSize > size {
+		root := r.log.GetRoot()
+		if root.TreeSize > size || root.TreeSize > before && time.Now().After(patience) {
 			return root, nil
 		}
 		r.changed.Wait()
@@ -91,22 +89,23 @@ func (r *roots) append(ctx context.Context, stub trillian.TrillianLogClient, eve
 	if len(events) != 1 {
 		return fmt.Errorf("it takes one entry a request")
 	}
-	// Whatever was there before cannot have it.
-	size := r.log.GetRoot().TreeSize
+	before := r.log.GetRoot().TreeSize
 	hash := rfc6962.DefaultHasher.HashLeaf(events[0])
 	leaf := &trillian.LogLeaf{LeafValue: events[0], MerkleLeafHash: hash}
 	if _, err := stub.QueueLeaf(ctx, &trillian.QueueLeafRequest{LogId: r.log.LogID, Leaf: leaf}); err != nil {
 		return err
 	}
+	// A root from before the answer hardly ever has it, and to ask in vain would burden the log.
+	size, patience := r.log.GetRoot().TreeSize, time.Now().Add(50*time.Millisecond)
 	for {
-		root, err := r.after(size)
+		root, err := r.after(size, before, patience)
 		if err != nil {
 			return err
 		}
 		if proven, err := r.prove(ctx, stub, hash, root); proven || err != nil {
 			return err
 		}
-		size = root.TreeSize
+		size, before = root.TreeSize, root.TreeSize
 	}
 }
 
