@@ -16,12 +16,21 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// tiles is what all connections share, so that each tile is fetched once, and the checkpoint asked for by one of them.
+// tiles is what all connections share, so that each tile is fetched once, each checkpoint verified once, and the next one
+// asked for by one of them.
 type tiles struct {
 	fetch    *client.HTTPFetcher
 	awaiter  *tessera.PublicationAwaiter
 	verifier note.Verifier
 	had      sync.Map
+	heads    sync.Map
+}
+
+// head is a verified checkpoint, and what builds the proofs under it, for one at a time.
+type head struct {
+	*format.Checkpoint
+	lock    sync.Mutex
+	builder *client.ProofBuilder
 }
 
 func driveTessera(ctx context.Context, to target) (func() (appender, error), error) {
@@ -64,19 +73,28 @@ func (t *tiles) append(ctx context.Context, own *http.Client, address string, ev
 }
 
 func (t *tiles) verify(ctx context.Context, event []byte, index uint64, checkpoint []byte) error {
-	head, _, _, err := format.ParseCheckpoint(checkpoint, t.verifier.Name(), t.verifier)
+	once, _ := t.heads.LoadOrStore(string(checkpoint), sync.OnceValues(func() (*head, error) { return t.open(ctx, checkpoint) }))
+	under, err := once.(func() (*head, error))()
 	if err != nil {
 		return err
 	}
-	builder, err := client.NewProofBuilder(ctx, head.Size, t.tile)
+	under.lock.Lock()
+	path, err := under.builder.InclusionProof(ctx, index)
+	under.lock.Unlock()
 	if err != nil {
 		return err
 	}
-	path, err := builder.InclusionProof(ctx, index)
+	leaf := rfc6962.DefaultHasher.HashLeaf(event)
+	return proof.VerifyInclusion(rfc6962.DefaultHasher, index, under.Size, leaf, path, under.Hash)
+}
+
+func (t *tiles) open(ctx context.Context, checkpoint []byte) (*head, error) {
+	parsed, _, _, err := format.ParseCheckpoint(checkpoint, t.verifier.Name(), t.verifier)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return proof.VerifyInclusion(rfc6962.DefaultHasher, index, head.Size, rfc6962.DefaultHasher.HashLeaf(event), path, head.Hash)
+	builder, err := client.NewProofBuilder(ctx, parsed.Size, t.tile)
+	return &head{Checkpoint: parsed, builder: builder}, err
 }
 
 func (t *tiles) tile(ctx context.Context, level, index uint64, partial uint8) ([]byte, error) {
