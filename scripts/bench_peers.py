@@ -17,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psutil
 from bench import MIB
@@ -35,6 +35,8 @@ from bench_peers_servers import PEERS, Load, Peer, Place, Running
 WARM_UP_SECONDS: Final = 3
 DRIVER_SECONDS: Final = 60
 FEW: Final = 2_000
+
+Number = TypeVar("Number", int, float)
 LOOK_SECONDS: Final = 0.5
 
 
@@ -151,24 +153,27 @@ def drive(running: Running, command: Sequence[str | Path]) -> tuple[dict[str, fl
     return json.loads(result), clocks["end"] - clocks["begin"], watched.result()
 
 
-def processes(running: Running) -> list[psutil.Process]:
-    """Return the servers and all that they have started."""
-    servers = [psutil.Process(server.pid) for server in running.servers]
-    return [one for server in servers for one in (server, *server.children(recursive=True))]
-
-
 def cpu_seconds(running: Running) -> float:
-    """Return how long they have run, with those that have ended."""
-    return sum(sum(one.cpu_times()[:4]) for one in processes(running))
+    """Return how long the servers and all that they started have run; who has ended counts with its parent."""
+    return sum(each(running, lambda one: sum(one.cpu_times()[:4])))
 
 
 def most_memory(running: Running, stopped: threading.Event) -> int:
     """Return the most memory that they have had until told to stop, in bytes; what they share counts once (PSS)."""
     most = 0
     while not stopped.wait(LOOK_SECONDS):
-        with suppress(psutil.NoSuchProcess):
-            most = max(most, sum(one.memory_full_info().pss for one in processes(running)))
+        most = max(most, sum(each(running, lambda one: one.memory_full_info().pss)))
     return most
+
+
+def each(running: Running, look: Callable[[psutil.Process], Number]) -> Iterator[Number]:
+    """Yield what each process shows; one may end meanwhile."""
+    for server in running.servers:
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(server.pid)
+            for one in (main, *main.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    yield look(one)
 
 
 def disk(folder: Path, passing: str | None) -> int:

@@ -1,13 +1,14 @@
 """The comparison with peers: what it asks for, and how it shows what it found. The peers are not run here."""
 
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_peers import disk, drive, parse_arguments
+from bench_peers import disk, drive, each, parse_arguments
 from bench_peers_report import COLUMNS, Comparison, Measured, draw, tabulate
 from bench_peers_servers import PEERS, Load, Running
 
@@ -113,3 +114,12 @@ def test_a_driver_that_fails_is_heard() -> None:
 def test_a_driver_that_says_nothing_more_has_failed() -> None:
     with pytest.raises(RuntimeError, match="failed"):
         drive(Running((), ()), [sys.executable, "-c", "print('begin')"])
+
+
+def test_a_server_that_ends_meanwhile_does_not_end_the_run() -> None:
+    with subprocess.Popen(["sleep", "60"]) as server:
+        running = Running((server,), ())
+        assert list(each(running, lambda one: one.pid)) == [server.pid]
+        server.kill()
+        server.wait()
+        assert list(each(running, lambda one: one.pid)) == []
