@@ -170,8 +170,8 @@ def each(running: Running, look: Callable[[psutil.Process], Number]) -> Iterator
     """Yield what each process shows; one may end meanwhile."""
     for server in running.servers:
         with suppress(psutil.NoSuchProcess):
-            main = psutil.Process(server.pid)
-            for one in (main, *main.children(recursive=True)):
+            first: psutil.Process = psutil.Process(server.pid)
+            for one in (first, *first.children(recursive=True)):
                 with suppress(psutil.NoSuchProcess):
                     yield look(one)
 
