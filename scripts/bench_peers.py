@@ -98,7 +98,7 @@ def compare(peer: Peer, folder: Path, cache: Path, events: Path, found: Comparis
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 Path(own).chmod(0o711)
                 found.figures.append(measure(peer, load, Place(Path(own), cache.absolute()), events, found.seconds))
-        except (MissingError, RuntimeError, subprocess.CalledProcessError) as error:
+        except (MissingError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
             found.missing[f"{peer.name}, {load}" if peer.loads else peer.name] = reason(error)
 
 
@@ -118,7 +118,7 @@ def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> 
         result, cpu, memory = drive(running, [*running.driver, *words])
     return Measured(
         peer=peer.name,
-        settings=peer.settings,
+        settings="; ".join(filter(None, [peer.settings, running.version])),
         load=str(load),
         proves=peer.proves,
         rate=result["entries"] / result["seconds"],

@@ -55,10 +55,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The servers of a log, and the command that drives it."""
+    """The servers of a log, the command that drives it, and of which version is what no file of ours pins."""
 
     servers: tuple["subprocess.Popen[bytes]", ...]
     driver: tuple[str | Path, ...]
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,8 @@ def run_trillian(
     programs = [build(place.cache, f"{_TRILLIAN}{part}", *tags) for part in ("server", "signer")]
     with ExitStack() as stack:
         database = free_port()
-        mariadb, uri = stack.enter_context(run_mariadb(place, database)), f"bench@tcp({HOST}:{database})/bench"
+        mariadb, version = stack.enter_context(run_mariadb(place, database))
+        uri = f"bench@tcp({HOST}:{database})/bench"
         subprocess.run([drivers, "tables", uri, trillian_tables()], check=True, capture_output=True)
         shared = [f"--mysql_uri={uri}", "--http_endpoint=", *flags]
         ports = free_port(), free_port()
@@ -123,12 +125,13 @@ def run_trillian(
             stack.enter_context(serving(place, [program, *shared, f"--rpc_endpoint={HOST}:{port}", *more], port))
             for program, port, more in zip(programs, ports, special, strict=True)
         ]
-        yield Running((mariadb, *servers), (drivers, "trillian", f"--poll={poll}", "--at", f"{HOST}:{ports[0]}"))
+        driver = (drivers, "trillian", f"--poll={poll}", "--at", f"{HOST}:{ports[0]}")
+        yield Running((mariadb, *servers), driver, version)
 
 
 @contextmanager
-def run_mariadb(place: Place, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run MariaDB on a fresh and empty database. It asks nobody who they are."""
+def run_mariadb(place: Place, port: int) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """Run MariaDB on a fresh and empty database; yield its version too. It asks nobody who they are."""
     folder = unpack(place.cache, "mariadb-server-core")
     share, environment = folder / "usr/share/mysql", libraries(folder)
     place.data.mkdir()
@@ -143,7 +146,7 @@ def run_mariadb(place: Place, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     # A request takes up to two, and each that waits for its second holds up those that have one.
     options += [f"--max-connections={_DATABASE_CONNECTIONS}"]
     with serving(place, [*command, *options], port, environment) as server:
-        yield server
+        yield server, version_of(command[0], environment)
 
 
 def trillian_tables() -> Path:
@@ -171,7 +174,14 @@ def run_chain(place: Place) -> Iterator[Running]:
     options = ["-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="]
     command: list[str | Path] = [programs / "postgres", "-D", place.data, "-p", str(port), *options]
     with serving(place, command, port, environment, user) as server:
-        yield Running((server,), (drivers, "chain", "--at", f"postgres://bench@{HOST}:{port}/postgres"))
+        driver = (drivers, "chain", "--at", f"postgres://bench@{HOST}:{port}/postgres")
+        yield Running((server,), driver, version_of(command[0], environment))
+
+
+def version_of(program: str | Path, environment: Mapping[str, str]) -> str:
+    """Return what a program says of its version."""
+    said = subprocess.run([program, "--version"], env=environment, check=True, capture_output=True, text=True).stdout
+    return said.strip().removeprefix(str(program)).strip()
 
 
 def postgresql(cache: Path) -> tuple[Path, Mapping[str, str]]:
