@@ -176,11 +176,11 @@ def each(running: Running, look: Callable[[psutil.Process], Number]) -> Iterator
                     yield look(one)
 
 
-def disk(folder: Path, passing: str | None) -> int:
-    """Return how many bytes the files of a folder take, without those that are soon gone."""
+def disk(folder: Path, passing: tuple[str, ...]) -> int:
+    """Return how many bytes the files of a folder take, without those that are soon gone or written over."""
     taken = 0
     for path in folder.rglob("*"):
-        if passing is None or not any(part.endswith(passing) for part in path.parts):
+        if not any(part.endswith(passing) for part in path.parts):
             # A running server may remove what was listed.
             with suppress(FileNotFoundError):
                 taken += path.stat().st_blocks * 512

@@ -140,4 +140,4 @@ def _bars(left: int, rows: Sequence[tuple[int, float | None, str]]) -> Iterator[
             top, length = _HEAD + _LINE * number, 80 * (powers[number] - low) / span
             color = "#2563eb" if peer.startswith(_OWN) else "#9ca3af"
             yield f'<rect x="{left}" y="{top + 2}" width="{length:.1f}" height="{_LINE - 5}" fill="{color}"/>'
-            yield f'<text x="{left + length + 4:.1f}" y="{top + 12}">{value:,.4g}</text>'
+            yield f'<text x="{left + length + 4:.1f}" y="{top + 12}">{value:,.{0 if value >= 1_000 else 1}f}</text>'

@@ -100,10 +100,10 @@ def test_the_chart_has_a_bar_for_each_figure_that_is_there() -> None:
 def test_what_is_soon_gone_takes_no_disk(tmp_path: Path) -> None:
     (tmp_path / "tile.p").mkdir()
     (tmp_path / "lasting").write_bytes(bytes(8_192))
-    before = disk(tmp_path, ".p")
+    before = disk(tmp_path, (".p",))
     (tmp_path / "tile.p" / "5").write_bytes(bytes(8_192))
-    assert disk(tmp_path, ".p") == before
-    assert disk(tmp_path, None) >= before + 8_192
+    assert disk(tmp_path, (".p",)) == before
+    assert disk(tmp_path, ()) >= before + 8_192
 
 
 def test_a_driver_that_fails_is_heard() -> None:
