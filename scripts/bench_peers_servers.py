@@ -271,7 +271,7 @@ PEERS: Final[Mapping[str, Peer]] = {
         "v1.8.0 as it is, nothing signed: signer each 100 ms, batches of 1,000; looked at each 20 ms; Debian's MariaDB",
         _CROWD,
         partial(run_trillian, poll="20ms"),
-        passing=("ibtmp1", "ib_logfile0"),
+        passing=("ibtmp1", "ib_logfile0", "ibdata1"),
     ),
     "trillian-fast": Peer(
         "Trillian, MariaDB, fastest",
@@ -284,7 +284,7 @@ PEERS: Final[Mapping[str, Peer]] = {
             options=["--sequencer_interval=2ms", "--batch_size=1800"],
             tags=["batched_queue"],
         ),
-        passing=("ibtmp1", "ib_logfile0"),
+        passing=("ibtmp1", "ib_logfile0", "ibdata1"),
     ),
     "immudb": Peer("immudb", "", (), run_immudb),
     "chain": Peer(
