@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
-from live import JSON, NDJSON, Segment, Server, start
+import psutil
+from live import NDJSON, PATIENCE, Segment, Server, start
 from tally import Tally
 
 from tlog.config import Config
@@ -39,8 +41,27 @@ def running(seed: int) -> Iterator[Server]:
 
 
 def memory(server: Server) -> int:
-    """Return what the workers have in memory, what they share counted once."""
-    return sum(worker.memory_full_info().pss for worker in server.workers())
+    """Return what all processes of a server have in memory, what they share counted once."""
+    everyone = [psutil.Process(server.process.pid), *server.workers()]
+    return sum(one.memory_full_info().pss for one in everyone)
+
+
+@contextmanager
+def sampled(server: Server) -> Iterator[list[int]]:
+    """Look five times a second at what a server has in memory, until the block ends."""
+    samples, over = [memory(server)], Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            samples.append(memory(server))
+
+    with ThreadPoolExecutor(1) as thread:
+        looking = thread.submit(look)
+        try:
+            yield samples
+        finally:
+            over.set()
+            looking.result()
 
 
 def slow_connections(seed: int, seconds: float) -> int:
@@ -118,26 +139,48 @@ def large_batches(seed: int, seconds: float) -> int:
 
 
 def many_segments(seed: int, seconds: float) -> int:
-    """Make 10,000 segments, or as many as there is time for, and append to them at random."""
-    dice, end, peak = random.Random(seed), time.monotonic() + seconds, 0  # noqa: S311
-    sizes = Counter[int]()
-    with running(seed) as server:
-        segments: list[Segment] = []
-        while time.monotonic() < end:
-            if len(segments) < SEGMENTS:
-                segments.append(server.create(f"zone-{len(segments)}"))
-            number = dice.randrange(len(segments))
-            segments[number].append(b"1", JSON)
-            sizes[number] += 1
-            if len(segments) % 100 == 0:
-                peak = max(peak, memory(server))
-        peak = max(peak, memory(server))
+    """Make 10,000 segments, or as many as half the time is enough for, start again, and append to each once."""
+    end, began = time.monotonic() + seconds / 2, time.monotonic()
+    with TemporaryDirectory(prefix=f"tlog-limits-{seed}-") as folder, ExitStack() as servers:
+        server = started(servers, Path(folder) / "data")
+        with sampled(server) as making:
+            segments = created(server, end)
+        made = time.monotonic() - began
+        assert server.stop() == 0
+        began = time.monotonic()
+        server = started(servers, server.data, port=server.port)
+        ready = time.monotonic() - began
+        with sampled(server) as appending, ThreadPoolExecutor(16) as threads:
+            began = time.monotonic()
+            assert all(threads.map(lambda one: one.append(b"1"), segments))
+            appended = time.monotonic() - began
+            assert {one.size for one in threads.map(Segment.checkpoint, segments)} == {1}
         files = max(worker.num_fds() for worker in server.workers())
-        for number in dice.sample(range(len(segments)), min(100, len(segments))):
-            assert segments[number].checkpoint().size == sizes[number]
+        assert server.stop() == 0
+        assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
+    peak = max(*making, *appending)
     assert peak < MOST_MEMORY, peak
-    print(f"  {len(segments)} segments, {sum(sizes.values())} appends, {files} files, {peak >> 20} MiB at most")  # noqa: T201
-    return sum(sizes.values())
+    assert ready < PATIENCE, ready
+    print(  # noqa: T201
+        f"  {len(segments)} segments in {made:.0f} s, ready again in {ready:.1f} s, an append to each in "
+        f"{appended:.0f} s, {files} files, {peak >> 20} MiB at most"
+    )
+    return len(segments)
+
+
+def started(servers: ExitStack, data: Path, port: int | None = None) -> Server:
+    server = start(data, workers=WORKERS, port=port)
+    servers.callback(server.kill)
+    return server
+
+
+def created(server: Server, end: float) -> list[Segment]:
+    """Have four clients make segments until there are so many, or the time is up."""
+    with ThreadPoolExecutor(4) as threads:
+        made = threads.map(
+            lambda number: server.create(f"zone-{number}") if time.monotonic() < end else None, range(SEGMENTS)
+        )
+        return [one for one in made if one is not None]
 
 
 def tallied(part: Callable[[int, float], int], seed: int, seconds: float) -> Tally:
