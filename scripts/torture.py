@@ -16,6 +16,7 @@ from typing import Final
 import conforming
 import faulting
 import flips
+import flips_served
 import hostile
 import limits
 import machine
@@ -32,6 +33,7 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
         "a fault in a backup or a restore": faulting.run_backup,
         "faults in a witness": faulting.run_witness,
         "a flipped bit": flips.run,
+        "a bit flipped below a server": flips_served.run,
         "hostile requests": hostile.run,
         "the description of the API": conforming.run,
         "10,000 slow connections": partial(limits.tallied, limits.slow_connections),

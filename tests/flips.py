@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -82,6 +83,7 @@ class Ground:
     key: VerifierKey = field(default_factory=lambda: WRITER.verifier)
     leaves: list[bytes] = field(default_factory=list)
     before: dict[str, bytes] = field(default_factory=dict)
+    undo: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         made = CliRunner().invoke(
@@ -199,7 +201,7 @@ class Ground:
     def _is_wrong_head(self, note: bytes) -> bool:
         """Tell whether a note verifies, and is not over what was logged."""
         head = open_head(note, self.key)
-        return head is not None and (head[0] > SIZE or reference.mth(self.leaves[: head[0]]) != head[1])
+        return head is not None and (head[0] > len(self.leaves) or reference.mth(self.leaves[: head[0]]) != head[1])
 
     def _check_batch(self, body: bytes, batch: Sequence[bytes]) -> None:
         # What verifies is right: the payloads are those of the writer, and the head was looked at.
@@ -262,8 +264,11 @@ def value(table: str, column: str, where: str = "true", *, bits: int = 8, contro
         # Nothing can make two rows of one key, neither can a bit on disk: pages are in the order of their keys.
         while any(after == other for other, _ in rows):
             after = flipped(before, random, bits)
-        statement = f"update {table} set {column} = {this} where {where} and {column} = {this}"
-        ground.execute(statement, after, before, control=control)
+        statement = f"update {table} set {column} = {this} where {column} = {this}"
+        ground.execute(f"{statement} and {where}", after, before, control=control)
+        # What picked the row may be what was flipped.
+        statement = statement if column in where else f"{statement} and {where}"
+        ground.undo = partial(ground.execute, statement, before, after, control=control)
         return before, after
 
     return flip
@@ -275,6 +280,7 @@ def file(which: int) -> Flip:
     def flip(ground: Ground, random: Random) -> Any:
         path = ground.files()[which]
         raw = bytearray(path.read_bytes())
+        ground.undo = partial(path.write_bytes, bytes(raw))
         place = random.choice([place for place, byte in enumerate(raw) if byte])
         raw[place] ^= 1 << random.randrange(8)
         path.write_bytes(raw)
