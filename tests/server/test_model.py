@@ -26,6 +26,7 @@ def test_server_witness_monitor_and_clients_agree_with_the_model_whatever_is_kil
         ("be_frozen_in_word_only", " is behind, and signed ", "1"),
         ("anchor_before_the_commit", r": frozen, and not \(\)", "1"),
         ("unseal_at_a_restart", " is sealed, and took more", "1"),
+        ("catch_up_less_revocations", "a token that never again works", "1"),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, found: str, seed: str) -> None:
