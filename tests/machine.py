@@ -218,7 +218,7 @@ class Moves(RuleBasedStateMachine):
         answer = self.world.crash(data.draw(self.deaths), revoke) if crash else revoke()
         known = self.model.tokens[token]
         assert answer in ("", UNKNOWN, *self.control_refusals(), *([] if known else ["not-found"])), answer
-        if answer in ("", "not-found"):
+        if answer == "" or (answer == "not-found" and not self.model.own["control"].behind):
             self.model.tokens[token] = False
         elif answer == UNKNOWN and known:
             self.model.tokens[token] = None
