@@ -14,6 +14,7 @@ from threading import Event
 
 import psutil
 from live import NDJSON, PATIENCE, Segment, Server, start
+from observed import observe
 from tally import Tally
 
 from tlog.config import Config
@@ -30,16 +31,25 @@ _HEAD = b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\nContent-Type: t
 
 @contextmanager
 def running(seed: int) -> Iterator[Server]:
-    """Run a server, of which all that is stored is checked afterwards."""
+    """Run a server, of which all that is stored is checked afterwards, and that must have failed in nothing."""
     with TemporaryDirectory(prefix=f"tlog-limits-{seed}-") as folder:
-        server = start(Path(folder) / "data", workers=WORKERS)
+        server = start(Path(folder) / "data", workers=WORKERS, before=bounded)
         try:
             yield server
-            assert server.stop() == 0
-            findings = list(check(Config(server.data), Plan(), lambda *_: None))
-            assert findings == []
+            check_stopped(server)
         finally:
             server.kill()
+
+
+def bounded() -> None:
+    """Have the kernel give no process more than a worker's share of what the server may take."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY // WORKERS,) * 2)
+
+
+def check_stopped(server: Server) -> None:
+    assert server.stop() == 0
+    assert [line for line in server.logged() if line["level"] == "error"] == []
+    assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
 
 
 def memory(server: Server) -> int:
@@ -72,22 +82,25 @@ def slow_connections(seed: int, seconds: float) -> int:
     # A connection takes a file of this process, which has others.
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= CONNECTIONS + 500, "raise the limit of files: ulimit -Hn"
     end, waited, most = time.monotonic() + seconds, list[float](), 0
-    with running(seed) as server, sampled(server) as samples:
+    with running(seed) as plain:
+        server = observe(plain)
         segment, before = server.create("payments"), files(server)
         held: list[tuple[socket.socket, int]] = []
-        while time.monotonic() < end:
-            turn = time.monotonic()
-            held = [one for one in held if drip(*one, turn)]
-            for number in range(min(2_500, CONNECTIONS - len(held))):
-                held.append((connect(server.port, number), len(held)))
-            began = time.monotonic()
-            assert segment.append(b"%d" % len(waited))
-            assert segment.checkpoint().size
-            waited.append(time.monotonic() - began)
-            most = max(most, files(server) - before)
-            time.sleep(max(0.0, turn + 1 - time.monotonic()))
+        with sampled(server) as samples:
+            while time.monotonic() < end:
+                turn = time.monotonic()
+                held = [one for one in held if drip(*one, turn)]
+                for number in range(min(2_500, CONNECTIONS - len(held))):
+                    held.append((connect(server.port, number), len(held)))
+                began = time.monotonic()
+                assert segment.append(b"%d" % len(waited))
+                assert segment.checkpoint().size
+                waited.append(time.monotonic() - began)
+                most = max(most, files(server) - before)
+                time.sleep(max(0.0, turn + 1 - time.monotonic()))
         for one, _ in held:
             one.close()
+        server.judge()
     assert most >= CONNECTIONS - 50, f"only {most} were there at once"
     assert max(waited) < 5, waited
     assert max(samples) < MOST_MEMORY
@@ -127,8 +140,8 @@ def drip(one: socket.socket, number: int, at: float) -> bool:
 
 def large_batches(seed: int, seconds: float) -> int:
     """Have 48 clients send batches of nearly 16 MiB, and read pages as large, in less than 2 GiB."""
-    dice, peak, statuses = random.Random(seed), 0, Counter[int]()  # noqa: S311
-    with running(seed) as server, ThreadPoolExecutor(48) as threads:
+    dice, statuses = random.Random(seed), Counter[int]()  # noqa: S311
+    with running(seed) as server, sampled(server) as samples, ThreadPoolExecutor(48) as threads:
         segments = [server.create(f"zone-{number}") for number in range(48)]
 
         def send(number: int) -> int:
@@ -139,11 +152,8 @@ def large_batches(seed: int, seconds: float) -> int:
 
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            tasks = [threads.submit(send, number) for number in range(48)]
-            while not all(task.done() for task in tasks):
-                peak = max(peak, memory(server))
-                time.sleep(0.1)
-            assert {task.result() for task in tasks} <= {200, 503}
+            assert set(threads.map(send, range(48))) <= {200, 503}
+    peak = max(samples)
     assert set(statuses) <= {201, 503}
     assert statuses[201]
     assert peak < MOST_MEMORY, peak
@@ -169,8 +179,7 @@ def many_segments(seed: int, seconds: float) -> int:
             appended = time.monotonic() - began
             assert {one.size for one in threads.map(Segment.checkpoint, segments)} == {1}
         files = max(worker.num_fds() for worker in server.workers())
-        assert server.stop() == 0
-        assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
+        check_stopped(server)
     peak = max(*making, *appending)
     assert peak < MOST_MEMORY, peak
     assert ready < PATIENCE, ready
@@ -182,7 +191,7 @@ def many_segments(seed: int, seconds: float) -> int:
 
 
 def started(servers: ExitStack, data: Path, port: int | None = None) -> Server:
-    server = start(data, workers=WORKERS, port=port)
+    server = start(data, workers=WORKERS, port=port, before=bounded)
     servers.callback(server.kill)
     return server
 
