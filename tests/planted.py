@@ -193,7 +193,7 @@ def catch_up_less_revocations() -> None:
         finally:
             control.project = project
 
-    Control._catch_up = catch_up  # type: ignore[method-assign]
+    Control._catch_up = catch_up  # type: ignore[assignment, method-assign]
 
 
 def trust_the_disk() -> None:
