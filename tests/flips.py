@@ -26,6 +26,7 @@ from live import JSON, LOG_NAME, NDJSON
 from tally import Tally
 from witnessing import witness_signer
 
+from tlog import sequencer
 from tlog.app import create_app
 from tlog.cli import main
 from tlog.config import Config
@@ -422,7 +423,18 @@ def _note(head: Any, flip: Callable[[bytes], bytes]) -> Any:
 
 
 def _head(change: Callable[[Any, Callable[[bytes], bytes]], Any]) -> Spoil:
-    return _result("tlog.sequencer.Checkpoint", change)
+    def spoil(_: Ground, patch: pytest.MonkeyPatch, flip: Callable[[bytes], bytes]) -> None:
+        real = sequencer.sign_head
+
+        def faulty(*arguments: Any) -> Any:
+            patch.setattr(sequencer, "sign_head", real)
+            # Not one that an anchor is told of.
+            once(patch, "tlog.sequencer.Checkpoint", lambda result: change(result, flip))
+            return real(*arguments)
+
+        patch.setattr(sequencer, "sign_head", faulty)
+
+    return spoil
 
 
 def _kept(name: str) -> Spoil:
