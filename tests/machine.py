@@ -209,20 +209,25 @@ class Moves(RuleBasedStateMachine):
         else:
             assert answer in (UNKNOWN, *self.control_refusals()), answer
 
-    @precondition(lambda self: self.model.tokens)
     @rule(which=PLACE, crash=st.booleans(), data=st.data())
     def revoke_a_token(self, which: int, crash: bool, data: Any) -> None:
         """Once that is answered the token never works again, whatever crashes, and whatever is put back."""
+        # Whether there is a token is a matter of time where real processes are at work; what is drawn must not be.
+        at = data.draw(self.deaths)
+        if not self.model.tokens:
+            return
         token = [*self.model.tokens][which % len(self.model.tokens)]
         revoke = partial(self.world.revoke, token)
-        answer = self.world.crash(data.draw(self.deaths), revoke) if crash else revoke()
+        self.revoked(token, self.world.crash(at, revoke) if crash else revoke())
+        self.use_the_tokens()
+
+    def revoked(self, token: str, answer: str) -> None:
         known = self.model.tokens[token]
         assert answer in ("", UNKNOWN, *self.control_refusals(), *([] if known else ["not-found"])), answer
         if answer == "" or (answer == "not-found" and not self.model.own["control"].behind):
             self.model.tokens[token] = False
         elif answer == UNKNOWN and known:
             self.model.tokens[token] = None
-        self.use_the_tokens()
 
     @rule()
     def use_the_tokens(self) -> None:
@@ -292,6 +297,8 @@ class Moves(RuleBasedStateMachine):
         """What was signed after it is missed, and nothing more is signed where something is."""
         if place % 3:
             self.log_events(place, 1)
+        for token in list(self.model.tokens)[: place % 2]:
+            self.revoked(token, self.world.revoke(token))
         self.world.stop()
         self.replace(self.backups[place % len(self.backups)])
         self.world.start()
