@@ -16,6 +16,7 @@ from typing import Final
 import conforming
 import faulting
 import flips
+import flips_served
 import hostile
 import limits
 import machine
@@ -37,6 +38,7 @@ CLASSES: Final[Mapping[str, Callable[[int, float], Tally]]] = MappingProxyType(
         "a fault in an import": mending.run_import,
         "faults in a start with peers": mending.run_peers,
         "a flipped bit": flips.run,
+        "a bit flipped below a server": flips_served.run,
         "hostile requests": hostile.run,
         "the description of the API": conforming.run,
         "10,000 slow connections": partial(limits.tallied, limits.slow_connections),

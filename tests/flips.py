@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from live import JSON, LOG_NAME, NDJSON
 from tally import Tally
 from witnessing import witness_signer
 
+from tlog import sequencer
 from tlog.app import create_app
 from tlog.cli import main
 from tlog.config import Config
@@ -82,6 +84,7 @@ class Ground:
     key: VerifierKey = field(default_factory=lambda: WRITER.verifier)
     leaves: list[bytes] = field(default_factory=list)
     before: dict[str, bytes] = field(default_factory=dict)
+    undo: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         made = CliRunner().invoke(
@@ -199,7 +202,7 @@ class Ground:
     def _is_wrong_head(self, note: bytes) -> bool:
         """Tell whether a note verifies, and is not over what was logged."""
         head = open_head(note, self.key)
-        return head is not None and (head[0] > SIZE or reference.mth(self.leaves[: head[0]]) != head[1])
+        return head is not None and (head[0] > len(self.leaves) or reference.mth(self.leaves[: head[0]]) != head[1])
 
     def _check_batch(self, body: bytes, batch: Sequence[bytes]) -> None:
         # What verifies is right: the payloads are those of the writer, and the head was looked at.
@@ -262,8 +265,11 @@ def value(table: str, column: str, where: str = "true", *, bits: int = 8, contro
         # Nothing can make two rows of one key, neither can a bit on disk: pages are in the order of their keys.
         while any(after == other for other, _ in rows):
             after = flipped(before, random, bits)
-        statement = f"update {table} set {column} = {this} where {where} and {column} = {this}"
-        ground.execute(statement, after, before, control=control)
+        statement = f"update {table} set {column} = {this} where {column} = {this}"
+        ground.execute(f"{statement} and {where}", after, before, control=control)
+        # What picked the row may be what was flipped.
+        statement = statement if column in where else f"{statement} and {where}"
+        ground.undo = partial(ground.execute, statement, before, after, control=control)
         return before, after
 
     return flip
@@ -275,6 +281,7 @@ def file(which: int) -> Flip:
     def flip(ground: Ground, random: Random) -> Any:
         path = ground.files()[which]
         raw = bytearray(path.read_bytes())
+        ground.undo = partial(path.write_bytes, bytes(raw))
         place = random.choice([place for place, byte in enumerate(raw) if byte])
         raw[place] ^= 1 << random.randrange(8)
         path.write_bytes(raw)
@@ -416,7 +423,18 @@ def _note(head: Any, flip: Callable[[bytes], bytes]) -> Any:
 
 
 def _head(change: Callable[[Any, Callable[[bytes], bytes]], Any]) -> Spoil:
-    return _result("tlog.sequencer.Checkpoint", change)
+    def spoil(_: Ground, patch: pytest.MonkeyPatch, flip: Callable[[bytes], bytes]) -> None:
+        real = sequencer.sign_head
+
+        def faulty(*arguments: Any) -> Any:
+            patch.setattr(sequencer, "sign_head", real)
+            # Not one that an anchor is told of.
+            once(patch, "tlog.sequencer.Checkpoint", lambda result: change(result, flip))
+            return real(*arguments)
+
+        patch.setattr(sequencer, "sign_head", faulty)
+
+    return spoil
 
 
 def _kept(name: str) -> Spoil:

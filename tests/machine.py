@@ -164,7 +164,8 @@ class Moves(RuleBasedStateMachine):
         self.model.segments.setdefault(name, Segment(name, keys[name]))
 
     def control_refusals(self) -> list[str]:
-        return ["frozen"] if self.model.own["control"].behind else []
+        """Return for what reasons nothing may change now; an older `control` does not know each token."""
+        return ["frozen", "not-found"] if self.model.own["control"].behind else []
 
     def made(self) -> list[Segment]:
         """Return the segments that were not there from the beginning: only those are sealed, or soon all would be."""
@@ -199,6 +200,44 @@ class Moves(RuleBasedStateMachine):
     def ask_as_a_guest(self) -> None:
         if not self.model.own["control"].behind:
             assert self.world.guest_may() == self.model.guest
+
+    @rule()
+    def issue_a_token(self) -> None:
+        answer = self.world.issue()
+        if answer.startswith("tlog_"):
+            self.model.tokens[answer] = True
+        else:
+            assert answer in (UNKNOWN, *self.control_refusals()), answer
+
+    @rule(which=PLACE, crash=st.booleans(), data=st.data())
+    def revoke_a_token(self, which: int, crash: bool, data: Any) -> None:
+        """Once that is answered the token never works again, whatever crashes, and whatever is put back."""
+        # Whether there is a token is a matter of time where real processes are at work; what is drawn must not be.
+        at = data.draw(self.deaths)
+        if not self.model.tokens:
+            return
+        token = [*self.model.tokens][which % len(self.model.tokens)]
+        revoke = partial(self.world.revoke, token)
+        self.revoked(token, self.world.crash(at, revoke) if crash else revoke())
+        self.use_the_tokens()
+
+    def revoked(self, token: str, answer: str) -> None:
+        known = self.model.tokens[token]
+        assert answer in ("", UNKNOWN, *self.control_refusals(), *([] if known else ["not-found"])), answer
+        if answer == "" or (answer == "not-found" and not self.model.own["control"].behind):
+            self.model.tokens[token] = False
+        elif answer == UNKNOWN and known:
+            self.model.tokens[token] = None
+
+    @rule()
+    def use_the_tokens(self) -> None:
+        # An older `control` knows tokens that were revoked since.
+        if self.model.own["control"].behind:
+            return
+        for token, known in self.model.tokens.items():
+            works = self.world.works(token)
+            assert known in (None, works), f"a token that {'' if known else 'never again '}works is answered {works}"
+            self.model.tokens[token] = works
 
     @rule(place=PLACE, first=PLACE, second=PLACE)
     def prove(self, place: int, first: int, second: int) -> None:
@@ -240,6 +279,7 @@ class Moves(RuleBasedStateMachine):
             known = [sent for sent in one.sent if not sent.forgotten and sent.receipts]
             if known:
                 self.again(one, known[-1])
+        self.use_the_tokens()
 
     @precondition(lambda self: len(self.backups) < 2)
     @rule()
@@ -257,6 +297,8 @@ class Moves(RuleBasedStateMachine):
         """What was signed after it is missed, and nothing more is signed where something is."""
         if place % 3:
             self.log_events(place, 1)
+        for token in list(self.model.tokens)[: place % 2]:
+            self.revoked(token, self.world.revoke(token))
         self.world.stop()
         self.replace(self.backups[place % len(self.backups)])
         self.world.start()
@@ -288,6 +330,7 @@ class Moves(RuleBasedStateMachine):
         for one in self.all():
             one.regain()
         self.world.start()
+        self.use_the_tokens()
 
     def all(self) -> list[Segment]:
         return [*self.model.segments.values(), *self.model.own.values()]

@@ -175,11 +175,15 @@ class Segment:
 
 @dataclass
 class Model:
-    """All segments, those of tlog's own apart, and whether a guest may write."""
+    """All segments, those of tlog's own apart, whether a guest may write, and whether tokens work.
+
+    Of a token whose revocation had no answer that is not known, until somebody looks.
+    """
 
     segments: dict[str, Segment] = field(default_factory=dict)
     own: dict[str, Segment] = field(default_factory=dict)
     guest: bool = True
+    tokens: dict[str, bool | None] = field(default_factory=dict)
     number: int = 0
 
     def events(self, segment: str, count: int) -> tuple[bytes, ...]:

@@ -30,6 +30,7 @@ from panels import panel
 from sqlite_utils.utils import sqlite3 as database  # type: ignore[attr-defined]
 from witnessing import RunningWitness, start_witness
 
+from tlog.access.token import parse_token
 from tlog.backup import back_up, restore
 from tlog.clock import now
 from tlog.config import Config
@@ -37,6 +38,7 @@ from tlog.control import OPERATOR, Control
 from tlog.errors import (
     FrozenError,
     IdempotencyError,
+    NotFoundError,
     SealedError,
     SignatureRequiredError,
     UnavailableError,
@@ -76,6 +78,7 @@ _WORDS = {
     UnavailableError: "unavailable",
     IdempotencyError: "idempotency-mismatch",
     SignatureRequiredError: "signature-required",
+    NotFoundError: "not-found",
 }
 
 
@@ -295,6 +298,20 @@ class Direct(World):
     def guest_may(self) -> bool:
         return self.live.store.policy()[1] == policy(guest=True).decode()
 
+    def issue(self) -> str:
+        """Issue a token, and return it, or why there is none."""
+        return _guarded(lambda: self.live.issue_token("admin", "auditor", (), 1).text())
+
+    def revoke(self, token: str) -> str:
+        """Revoke a token, and return why that cannot be, "" if it was done."""
+        return _guarded(lambda: self.live.revoke_token("admin", parse_token(token).id)) or ""
+
+    def works(self, token: str) -> bool:
+        """Tell whether a token is in use."""
+        given = parse_token(token)
+        found = self.live.store.token(given.id)
+        return found is not None and found.hash == given.hash() and found.revoked is None
+
     def crash(self, at: int, work: Callable[[], T]) -> T | str:
         """Have a child open the log and do something, which dies before its operation number `at`.
 
@@ -493,6 +510,24 @@ class Served(World):
     def guest_may(self) -> bool:
         """Tell whether a guest may ask for a checkpoint, as writers may."""
         return self.request("guest", "GET", f"/segments/{NAMES[0]}/checkpoint").status == 200
+
+    def issue(self) -> str:
+        answer = self.request("admin", "POST", "/tokens", b'{"principal":"auditor","days":1}')
+        return str(answer.json()["token"]) if answer.status == 201 else _word(answer)
+
+    def revoke(self, token: str) -> str:
+        answer = self.request("admin", "DELETE", f"/tokens/{parse_token(token).id}")
+        return "" if answer.status == 204 else _word(answer)
+
+    def works(self, token: str) -> bool:
+        assert self.server is not None
+        headers = {"Authorization": f"Bearer {token}"}
+        # Either worker may answer.
+        statuses = {
+            self.server.request("GET", f"/segments/{NAMES[0]}/checkpoint", headers=headers).status for _ in range(4)
+        }
+        assert statuses in ({200}, {401}), statuses
+        return statuses == {200}
 
     def crash(self, at: int, work: Callable[[], T]) -> T | str:
         """Kill the server `at` milliseconds after something was begun."""

@@ -11,7 +11,10 @@ WORKER_THREADS: Final = 128
 """How many requests one worker process has in hand at once: most of them wait, for their bodies or for others."""
 
 TURNS: Final = 20
-"""How many of them it works on at once."""
+"""How many of them it works on at once that only read; and how many that may wait for the disk to sync."""
+
+TURN_SECONDS: Final = 10.0
+"""How long one waits to be among them."""
 
 MAX_WAITING: Final = 48
 """How many of them may wait for witnesses; how many for their bodies; and how many for being over a quota."""
@@ -23,7 +26,7 @@ MAX_LARGE: Final = 10
 """How many requests with more than one payload's worth of body may be in hand: each takes the memory of its body."""
 
 LARGE_TURNS: Final = 2
-"""How many of these are worked on at once: each then takes ten times its body."""
+"""How many of these are worked on at once: each then takes fourteen times its body."""
 
 LARGE_SECONDS: Final = 10.0
 """How long one waits to be among them."""

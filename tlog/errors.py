@@ -25,7 +25,7 @@ TlogError
 ├── IdempotencyError             one key, two different requests
 ├── OutcomeUnknownError          the commit failed, and may be durable all the same
 ├── UnavailableError             refused before it began; nothing was logged
-├── BusyError                    as many requests are sending their bodies as may; nothing was logged
+├── BusyError                    as many requests are at work, or sending their bodies, as may; nothing was logged
 ├── FullError                    the disk has less free than its reserve; nothing was logged
 ├── StaleError                   another size than that of the latest checkpoint the witness cosigned
 ├── CorruptError                 what is stored contradicts itself; nothing is signed on top of it

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from tlog.errors import BusyError
+
 
 class Turns:
     """So many turns, and a queue for them. Threads take turns at the interpreter anyway; few do so at less cost.
@@ -12,16 +14,17 @@ class Turns:
     A lock of the interpreter's own would let those who come later pass those who wait.
     """
 
-    def __init__(self, count: int) -> None:
-        """Have `count` turns, all free."""
+    def __init__(self, count: int, patience: float = -1) -> None:
+        """Have `count` turns, all free; who finds none waits for so many seconds at most, or for ever if that is -1."""
         self._free = count
+        self._patience = patience
         self._mutex = Lock()
         self._queue: deque[Lock] = deque()
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Hold a turn, after all who asked before."""
-        self._take()
+        """Hold a turn, after all who asked before; raise BusyError if it does not come."""
+        self._take(self._patience)
         try:
             yield
         finally:
@@ -34,9 +37,10 @@ class Turns:
         try:
             yield
         finally:
-            self._take()
+            # What one waited for is there, and is not to be lost.
+            self._take(-1)
 
-    def _take(self) -> None:
+    def _take(self, patience: float) -> None:
         with self._mutex:
             mine = None if self._free else Lock()
             if mine is None:
@@ -44,9 +48,16 @@ class Turns:
             else:
                 mine.acquire()
                 self._queue.append(mine)
-        if mine is not None:
-            # Whoever gives a turn back hands it on.
-            mine.acquire()
+        # Whoever gives a turn back hands it on.
+        if mine is not None and not mine.acquire(timeout=patience):
+            self._give_up(mine)
+
+    def _give_up(self, mine: Lock) -> None:
+        with self._mutex:
+            # It may have come at this moment.
+            if mine in self._queue:
+                self._queue.remove(mine)
+                raise BusyError("the server is busy, or its disk is slow; nothing was logged, retry later")
 
     def _give_back(self) -> None:
         with self._mutex:

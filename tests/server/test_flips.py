@@ -1,10 +1,13 @@
 """One flipped bit, of any class, on disk or in memory: nothing wrong is released, and fsck names the place."""
 
+import sys
 from collections.abc import Iterator
 from random import Random
 
+import planted
 import pytest
 from flips import IN_MEMORY, ON_DISK, Ground, ground, in_memory, on_disk
+from flips_served import Served, served_ground, served_on_disk
 
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, Submission
@@ -36,7 +39,29 @@ def test_after_a_flip_in_memory_nothing_wrong_is_signed_or_released(sound: Groun
     assert in_memory(sound, name, random) == []
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """A ground behind a server; in the end all is there that it released, whatever was flipped and flipped back."""
+    with served_ground() as one:
+        yield one
+        assert one.end() == []
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_while_a_bit_is_flipped_below_a_server_nothing_wrong_comes_out_of_it(
+    served: Served, name: str, random: Random
+) -> None:
+    assert served_on_disk(served, name, random) == []
+
+
 # Logs that trust their disk, or their memory
+
+
+def test_a_server_that_trusts_its_disk_is_caught_over_http_and_by_the_recorder(random: Random) -> None:
+    with served_ground((sys.executable, planted.__file__, "trust_the_disk")) as one:
+        found = [line for _ in range(3) for line in served_on_disk(one, "an entry", random)]
+        assert any("entries" in line for line in found)
+        assert any("was released, and is not there" in line for line in one.end())
 
 
 @pytest.mark.parametrize("name", ["an entry", "a tile"])

@@ -98,3 +98,13 @@ def test_who_is_patient_has_the_place_of_who_leaves() -> None:
         assert not taken.wait(0.1)
     assert taken.wait(10)
     thread.join(10)
+
+
+def test_who_waits_too_long_for_a_turn_is_told_so_and_takes_it_from_nobody() -> None:
+    turns = Turns(1, 0.01)
+    with turns.take(), pytest.raises(BusyError, match="nothing was logged, retry later"), turns.take():
+        pass
+    # Had the turn gone to who had given up, it would be gone.
+    for _ in range(2):
+        with turns.take():
+            pass

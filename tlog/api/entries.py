@@ -42,7 +42,7 @@ def log_events(call: Call) -> Response:
     submission, logged = append(call.segment, submission)
     call.services.metrics.appended()
     if asker is not None:
-        with call.services.turns.leave():
+        with call.services.syncing.leave():
             head = asker.wait_for(call.segment, logged.start + len(logged.entries))
         logged = logged if head is None else logged_under(call.segment, logged, head)
     receipt = _batch_receipt(submission, logged) if events.batch else _receipt(submission, logged)

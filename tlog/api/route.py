@@ -42,7 +42,8 @@ class Services:
     room: Room
     metrics: Metrics
     journal: Journal
-    turns: Turns
+    reading: Turns
+    syncing: Turns
     large: Places
     large_turns: Turns
     receiving: Places
@@ -74,6 +75,11 @@ class Route:
     opens: bool = True
     grows: bool = False
     labels: Callable[[], Mapping[str, str]] | None = None
+
+    @property
+    def syncs(self) -> bool:
+        """Whether the disk syncs something before the answer: reads of payloads are recorded."""
+        return self.method != "GET" or self.action is Action.READ_PAYLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def register(app: Flask, route: Route, services: Services) -> None:
                     give_back()
 
     def work(caller: Caller, segment: str | None, arguments: Mapping[str, str]) -> Response:
-        with services.turns.take():
+        with (services.syncing if route.syncs else services.reading).take():
             if segment is None or not route.opens:
                 return route.view(Call(caller, services, None), **arguments)
             with services.segments.use(segment) as opened:
