@@ -291,7 +291,7 @@ def test_on_a_slow_disk_who_finds_no_turn_is_told_so_and_who_only_reads_does_not
     with slow_disk(worker, 0.8), ThreadPoolExecutor(TURNS + 10) as threads:
         posts = [threads.submit(segment.post, b"%d" % number, key=str(number)) for number in range(1, TURNS + 11)]
         until(lambda: any(one.done() for one in posts), "somebody to have an answer")
-        assert segment.checkpoint().size
+        assert segment.get("/proof/inclusion/1/0").status_code == 200
         assert server.request("GET", "/readyz").status == 200
         assert not all(one.done() for one in posts)
         answers = [one.result() for one in posts]

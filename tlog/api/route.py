@@ -78,8 +78,8 @@ class Route:
 
     @property
     def syncs(self) -> bool:
-        """Whether the disk syncs something before the answer: reads of payloads are recorded."""
-        return self.method != "GET" or self.action is Action.READ_PAYLOAD
+        """Whether the disk may sync something before the answer: reads are recorded, heads put in the anchor."""
+        return self.method != "GET" or self.action in (Action.READ_PAYLOAD, Action.READ_CHECKPOINT)
 
 
 @dataclass(frozen=True, slots=True)
