@@ -22,7 +22,7 @@ from tlog.store.segment import RequestRow
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening, commit, commit_all
 from tlog_core.entry import WriterSignature, has_commitment, parse_entry
-from tlog_core.errors import SignatureError
+from tlog_core.errors import ProofError, SignatureError
 from tlog_core.merkle import range_hash
 from tlog_core.note import KEY_ID_BYTES, VerifierKey
 from tlog_core.proof import prove_consistency, verify_consistency
@@ -154,11 +154,9 @@ def _sign_again(segment: Segment, size: int) -> bytes:
     if size > head.size:
         raise CorruptError("a request was answered from a tree larger than the head")
     root = range_hash(0, size, segment.nodes.at(size))
-    verify_consistency(
-        old_size=size,
-        new_size=head.size,
-        old_root=root,
-        new_root=head.root,
-        proof=prove_consistency(old_size=size, new_size=head.size, node=segment.nodes.at(head.size)),
-    )
+    proof = prove_consistency(old_size=size, new_size=head.size, node=segment.nodes.at(head.size))
+    try:
+        verify_consistency(old_size=size, new_size=head.size, old_root=root, new_root=head.root, proof=proof)
+    except ProofError as error:
+        raise CorruptError(f"the tree of {size} entries is damaged; run tlog fsck") from error
     return bytes(sign_checkpoint(Checkpoint(segment.row.origin, size, root), segment.signer))

@@ -39,6 +39,19 @@ def test_after_a_flip_in_memory_nothing_wrong_is_signed_or_released(sound: Groun
     assert in_memory(sound, name, random) == []
 
 
+def test_a_retry_over_a_damaged_tree_is_told_so_and_nothing_is_signed(sound: Ground) -> None:
+    [(nodes,)] = sound.execute("select nodes from tile where level = 0")
+    # The nodes beside the way from the first entry up: by these the tree of one entry is in that of all.
+    for place in (32 * number for number in (129, 193, 225, 241, 249, 253)):
+        spoiled = nodes[:place] + bytes([nodes[place] ^ 1]) + nodes[place + 1 :]
+        sound.execute("update tile set nodes = ? where nodes = ?", spoiled, nodes)
+        sound.reopen()
+        answer = sound.retry(0)
+        assert (answer.status, answer.kind) == (500, "corrupt")
+        sound.execute("update tile set nodes = ? where nodes = ?", nodes, spoiled)
+    sound.restore()
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """A ground behind a server; in the end all is there that it released, whatever was flipped and flipped back."""
