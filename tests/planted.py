@@ -165,9 +165,9 @@ def anchor_before_the_commit() -> None:
     write = Sequencer._write
 
     def anchoring(self: Sequencer, *arguments: Any) -> Any:
-        tree, answers = write(self, *arguments)
-        self._put_in_anchor(tree, answers)
-        return tree, answers
+        tree, head, answers = write(self, *arguments)
+        self._put_in_anchor(head)
+        return tree, head, answers
 
     Sequencer._write = anchoring  # type: ignore[method-assign, assignment]
 

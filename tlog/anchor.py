@@ -3,16 +3,17 @@
 An older copy of a data folder is whole in itself. The anchor says that more was signed than is there.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Final, Self
 
-from tlog.errors import CorruptError
+from tlog.errors import CorruptError, FrozenError
 from tlog.files import make_folder, sync_folder, write_durably
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.errors import MalformedError, SignatureError
@@ -21,9 +22,8 @@ from tlog_core.note import VerifierKey
 
 # Two places, of which the older is overwritten: a write that is torn spoils that one only.
 _PLACE_BYTES: Final = 4_096
-_PLACES: Final = 2
 # And behind them the size of the head that was synced last: until the newer one is, the older is not overwritten.
-_SYNCED_AT: Final = _PLACE_BYTES * _PLACES
+_SYNCED_AT: Final = 2 * _PLACE_BYTES
 _SYNCED_BYTES: Final = 8
 
 
@@ -46,6 +46,8 @@ class Anchor:
         self._known: dict[bytes, Checkpoint] = {}
         self._mutex = RLock()
         self._is_held = False
+        self._syncing = Lock()
+        self._failed = False
 
     @classmethod
     def open(cls, path: Path, key: VerifierKey) -> Self:
@@ -72,40 +74,53 @@ class Anchor:
 
     def trust(self, size: int, root: Hash, note: bytes) -> None:
         """Take a note for what the log has signed: where nothing else is asked than whether there is more than this."""
-        self._known[note] = Checkpoint(self._key.name, size, root)
+        checkpoint = Checkpoint(self._key.name, size, root)
+        if note.startswith(str(checkpoint).encode()):
+            self._known[note] = checkpoint
 
     def advance(self, checkpoint: Checkpoint, note: bytes) -> None:
-        """Put in a head and its note, unless there is one of as many entries; what is there is then durable.
-
-        Raises CorruptError and OSError.
-        """
-        if self._read()[1] >= checkpoint.size:
-            return
-        self.put(checkpoint, note)
+        """Have a head and its note in it, or a later one, durable when this returns; errors as for `put`."""
+        if note.ljust(_PLACE_BYTES, b"\0") not in _split(self._read()[0]):
+            self.put(checkpoint, note)
         self.sync(checkpoint.size)
 
     def put(self, checkpoint: Checkpoint, note: bytes) -> None:
-        """Put in a head and its note, unless there is one of as many entries; durable once `sync` has returned.
+        """Put in a head and its note, unless there is a later one; durable once `sync` has returned.
 
-        Other processes see it from now on. Raises CorruptError and OSError.
+        Other processes see it from now on. Raises FrozenError if there is another of this size, CorruptError, OSError.
         """
         with self.held():
-            places, synced = self._read()
-            newest = self._newest(places)
-            if checkpoint.size <= newest.checkpoint.size:
+            newest = self._newest(self._read()[0])
+            if newest.checkpoint.size == checkpoint.size and newest.checkpoint.root != checkpoint.root:
+                raise other_history()
+            if newest.checkpoint.size >= checkpoint.size:
                 return
-            if synced < newest.checkpoint.size:
-                os.fdatasync(self._descriptor)
-            place = 1 - newest.place
-            os.pwrite(self._descriptor, note.ljust(_PLACE_BYTES, b"\0"), place * _PLACE_BYTES)
+            with self._syncing:
+                if self._read()[1] != newest.checkpoint.size:
+                    self._sync(newest.checkpoint.size)
+                self._write(note.ljust(_PLACE_BYTES, b"\0"), (1 - newest.place) * _PLACE_BYTES)
+            # As it was signed here, it need not be verified when it is read again.
             self._known[note] = checkpoint
 
     def sync(self, size: int) -> None:
         """Make durable the head of `size` entries, which was put in, while others may put in later ones; OSError."""
-        if self._read()[1] >= size:
-            return
-        os.fdatasync(self._descriptor)
-        os.pwrite(self._descriptor, size.to_bytes(_SYNCED_BYTES, "big"), _SYNCED_AT)
+        with self._syncing:
+            places, synced = self._read()
+            # It is believed only as far as it can be true.
+            if not size <= synced <= max(map(_claim, _split(places))):
+                self._sync(size)
+
+    def mend(self) -> None:
+        """Write anew what may be read and not be on the disk: after a sync that failed the system takes it for synced.
+
+        Raises CorruptError, OSError.
+        """
+        with self.held(), self._syncing:
+            places, synced = self._read()
+            newest = self._newest(places)
+            if synced != newest.checkpoint.size:
+                self._write(newest.note.ljust(_PLACE_BYTES, b"\0"), newest.place * _PLACE_BYTES)
+                self._sync(newest.checkpoint.size)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -132,13 +147,43 @@ class Anchor:
         raw = os.pread(self._descriptor, _SYNCED_AT + _SYNCED_BYTES, 0)
         return raw[:_SYNCED_AT], int.from_bytes(raw[_SYNCED_AT:], "big")
 
+    def _write(self, content: bytes, at: int) -> None:
+        if os.pwrite(self._descriptor, content, at) != len(content):
+            raise OSError(errno.EIO, "the anchor was written in part only")
+
+    def _sync(self, size: int) -> None:
+        # It would succeed the next time, and nothing would be synced.
+        if self._failed:
+            raise OSError(errno.EIO, "the anchor could not be synced before")
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self._failed = True
+            raise
+        self._write(size.to_bytes(_SYNCED_BYTES, "big"), _SYNCED_AT)
+
     def _newest(self, places: bytes) -> Anchored:
         found = []
-        for place in range(_PLACES):
-            note = places[place * _PLACE_BYTES : (place + 1) * _PLACE_BYTES].rstrip(b"\0")
+        for number, place in enumerate(_split(places)):
+            note = place.rstrip(b"\0")
             with suppress(MalformedError, SignatureError):
-                found.append(Anchored(self._known.get(note) or open_checkpoint(note, self._key), note, place))
+                found.append(Anchored(self._known.get(note) or open_checkpoint(note, self._key), note, number))
         if not found:
             raise CorruptError("the anchor has no head that the log has signed")
         self._known = {one.note: one.checkpoint for one in found}
         return max(found, key=lambda one: one.checkpoint.size)
+
+
+def other_history() -> FrozenError:
+    """Return what to raise where an anchor contradicts a segment."""
+    return FrozenError("its anchor has another history: another server has signed with the same key")
+
+
+def _split(places: bytes) -> tuple[bytes, bytes]:
+    return places[:_PLACE_BYTES], places[_PLACE_BYTES:]
+
+
+def _claim(place: bytes) -> int:
+    """Return the size that a place says to have, nothing of it verified; -1 if it says none."""
+    lines = place.split(b"\n", 2)
+    return int(lines[1]) if len(lines) == 3 and lines[1].isdigit() else -1

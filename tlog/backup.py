@@ -144,6 +144,7 @@ def copy_missing(config: Config, row: SegmentRow, sources: Iterable[str], progre
         missing = missing_files(config, row)
         if not missing:
             return False
+        _check_alone(config.segment(row.id))
         folders = [Config(Path(source).absolute()) for source in sources]
         source = next((one for one in folders if one.control.exists() and not missing_files(one, row)), None)
         if source is None:
@@ -158,6 +159,13 @@ def copy_missing(config: Config, row: SegmentRow, sources: Iterable[str], progre
         finally:
             shutil.rmtree(config.importing, ignore_errors=True)
         return True
+
+
+def _check_alone(database: Path) -> None:
+    """Raise ConfigError if there is a WAL without its database: SQLite would put it over any other."""
+    left = [database.with_name(f"{database.name}{more}") for more in ("-wal", "-shm")]
+    if not database.exists() and any(path.exists() for path in left):
+        raise ConfigError(f"{left[0].name} is left of a database that is gone; move it, and its -shm, out of the data")
 
 
 def _copy_checked(copy: Config, config: Config, source: Config, row: SegmentRow, progress: Progress) -> None:

@@ -195,7 +195,7 @@ class Control:
             seal(segment, encode_change(change))
             return
         reason = f"it is closed for good, and {change.successor} goes on in its place"
-        with segment.store.write() as transaction:
+        with segment.writing() as transaction:
             transaction.unfreeze()
             transaction.freeze(Frozen(self._clock(), None, transaction.head().size, reason), behind=False)
 

@@ -6,7 +6,7 @@ Its anchor is compared with its head when the segment is opened, and again in ea
 from contextlib import closing, suppress
 from pathlib import Path
 
-from tlog.anchor import Anchor, Anchored
+from tlog.anchor import Anchor, Anchored, other_history
 from tlog.errors import CorruptError, FrozenError
 from tlog.nodes import Nodes
 from tlog.store.segment import Head, SegmentStore
@@ -30,6 +30,7 @@ def open_anchor(path: Path, key: VerifierKey, store: SegmentStore, nodes: Nodes)
         # The anchor first: another process may move both on meanwhile.
         newest, head = anchor.newest(), store.head()
         _check_extends(newest, head, nodes)
+        anchor.mend()
         anchor.advance(Checkpoint(key.name, head.size, head.root), head.note)
     except CorruptError as error:
         anchor.close()
@@ -56,7 +57,7 @@ def check_latest(newest: Anchored, head: Head) -> None:
             "or another server signs with the same key"
         )
     if found.size == head.size and found.root != head.root:
-        raise _other()
+        raise other_history()
 
 
 def _check_extends(newest: Anchored, head: Head, nodes: Nodes) -> None:
@@ -67,11 +68,7 @@ def _check_extends(newest: Anchored, head: Head, nodes: Nodes) -> None:
     except TlogError as error:
         raise CorruptError(f"the tree below it is damaged: {error}") from None
     if root != newest.checkpoint.root:
-        raise _other()
-
-
-def _other() -> FrozenError:
-    return FrozenError("its anchor has another history: another server has signed with the same key")
+        raise other_history()
 
 
 def _anchor_older(path: Path, store: SegmentStore) -> None:

@@ -9,9 +9,10 @@ from structlog.typing import FilteringBoundLogger
 from tlog.access.action import RESERVED
 from tlog.config import Config
 from tlog.control import Control
-from tlog.errors import FrozenError, UnavailableError
+from tlog.errors import CorruptError, FrozenError, UnavailableError
 from tlog.files import exclusive
 from tlog.store.changes import SegmentRow
+from tlog.store.connection import DatabaseError, is_damage
 from tlog.store.segment import is_sealed
 
 _AGAIN_SECONDS: Final = 1.0
@@ -40,10 +41,16 @@ class Sealing:
             self._log.error("sealing failed", exc_info=error)
 
     def _is_half_sealed(self, row: SegmentRow) -> bool:
-        try:
-            return row.name not in RESERVED and is_sealed(self._config.segment(row.id)) != (row.sealed is not None)
-        except Exception:  # one that is damaged is found by others, and does not keep the rest from being sealed
+        path = self._config.segment(row.id)
+        if row.name in RESERVED or not path.exists():
             return False
+        try:
+            return is_sealed(path) != (row.sealed is not None)
+        except CorruptError:
+            return False
+        except DatabaseError as error:
+            # What is damaged is found by others; what only cannot be read now is tried again.
+            return not is_damage(error)
 
     def _finish(self, name: str) -> bool:
         """Return whether a segment needs no further try: it is sealed, or cannot be before somebody mends it."""

@@ -1,6 +1,7 @@
 """`tlog segment`: create, list, and close segments, and bring back what one has lost."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from tlog.access.action import CONTROL
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR
+from tlog.errors import FrozenError
 from tlog.shell import REFUSED, change, config_of, data_option, labels_of, log_name_option, report
 
 if TYPE_CHECKING:
@@ -110,12 +112,16 @@ def _bring_back(
     config: Config, segments: "Segments", name: str, sources: tuple[str, ...], events: tuple[Path, ...]
 ) -> None:
     from tlog.backup import copy_missing
+    from tlog.control import Control
     from tlog.fsck_shell import Report
     from tlog.lost import bring_back, find
     from tlog.status import describe
 
     if copy_missing(config, segments.control.find(name), sources, Report(as_json=False).progress):
         click.echo(f"{name}: its files brought back")
+        # What was sealed or succeeded meanwhile does not take entries again.
+        with suppress(FrozenError):
+            Control(config, segments, now).finish_seal(name)
     else:
         with segments.use(name) as opened:
             before = opened.store.head().size

@@ -107,7 +107,7 @@ class Segment:
     def settle(self, head: Head) -> None:
         """Have a head that was committed in the anchor before it is shown, where it is else put a moment later.
 
-        Raises UnavailableError, CorruptError.
+        Raises UnavailableError, CorruptError, and FrozenError if there is another of its size.
         """
         if self.anchor is None:
             return
@@ -264,10 +264,10 @@ class Segments:
                 idle = [self._open.pop(name)] if name in self._open else []
                 segment, loaded.users = loaded, 1
                 self._open[name] = loaded
-        # Who still uses the one before closes it.
+            # Who still uses the one before closes it; said under the lock, or both would.
+            idle = [one for one in idle if one.users == 0]
         for one in idle:
-            if one.users == 0:
-                one.close()
+            one.close()
         self.close_idle()
         return segment
 

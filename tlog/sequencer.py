@@ -135,6 +135,10 @@ def _check_root(tree: Tree, head: Head) -> None:
         raise CorruptError("the stored tree does not have the signed root; nothing is signed, run tlog fsck")
 
 
+def _unknown() -> OutcomeUnknownError:
+    return OutcomeUnknownError("the commit failed, and the outcome is unknown; retry with the same Idempotency-Key")
+
+
 def _faulty(what: str) -> UnavailableError:
     return UnavailableError(
         f"{what}: the memory of the server may be faulty; nothing was logged, retry, and the operator tests the memory"
@@ -201,23 +205,29 @@ class Sequencer:
 
     def _lead(self) -> None:
         group: list[_Waiting] = []
-        answers: Sequence[Answer | Exception]
+        answers: Sequence[Answer | Exception] = ()
         try:
-            try:
-                answers = self._commit(group)
-                size = self._tree.frontier.size
-            finally:
-                # Whoever leads next writes while this one waits for the anchor.
-                self._pass_on(group)
-            if any(isinstance(answer, Outcome) for answer in answers):
-                self._sync_anchor(size)
+            answers = self._answers(group)
         except Exception as error:
             answers = [error for _ in group]
-        for waiting, answer in zip(group, answers, strict=True):
-            waiting.outcome = answer
-        # The first of the group is the leader itself, which nobody has to wake.
-        for waiting in group[1:]:
-            waiting.woken.release()
+        finally:
+            # Whatever happened, nobody waits for ever.
+            for waiting, answer in zip(group, answers or [_unknown()] * len(group), strict=True):
+                waiting.outcome = answer
+            # The first of the group is the leader itself, which nobody has to wake.
+            for waiting in group[1:]:
+                waiting.woken.release()
+
+    def _answers(self, group: list[_Waiting]) -> Sequence[Answer]:
+        try:
+            head, answers = self._commit(group)
+        finally:
+            # Whoever leads next writes while this one waits for the anchor.
+            self._pass_on(group)
+        if self._anchor is not None and any(isinstance(answer, Outcome) for answer in answers):
+            with self._breaking():
+                self._anchor.sync(head.size)
+        return answers
 
     def _take_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -244,7 +254,7 @@ class Sequencer:
         if heir is not None:
             heir.woken.release()
 
-    def _commit(self, group: list[_Waiting]) -> Sequence[Answer]:
+    def _commit(self, group: list[_Waiting]) -> tuple[Head, Sequence[Answer]]:
         if self.broken:
             raise UnavailableError("the segment is being opened anew after a failure; nothing was logged, retry")
         # From before the anchor is compared until the new head is in it: two copies may share one.
@@ -253,13 +263,13 @@ class Sequencer:
                 # Taken only now: while this one waited for the locks, more have come.
                 group += self._take_group()
                 began = time.perf_counter()
-                tree, answers = self._write(transaction, [waiting.submission for waiting in group])
-            self._put_in_anchor(tree, answers)
+                tree, head, answers = self._write(transaction, [waiting.submission for waiting in group])
+            self._put_in_anchor(head)
         self._tree = tree
         events = sum(len(answer.entries) for answer in answers if isinstance(answer, Logged))
         if events:
-            self._on_commit(events, time.perf_counter() - began, tree.frontier.size)
-        return answers
+            self._on_commit(events, time.perf_counter() - began, head.size)
+        return head, answers
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:
@@ -268,32 +278,25 @@ class Sequencer:
             yield
         except (DatabaseError, OSError) as error:
             self.broken = True
-            raise OutcomeUnknownError(
-                "the commit failed, and the outcome is unknown; retry with the same Idempotency-Key"
-            ) from error
+            raise _unknown() from error
         except TlogError:
             self.broken = True
             raise
 
-    def _put_in_anchor(self, tree: Tree, answers: Sequence[Answer]) -> None:
-        """Have the anchor say what was committed before anybody else can compare with it."""
-        note = next((answer.note for answer in answers if isinstance(answer, Logged)), None)
-        if note is not None and self._anchor is not None:
-            self._anchor.put(Checkpoint(self._signer.name, tree.frontier.size, tree.frontier.root()), note)
-
-    def _sync_anchor(self, size: int) -> None:
-        """Have the head of this size durable there before anybody hears of what is under it."""
+    def _put_in_anchor(self, head: Head) -> None:
+        """Have the anchor say what was committed, also if whoever did so died before this."""
         if self._anchor is not None:
-            with self._breaking():
-                self._anchor.sync(size)
+            self._anchor.put(Checkpoint(self._signer.name, head.size, head.root), head.note)
 
-    def _write(self, transaction: Transaction, submissions: Sequence[Submission]) -> tuple[Tree, Sequence[Answer]]:
+    def _write(
+        self, transaction: Transaction, submissions: Sequence[Submission]
+    ) -> tuple[Tree, Head, Sequence[Answer]]:
         old = transaction.head()
         tree = self._tree_at(transaction, old)
         answers = _answers_before(transaction, submissions, self._closed(transaction, old))
         fresh = [submission for submission, answer in zip(submissions, answers, strict=True) if answer is None]
         if not fresh:
-            return tree, [answer for answer in answers if answer is not None]
+            return tree, old, [answer for answer in answers if answer is not None]
         # Time never goes back, whatever the clock does.
         now = max(self._clock(), old.time)
         entries = self._entries(fresh, now)
@@ -312,7 +315,7 @@ class Sequencer:
         )
         transaction.move_head(old, new)
         rest = iter(logged)
-        return grown.tree, [answer or next(rest) for answer in answers]
+        return grown.tree, new, [answer or next(rest) for answer in answers]
 
     def _closed(self, transaction: Transaction, head: Head) -> Closed | None:
         """Return why the segment takes nothing now, if so."""

@@ -4,7 +4,9 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -224,9 +226,11 @@ class Log:
         signed = self._covering(index)
         try:
             opened, _ = self._snapshot(signed).prove(index)
-        except RefusedError:
+        except RefusedError as error:
             # By what was verified it must have the entry.
-            self.checkpoint()
+            if error.status == HTTPStatus.NOT_FOUND:
+                with suppress(FetchError):
+                    self.checkpoint()
             raise
         return opened
 

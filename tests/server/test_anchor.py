@@ -4,21 +4,22 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError, Event, Thread
+from threading import Barrier, BrokenBarrierError, Thread
 
 import pytest
-from live import NDJSON, PATIENCE, Segment, Server
+from live import NDJSON, Segment, Server, until
 
 from tlog.anchor import Anchor
 from tlog.config import Config
-from tlog.errors import CorruptError, FrozenError
+from tlog.errors import CorruptError, FrozenError, OutcomeUnknownError
 from tlog.latest import open_anchor
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, Submission, sign_head
 from tlog.store.codec import Payload
 from tlog.store.connection import copy_database
-from tlog.store.segment import SegmentStore
+from tlog.store.segment import RequestRow, SegmentStore
 from tlog.tree import EMPTY_TREE
 from tlog_core.checkpoint import Checkpoint, sign_checkpoint
 from tlog_core.commitment import Opening, commit
@@ -67,26 +68,22 @@ def test_the_anchor_has_the_head_before_anybody_hears_of_it(
 def test_the_next_write_does_not_wait_until_the_anchor_is_synced(
     store: SegmentStore, signer: SignerKey, anchor: Anchor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, real, second = sequencer(store, signer, anchor), os.fdatasync, Event()
+    one, real = sequencer(store, signer, anchor), os.fdatasync
+    writers = [Thread(target=one.append, args=(submission(number),)) for number in range(2)]
     sizes = list[int]()
 
     def sync(file: int) -> None:
-        # The first to sync is not done before the second is committed, and has to sync for both.
-        if not sizes:
-            sizes.append(store.head().size)
-            writer = Thread(target=one.append, args=(submission(1),))
-            writer.start()
-            assert second.wait(PATIENCE)
-            real(file)
-            writer.join()
-        else:
-            sizes.append(store.head().size)
-            real(file)
-            second.set()
+        sizes.append(store.head().size)
+        if len(sizes) == 1:
+            writers[1].start()
+            until(lambda: store.head().size == 2, "the second to be committed")
+        real(file)
 
     monkeypatch.setattr("os.fdatasync", sync)
-    one.append(submission(0))
-    assert sizes == [1, 2, 2]
+    writers[0].start()
+    writers[0].join()
+    writers[1].join()
+    assert sizes == [1, 2]
     assert anchor.newest().note == store.head().note
 
 
@@ -112,7 +109,7 @@ def test_whatever_is_not_synced_yet_one_head_is_whole(anchor: Anchor, signer: Si
 
 def test_an_anchor_never_goes_back(anchor: Anchor, signer: SignerKey) -> None:
     anchor.advance(*head_of(signer, 9))
-    for size in (9, 8, 0):
+    for size in (8, 0):
         anchor.advance(*head_of(signer, size, byte=2))
     assert anchor.newest().checkpoint == head_of(signer, 9)[0]
 
@@ -234,14 +231,108 @@ def test_an_anchor_that_cannot_be_written_makes_the_outcome_unknown(
     store: SegmentStore, signer: SignerKey, anchor: Anchor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown = grow(store, signer, anchor)
-
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
     monkeypatch.setattr("os.fdatasync", fail)
     with pytest.raises(Exception, match="outcome is unknown"):
         grown.append(submission(3))
     assert grown.broken
+
+
+def test_what_a_killed_writer_committed_is_in_the_anchor_before_a_retry_is_answered(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, tmp_path: Path
+) -> None:
+    keyed = replace(submission(0), key=bytes(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Anchor, "put", lambda *_: raise_killed())
+        with pytest.raises(Killed):
+            sequencer(store, signer, anchor).append(keyed)
+    assert (store.head().size, anchor.newest().checkpoint.size) == (1, 0)
+    other = Anchor.open(tmp_path / "payments.anchor", signer.verifier)
+    assert isinstance(sequencer(store, signer, other).append(keyed), RequestRow)
+    assert other.newest().note == store.head().note
+    other.close()
+
+
+class Killed(BaseException):
+    pass
+
+
+def raise_killed() -> None:
+    raise Killed
+
+
+def test_nobody_waits_for_ever_for_a_leader_that_is_gone(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, said = sequencer(store, signer, anchor), list[str]()
+    here = Barrier(3)
+
+    def append(number: int) -> None:
+        here.wait()
+        try:
+            one.append(submission(number))
+        except (Killed, OutcomeUnknownError) as error:
+            said.append(type(error).__name__)
+
+    monkeypatch.setattr(Anchor, "put", lambda *_: raise_killed())
+    threads = [Thread(target=append, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(said) == 3
+
+
+def test_a_sync_that_failed_is_not_believed_the_next_time(
+    anchor: Anchor, signer: SignerKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "payments.anchor", os.fdatasync
+    anchor.advance(*head_of(signer, 5))
+    anchor.put(*head_of(signer, 6))
+    monkeypatch.setattr("os.fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        anchor.sync(6)
+    monkeypatch.setattr("os.fdatasync", real)
+    for again in (lambda: anchor.sync(6), lambda: anchor.put(*head_of(signer, 7))):
+        with pytest.raises(OSError, match="could not be synced before"):
+            again()
+    # The next process writes it anew, as what is read may be nowhere else than in memory.
+    writes, pwrite = list[int](), os.pwrite
+
+    def write(file: int, content: bytes, at: int) -> int:
+        writes.append(at)
+        return pwrite(file, content, at)
+
+    monkeypatch.setattr("os.pwrite", write)
+    with closing(Anchor.open(path, signer.verifier)) as opened:
+        opened.mend()
+        assert writes == [opened.newest().place * 4096, 8192]
+        opened.mend()
+        assert len(writes) == 2
+
+
+def fail(_: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_damaged_word_of_what_was_synced_keeps_nothing_from_being_synced(
+    anchor: Anchor, signer: SignerKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchor.advance(*head_of(signer, 5))
+    with (tmp_path / "payments.anchor").open("r+b") as file:
+        file.seek(8192)
+        file.write(bytes([1]))
+    synced = list[int]()
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    anchor.advance(*head_of(signer, 6))
+    assert len(synced) == 2
+    anchor.advance(*head_of(signer, 7))
+    assert len(synced) == 3
+
+
+def test_of_two_heads_of_one_size_the_second_is_not_put_in(anchor: Anchor, signer: SignerKey) -> None:
+    anchor.advance(*head_of(signer, 5))
+    with pytest.raises(FrozenError, match="another history"):
+        anchor.advance(*head_of(signer, 5, byte=2))
 
 
 def test_a_segment_from_before_there_were_anchors_is_given_one(tmp_path: Path, signer: SignerKey) -> None:

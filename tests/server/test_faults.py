@@ -273,8 +273,8 @@ def go_on_with_the_tree_of_a_failed_commit(place: Place, notes: Notes) -> None:
         return self._tree if self._tree.frontier.size else read(self, transaction, head)
 
     def written(self: Sequencer, *arguments: object) -> object:
-        self._tree, answers = write(self, *arguments)  # type: ignore[arg-type]
-        return self._tree, answers
+        self._tree, head, answers = write(self, *arguments)  # type: ignore[arg-type]
+        return self._tree, head, answers
 
     setattr(Sequencer, "_tree_at", tree_at)  # noqa: B010
     # It would notice.

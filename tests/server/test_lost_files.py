@@ -96,6 +96,16 @@ def test_of_a_segment_from_after_a_backup_nothing_is_taken_that_is_damaged(tmp_p
 
 
 @pytest.mark.usefixtures("vkey")
+def test_no_database_is_put_beside_the_log_of_one_that_is_gone(tmp_path: Path, data: Path) -> None:
+    left = files_of("orders", data)[1].with_suffix(".db-wal")
+    left.write_bytes(b"pages")
+    refused = tlog("segment", "import", "orders", tmp_path / "later", "--data", data)
+    assert (refused.exit_code, f"{left.name} is left of a database that is gone" in refused.stderr) == (2, True)
+    left.unlink()
+    tell("segment", "import", "orders", tmp_path / "later", "--data", data)
+
+
+@pytest.mark.usefixtures("vkey")
 def test_an_older_copy_of_a_segment_from_after_a_backup_is_frozen_and_not_replaced(tmp_path: Path, data: Path) -> None:
     shutil.copytree(tmp_path / "later", tmp_path / "older")
     log(tmp_path / "later", b"2")
@@ -120,7 +130,8 @@ def test_a_segment_that_nobody_has_is_succeeded_from_its_anchor_and_is_in_no_bac
     tell("backup", "--data", data, tmp_path / "second")
     tell("restore", "--data", tmp_path / "third", tmp_path / "second")
     # Should its files turn up, it stays closed.
-    tell("segment", "import", "orders", tmp_path / "later", "--data", data)
+    out = tell("segment", "import", "orders", tmp_path / "later", "--data", data)
+    assert "orders-2 goes on in its place" in out
     server = start_server(data)
     [first] = server.segment("orders-2", successor).entries(0, 1)
     assert first["payload"]["checkpoint"].startswith(f"{LOG_NAME}/segments/orders\n2\n")
