@@ -7,9 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 
+import pytest
 from live import JSON, LOG_NAME, TLOG, Server
 
+from tlog.clock import now
+from tlog.config import Config
+from tlog.segments import Nobody, Segment, Segments, prepare_data
 from tlog_core.note import parse_verifier
 
 
@@ -81,6 +86,36 @@ def test_segments_and_their_keys_survive_a_restart(start_server: Callable[..., S
     server.kill()
     start_server(port=server.port)
     assert (server.request("GET", "/segments/payments").body, server.request("GET", "/segments").body) == before
+
+
+class Giving:
+    """A lock, whose second holder has something happen right after."""
+
+    def __init__(self, happen: Callable[[], None]) -> None:
+        self._lock, self._happen, self._given = Lock(), happen, 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._given += 1
+        if self._given == 2:
+            self._happen()
+
+
+def test_a_segment_that_is_left_while_it_is_opened_anew_is_closed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(tmp_path / "data")
+    prepare_data(config, LOG_NAME)
+    segments, closed = Segments(config, Nobody(), now), list[object]()
+    monkeypatch.setattr(Segment, "close", lambda self: closed.append(self))
+    old = segments._enter("control")
+    old.sequencer.broken = True
+    monkeypatch.setattr(segments, "_lock", Giving(lambda: segments._leave(old)))
+    assert segments._enter("control") is not old
+    assert closed == [old]
 
 
 def test_keys_and_data_are_the_owners_alone(start_server: Callable[..., Server]) -> None:
