@@ -47,7 +47,15 @@ from tlog.access.token import (
 )
 from tlog.anchor import Anchor
 from tlog.config import MAX_PAGE, Config
-from tlog.errors import ConflictError, CorruptError, FrozenError, NotFoundError, OutcomeUnknownError
+from tlog.errors import (
+    ConflictError,
+    CorruptError,
+    FrozenError,
+    NotFoundError,
+    OutcomeUnknownError,
+    SealedError,
+    UnavailableError,
+)
 from tlog.files import SharedNumber, exclusive
 from tlog.latest import anchored
 from tlog.segments import Segment, Segments, missing_files
@@ -148,6 +156,9 @@ class Control:
                 ),
                 draft.make_files,
             )
+        except (SealedError, FrozenError, UnavailableError):
+            draft.remove_files()
+            raise
         except ConflictError:
             there = self.store.find(name)
             if (there.labels, there.signed) != (row.labels, signed):

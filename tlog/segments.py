@@ -10,7 +10,7 @@ import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -341,7 +341,22 @@ class Draft:
     config: Config
 
     def make_files(self) -> None:
-        """Make key, anchor and database, durable when this returns."""
+        """Make key, anchor and database, durable when this returns; none is left if that fails."""
+        try:
+            self._make_files()
+        except BaseException:
+            self.remove_files()
+            raise
+
+    def remove_files(self) -> None:
+        """Remove what was made, as far as that goes, of a segment that did not come to be."""
+        database, anchor = self.config.segment(self.row.id), self.config.anchor_of(self.row.id)
+        beside = [database.with_name(f"{database.name}{more}") for more in ("-wal", "-shm", "-journal")]
+        for path in (database, *beside, anchor, anchor.with_suffix(".new"), self.config.key(self.row.id)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _make_files(self) -> None:
         head = sign_head(EMPTY_TREE, self.row.created, self.signer)
         write_durably(self.config.key(self.row.id), self.signer.format().encode())
         Anchor.create(self.config.anchor_of(self.row.id), head.note)

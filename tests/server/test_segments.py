@@ -5,6 +5,7 @@ import stat
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -14,7 +15,10 @@ from live import JSON, LOG_NAME, TLOG, Server
 
 from tlog.clock import now
 from tlog.config import Config
+from tlog.control import Control
+from tlog.errors import FrozenError
 from tlog.segments import Nobody, Segment, Segments, prepare_data
+from tlog.store.cosigned import Frozen
 from tlog_core.note import parse_verifier
 
 
@@ -116,6 +120,34 @@ def test_a_segment_that_is_left_while_it_is_opened_anew_is_closed_once(
     monkeypatch.setattr(segments, "_lock", Giving(lambda: segments._leave(old)))
     assert segments._enter("control") is not old
     assert closed == [old]
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file() and path.suffix in (".key", ".db", ".anchor", "")}
+
+
+@pytest.mark.parametrize("where", ["tlog.segments.SegmentStore.create", "tlog.segments.Anchor.create"])
+def test_a_segment_that_could_not_be_made_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    config = Config(tmp_path / "data")
+    prepare_data(config, LOG_NAME)
+    with closing(Segments(config, Nobody(), now)) as segments:
+        control, before = Control(config, segments, now), files_in(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, fail)
+            with pytest.raises(OSError, match="Too many open files"):
+                control.create_segment("root", "payments", {})
+        # Nor one whose record was refused.
+        with segments.use("control") as opened, opened.writing() as transaction:
+            assert transaction.freeze(Frozen(0, None, 0, "damaged"), behind=False)
+        with pytest.raises(FrozenError):
+            control.create_segment("root", "payments", {})
+        assert files_in(tmp_path) == before
+
+
+def fail(*_: object) -> None:
+    raise OSError(24, "Too many open files")
 
 
 def test_keys_and_data_are_the_owners_alone(start_server: Callable[..., Server]) -> None:
