@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tlog_core.commitment import MAX_TYPE_BYTES
-from tlog_core.encoding import canonical_json, parse_json
+from tlog_core.encoding import readable_json
 from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 
@@ -25,9 +25,7 @@ def canonical_event(event: Any) -> bytes:
     Raises MalformedError for what the log would refuse: what is not JSON, or nests deeper than 64, or has numbers or
     strings that not every reader understands alike.
     """
-    payload = canonical_json(event)
-    # What Python can hold and RFC 8785 write is more than what the log reads.
-    parse_json(payload)
+    payload = readable_json(event)
     verify_payload_length(payload)
     return payload
 

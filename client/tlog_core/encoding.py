@@ -22,6 +22,8 @@ MAX_JSON_DEPTH: Final = 64
 MAX_JSON_INTEGER: Final = 2**53 - 1
 """The largest integer that RFC 8785 can write: beyond it two readers may see two numbers."""
 
+_write_simple: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 # Strings are one token, so that brackets inside them do not count; an unterminated one runs to the end.
 _JSON_NESTING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
@@ -93,9 +95,31 @@ def canonical_json(value: Any) -> bytes:
     Raises MalformedError for what has no such form: NaN, integers beyond 2^53-1, lone surrogates, foreign types.
     """
     try:
-        return rfc8785.dumps(value)
+        return _write_simple(value).encode() if _is_simple(value) else rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise MalformedError(f"has no canonical form: {type(error).__name__}") from None
+
+
+def readable_json(value: Any) -> bytes:
+    """Return the RFC 8785 form of a value, if `parse_json` takes that; otherwise raise MalformedError.
+
+    What Python can hold and RFC 8785 write is more than that.
+    """
+    raw = canonical_json(value)
+    # Without so many brackets a simple value cannot be too deep, which is all that could be wrong with it.
+    if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH or not _is_simple(value):
+        parse_json(raw)
+    return raw
+
+
+def _is_simple(value: Any) -> bool:
+    # The standard library, which is in C, writes it as RFC 8785 does: it has no floats, and ASCII names only.
+    kind = type(value)
+    if kind is dict:
+        return all(type(name) is str and name.isascii() and _is_simple(member) for name, member in value.items())
+    if kind is list:
+        return all(_is_simple(item) for item in value)
+    return kind is str or value is None or kind is bool or (kind is int and abs(value) <= MAX_JSON_INTEGER)
 
 
 def canonicalize(raw: bytes) -> bytes:

@@ -1,5 +1,6 @@
 import json
 import math
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tlog_core.encoding import (
     encode_base64,
     parse_decimal,
     parse_json,
+    readable_json,
 )
 from tlog_core.errors import MalformedError
 
@@ -273,6 +275,55 @@ def test_canonical_json_is_stable_and_that_of_rfc_8785(value: Any) -> None:
     raw = canonical_json(value)
     assert raw == rfc8785.dumps(value)
     assert canonical_json(parse_json(raw)) == raw
+
+
+@given(json_values | st.floats() | st.integers())
+def test_readable_json_is_what_is_read_back_alike_or_refused(value: Any) -> None:
+    try:
+        raw = canonical_json(value)
+        expected: Any = parse_json(raw)
+    except MalformedError:
+        with pytest.raises(MalformedError):
+            readable_json(value)
+    else:
+        assert readable_json(value) == raw
+        assert canonical_json(expected) == raw
+
+
+def test_readable_json_is_not_too_deep() -> None:
+    deep: Any = 1
+    for _ in range(64):
+        deep = [deep]
+    assert parse_json(readable_json(deep)) == deep
+    with pytest.raises(MalformedError, match="nests deeper than 64"):
+        readable_json({"a": deep})
+    assert readable_json([[]] * 100)
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"\ue000": 1, "\U0001f600": 2, "a": 3},
+        {"a": {"\U0001f600": 2, "\ue000": 1}},
+        "".join(map(chr, range(0x300))) + "\u2028\u2029\ufeff\uffff\U0010ffff",
+        [2**53 - 1, -(2**53 - 1), 0, -0.0, 1e21, 1e-7, 0.1, 10.0],
+        [True, False, None, "", [], {}],
+        Number.ONE,
+        [Text("x")],
+        ("a", 1),
+    ],
+    ids=repr,
+)
+def test_each_trap_of_canonical_json_is_written_as_the_library_does(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
 
 
 @given(json_values, st.sampled_from([None, 0, 3]))
