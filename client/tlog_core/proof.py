@@ -10,7 +10,7 @@ of them, both from left to right, which together with the leaves rebuild the roo
 A *prefix proof* shows which root the first entries of a tree have, to whom nobody told that root (`spec/evidence.md`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tlog_core.encoding import decode_base64
@@ -83,6 +83,22 @@ def prove_subtree(*, start: int, end: int, size: int, node: NodeReader) -> list[
 def prove_inclusion(*, index: int, size: int, node: NodeReader) -> list[Hash]:
     """Return PATH(index, D[0:size]), RFC 9162 section 2.1.3.1, the leaf's sibling first."""
     return prove_subtree(start=index, end=index + 1, size=size, node=node)
+
+
+def prove_each(*, start: int, end: int, size: int, node: NodeReader) -> Iterator[tuple[Hash, ...]]:
+    """Yield the inclusion proof of each leaf of [start, end), in order: neighbours have most of theirs in common."""
+
+    def walk(low: int, high: int, above: tuple[Hash, ...]) -> Iterator[tuple[Hash, ...]]:
+        if high - low == 1:
+            yield above
+            return
+        middle = low + _split(high - low)
+        if start < middle:
+            yield from walk(low, middle, (range_hash(middle, high, node), *above))
+        if end > middle:
+            yield from walk(middle, high, (range_hash(low, middle, node), *above))
+
+    return walk(0, size, ()) if start < end else iter(())
 
 
 def prove_consistency(*, old_size: int, new_size: int, node: NodeReader) -> list[Hash]:

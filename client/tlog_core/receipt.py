@@ -23,7 +23,7 @@ from tlog_core.errors import MalformedError, ProofError
 from tlog_core.merkle import HASH_BYTES, Hash, leaf_hash, leaf_hashes
 from tlog_core.note import KEY_ID_BYTES, SIGNATURE_BYTES, VerifierKey
 from tlog_core.policy import TrustPolicy, open_trusted
-from tlog_core.proof import RangeProof, nodes_of_range, prove_inclusion, verify_inclusion, verify_range
+from tlog_core.proof import RangeProof, nodes_of_range, prove_each, verify_inclusion, verify_range
 from tlog_core.writer import verify_writer
 
 JSON_TYPE: Final = "application/json"
@@ -173,16 +173,10 @@ def mint_receipts(
     start, size = batch.first_index, checkpoint.size
     verify_range(leaves=leaves, start=start, size=size, left=batch.left, right=batch.right, root=checkpoint.root)
     node = nodes_of_range(leaves=leaves, start=start, proof=RangeProof(size, batch.left, batch.right))
+    proofs = prove_each(start=start, end=start + len(entries), size=size, node=node)
     return [
-        Receipt(
-            entry=entry,
-            payload_type=payload_type,
-            opening=opening,
-            index=index,
-            checkpoint=batch.checkpoint,
-            proof=tuple(prove_inclusion(index=index, size=size, node=node)),
-        )
-        for index, (entry, opening) in enumerate(zip(entries, batch.openings, strict=True), start)
+        Receipt(entry, payload_type, opening, index, batch.checkpoint, proof)
+        for index, (entry, opening, proof) in enumerate(zip(entries, batch.openings, proofs, strict=True), start)
     ]
 
 

@@ -17,6 +17,7 @@ from tlog_core.proof import (
     nodes_of_range,
     prefix_root,
     prove_consistency,
+    prove_each,
     prove_inclusion,
     prove_prefix,
     prove_range,
@@ -176,6 +177,14 @@ def test_every_inclusion_proof_equals_the_reference_and_verifies(size: int) -> N
         proof = prove_inclusion(index=index, size=size, node=node)
         assert proof == reference.path(index, LEAVES[:size])
         verify_inclusion(leaf=LEAVES[index], index=index, size=size, proof=proof, root=root(size))
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 56))
+def test_the_proofs_of_neighbours_are_those_of_each(start: int, count: int, beyond: int) -> None:
+    end = min(start + count, 256)
+    size = min(end + beyond, 256)
+    proofs = [tuple(prove_inclusion(index=index, size=size, node=node)) for index in range(min(start, end), end)]
+    assert list(prove_each(start=min(start, end), end=end, size=size, node=node)) == proofs
 
 
 def test_every_consistency_proof_equals_the_reference_and_verifies() -> None:
