@@ -42,7 +42,8 @@ class Anchor:
     def __init__(self, descriptor: int, key: VerifierKey) -> None:
         self._descriptor = descriptor
         self._key = key
-        # What was found in the places last, which need not be verified at each commit.
+        # What was found last, and the notes of it, which need not be verified at each commit.
+        self._seen: tuple[bytes, Anchored] | None = None
         self._known: dict[bytes, Checkpoint] = {}
         self._mutex = RLock()
         self._is_held = False
@@ -74,6 +75,8 @@ class Anchor:
 
     def trust(self, size: int, root: Hash, note: bytes) -> None:
         """Take a note for what the log has signed: where nothing else is asked than whether there is more than this."""
+        if note in self._known:
+            return
         checkpoint = Checkpoint(self._key.name, size, root)
         if note.startswith(str(checkpoint).encode()):
             self._known[note] = checkpoint
@@ -90,7 +93,8 @@ class Anchor:
         Other processes see it from now on. Raises FrozenError if there is another of this size, CorruptError, OSError.
         """
         with self.held():
-            newest = self._newest(self._read()[0])
+            places, _ = self._read()
+            newest = self._newest(places)
             if newest.checkpoint.size == checkpoint.size and newest.checkpoint.root != checkpoint.root:
                 raise other_history()
             if newest.checkpoint.size >= checkpoint.size:
@@ -98,9 +102,12 @@ class Anchor:
             with self._syncing:
                 if self._read()[1] != newest.checkpoint.size:
                     self._sync(newest.checkpoint.size)
-                self._write(note.ljust(_PLACE_BYTES, b"\0"), (1 - newest.place) * _PLACE_BYTES)
+                place, content = 1 - newest.place, note.ljust(_PLACE_BYTES, b"\0")
+                self._write(content, place * _PLACE_BYTES)
             # As it was signed here, it need not be verified when it is read again.
             self._known[note] = checkpoint
+            kept = _split(places)[newest.place]
+            self._seen = content + kept if newest.place else kept + content, Anchored(checkpoint, note, place)
 
     def sync(self, size: int) -> None:
         """Make durable the head of `size` entries, which was put in, while others may put in later ones; OSError."""
@@ -163,15 +170,19 @@ class Anchor:
         self._write(size.to_bytes(_SYNCED_BYTES, "big"), _SYNCED_AT)
 
     def _newest(self, places: bytes) -> Anchored:
+        if self._seen is not None and self._seen[0] == places:
+            return self._seen[1]
         found = []
         for number, place in enumerate(_split(places)):
-            note = place.rstrip(b"\0")
+            note = place.partition(b"\0")[0]
             with suppress(MalformedError, SignatureError):
                 found.append(Anchored(self._known.get(note) or open_checkpoint(note, self._key), note, number))
         if not found:
             raise CorruptError("the anchor has no head that the log has signed")
         self._known = {one.note: one.checkpoint for one in found}
-        return max(found, key=lambda one: one.checkpoint.size)
+        newest = max(found, key=lambda one: one.checkpoint.size)
+        self._seen = places, newest
+        return newest
 
 
 def other_history() -> FrozenError:
