@@ -29,7 +29,7 @@ from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from tlog_core.commitment import Commitment, commit_all
-from tlog_core.entry import WriterSignature, encode_entries, parse_entry
+from tlog_core.entry import WriterSignature, encode_entries, has_time, parse_entry
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hashes
 from tlog_core.note import SignerKey
@@ -363,17 +363,17 @@ class Sequencer:
 
     def _tree_at(self, transaction: Transaction, head: Head) -> Tree:
         """Return the tree of the head, from memory as far as that goes, and only if its root is the signed one."""
-        tree, behind = self._tree, head.size - self._tree.frontier.size
+        tree, behind, last = self._tree, head.size - self._tree.frontier.size, None
         if behind < 0:
             raise CorruptError(f"the head went back from size {tree.frontier.size} to {head.size}; nothing is signed")
         if 0 < behind <= TILE_WIDTH:
             entries = transaction.entries(tree.frontier.size, head.size)
-            tree = grow_tree(tree, leaf_hashes(entries)).tree
+            tree, last = grow_tree(tree, leaf_hashes(entries)).tree, entries[-1]
         elif behind:
-            tree = read_tree(transaction, head)
+            tree, last = read_tree(transaction, head), transaction.entries(head.size - 1, head.size)[0]
         _check_root(tree, head)
         # No signature covers it, and each later entry would have a time that is at least this.
-        if behind and parse_entry(transaction.entries(head.size - 1, head.size)[0]).time != head.time:
+        if last is not None and not has_time(last, head.time):
             raise CorruptError("the head does not have the time of its last entry; nothing is signed, run tlog fsck")
         return tree
 

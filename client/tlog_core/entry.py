@@ -109,6 +109,12 @@ def has_commitment(raw: bytes, commitment: Commitment) -> bool:
     return raw.startswith(_BEFORE_COMMITMENT + binascii.b2a_base64(commitment, newline=False) + b'"')
 
 
+def has_time(raw: bytes, time: int) -> bool:
+    """Tell whether an entry, known to be one, has this time: much sooner than by parsing it."""
+    # No member's value has a bare quotation mark, so that this is the member, and all of its number.
+    return b'"time":%d,"v":' % time in raw
+
+
 def writer_message(*, origin: str, writer: str, sequence: int, commitment: Commitment) -> bytes:
     """Return what a writer signs: the commitment, bound to this log, this writer and its place in order."""
     return f"tlog/writer/v1\n{origin}\n{writer}\n{sequence}\n{encode_base64(commitment)}\n".encode()

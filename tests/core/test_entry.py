@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from tlog_core.commitment import Commitment
 from tlog_core.encoding import encode_base64
-from tlog_core.entry import Entry, WriterSignature, encode_entries, has_commitment, parse_entry, writer_message
+from tlog_core.entry import (
+    Entry,
+    WriterSignature,
+    encode_entries,
+    has_commitment,
+    has_time,
+    parse_entry,
+    writer_message,
+)
 from tlog_core.errors import MalformedError
 
 COMMITMENT = Commitment(bytes(range(32)))
@@ -37,6 +45,10 @@ def test_an_entry_is_read_back(entry: Entry) -> None:
 
 @given(st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures), commitments)
 def test_an_entry_has_its_own_commitment_and_no_other(entry: Entry, other: Commitment) -> None:
+    assert has_time(bytes(entry), entry.time)
+    assert not any(
+        has_time(bytes(entry), time) for time in {entry.time + 1, entry.time // 10, entry.time * 10} - {entry.time}
+    )
     assert has_commitment(bytes(entry), entry.commitment)
     assert has_commitment(bytes(entry), other) == (other == entry.commitment)
 
