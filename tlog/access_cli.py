@@ -1,7 +1,6 @@
 """The commands `tlog token`, `tlog policy` and `tlog writer`: who may do what, changed on the machine itself."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,7 @@ import click
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR
-from tlog.shell import change, config_of, data_option, labels_of, report
+from tlog.shell import change, config_of, data_option, labels_of, report, time_of
 from tlog_core.errors import MalformedError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def list_tokens(data: Path) -> None:
     def show() -> None:
         for one in _open(config_of(data)).tokens():
             state = "revoked" if one.revoked is not None else "expired" if now() >= one.expires else "in use"
-            times = f"{_time(one.expires)}\t{'-' if one.last_used is None else _time(one.last_used)}"
+            times = f"{time_of(one.expires)}\t{'-' if one.last_used is None else time_of(one.last_used)}"
             click.echo(f"{one.id}\t{one.principal}\t{','.join(one.groups) or '-'}\t{times}\t{state}")
 
     report(show)
@@ -116,8 +115,8 @@ def list_writers(data: Path) -> None:
 
     def show() -> None:
         for row in _open(config_of(data)).all_writer_keys():
-            state = "in use" if row.removed is None else f"removed {_time(row.removed)}"
-            click.echo(f"{row.key}\t{_time(row.added)}\t{state}")
+            state = "in use" if row.removed is None else f"removed {time_of(row.removed)}"
+            click.echo(f"{row.key}\t{time_of(row.added)}\t{state}")
 
     report(show)
 
@@ -299,7 +298,3 @@ def _address(text: str | None) -> "Address | None":
         return None if text is None else ip_address(text)
     except ValueError:
         raise MalformedError(f"{text} is no address such as 192.0.2.7 or 2001:db8::7") from None
-
-
-def _time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

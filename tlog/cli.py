@@ -14,7 +14,7 @@ import click
 from tlog.access_cli import policy, token, writer
 from tlog.clock import now
 from tlog.segment_cli import segment
-from tlog.shell import REFUSED, config_of, data_option, log_name_option, report
+from tlog.shell import REFUSED, config_of, data_option, log_name_option, report, time_of
 from tlog.witness_cli import witness
 
 
@@ -202,7 +202,7 @@ def restore(data: Path, backup: Path) -> None:
 
     def run() -> None:
         manifest = backups.restore(backup.absolute(), data.absolute())
-        click.echo(f"{data}: {manifest.log} as it was at {manifest.at}")
+        click.echo(f"{data}: {manifest.log} as it was at {time_of(manifest.at)}")
         click.echo("\n".join(describe_all(config_of(data), [])[0]))
 
     report(run)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -85,3 +86,8 @@ def report(action: Callable[[], None]) -> None:
 def _fail(error: TlogError, status: int) -> NoReturn:
     click.echo(f"tlog: {error}", err=True)
     sys.exit(status)
+
+
+def time_of(milliseconds: int) -> str:
+    """Return a time since the epoch as people read it, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,7 @@
 """Backups, putting one back, and what can be done when it was not the latest: nothing forks, nothing is made up."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -67,6 +68,7 @@ def behind(tmp_path: Path, data: Path, key: VerifierKey, start_server: Starting)
     data.rename(tmp_path / "later")
     out = tlog_ok("restore", "--data", data, tmp_path / "backup")
     assert "payments: frozen at 2 entries: its anchor has a head of 300 entries" in out
+    assert re.match(r".*: example\.com/audit as it was at 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", out)
     return receipts
 
 
