@@ -27,13 +27,13 @@ def test_server_witness_monitor_and_clients_agree_with_the_model_whatever_is_kil
         ("forget_keys_at_a_restart", FORGOTTEN, "2"),
         ("ask_no_anchor", " is behind, and signed ", "1"),
         ("be_frozen_in_word_only", " is behind, and signed ", "1"),
-        ("anchor_before_the_commit", r": frozen, and not \(\)|payments is frozen", "9"),
+        ("anchor_before_the_commit", r": frozen, and not \(\)|payments is frozen", "11"),
         ("unseal_at_a_restart", " is sealed, and took more", "1"),
         ("catch_up_less_revocations", "a token that never again works", "3"),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, found: str, seed: str) -> None:
-    expect_found(bug, found, "DirectMachine", "6", "50", seed)
+    expect_found(bug, found, "DirectMachine", "10", "50", seed)
 
 
 def test_a_bug_planted_in_the_server_is_found() -> None:
