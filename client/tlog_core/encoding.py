@@ -94,10 +94,7 @@ def canonical_json(value: Any) -> bytes:
 
     Raises MalformedError for what has no such form: NaN, integers beyond 2^53-1, lone surrogates, foreign types.
     """
-    try:
-        return _write_simple(value).encode() if _is_simple(value) else rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
-        raise MalformedError(f"has no canonical form: {type(error).__name__}") from None
+    return _canonical(value)[0]
 
 
 def readable_json(value: Any) -> bytes:
@@ -105,11 +102,20 @@ def readable_json(value: Any) -> bytes:
 
     What Python can hold and RFC 8785 write is more than that.
     """
-    raw = canonical_json(value)
+    raw, is_simple = _canonical(value)
     # Without so many brackets a simple value cannot be too deep, which is all that could be wrong with it.
-    if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH or not _is_simple(value):
+    if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH or not is_simple:
         parse_json(raw)
     return raw
+
+
+def _canonical(value: Any) -> tuple[bytes, bool]:
+    """Return the RFC 8785 form of a value, and whether it is a simple one; raise MalformedError."""
+    try:
+        is_simple = _is_simple(value)
+        return _write_simple(value).encode() if is_simple else rfc8785.dumps(value), is_simple
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise MalformedError(f"has no canonical form: {type(error).__name__}") from None
 
 
 def _is_simple(value: Any) -> bool:
