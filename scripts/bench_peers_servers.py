@@ -232,6 +232,7 @@ def wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
 
 
 _SINGLE: Final = (Load(1), Load(64))
+_OF_MARIADB: Final = ("ibtmp1", "ib_logfile0", "ibdata1")
 _BATCHES: Final = (Load(1, 1_000), Load(4, 1_000))
 # For who takes no batches, and is the faster the more wait for the same one.
 _CROWD: Final = (*_SINGLE, Load(256))
@@ -271,7 +272,7 @@ PEERS: Final[Mapping[str, Peer]] = {
         "v1.8.0 as it is, nothing signed: signer each 100 ms, batches of 1,000; looked at each 20 ms; Debian's MariaDB",
         _CROWD,
         partial(run_trillian, poll="20ms"),
-        passing=("ibtmp1", "ib_logfile0", "ibdata1"),
+        passing=_OF_MARIADB,
     ),
     "trillian-fast": Peer(
         "Trillian, MariaDB, fastest",
@@ -284,7 +285,7 @@ PEERS: Final[Mapping[str, Peer]] = {
             options=["--sequencer_interval=2ms", "--batch_size=1800"],
             tags=["batched_queue"],
         ),
-        passing=("ibtmp1", "ib_logfile0", "ibdata1"),
+        passing=_OF_MARIADB,
     ),
     "immudb": Peer("immudb", "", (), run_immudb),
     "chain": Peer(

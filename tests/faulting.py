@@ -730,27 +730,27 @@ def in_turn(points: Sequence[Point], chance: random.Random) -> Iterator[tuple[Po
 
 def run_one(seed: int, seconds: float) -> Tally:
     """Meet one call after another in a whole life, for so long."""
-    return run(seed, seconds, Faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, Faults, meet_one)
 
 
 def run_two(seed: int, seconds: float) -> Tally:
     """Meet a call in a whole life, and another while the log recovers, for so long."""
-    return run(seed, seconds, Faults, lambda faults, *drawn: faults.try_two(*drawn))
+    return run(seed, seconds, Faults, Faults.try_two)
 
 
 def run_witness(seed: int, seconds: float) -> Tally:
     """Meet a call in the life of a witness, and another while it recovers, for so long."""
-    return run(seed, seconds, witness_faults, lambda faults, *drawn: faults.try_two(*drawn))
+    return run(seed, seconds, witness_faults, Faults.try_two)
 
 
 def run_backup(seed: int, seconds: float) -> Tally:
     """Meet one call after another while a log is backed up and restored, for so long."""
-    return run(seed, seconds, backup_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, backup_faults, meet_one)
 
 
 def run_beginning(seed: int, seconds: float) -> Tally:
     """Meet one call after another while a log begins, for so long."""
-    return run(seed, seconds, beginning_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, beginning_faults, meet_one)
 
 
 def beginning_faults(bench: Bench) -> Faults:
@@ -766,6 +766,11 @@ def backup_faults(bench: Bench) -> Faults:
 def witness_faults(bench: Bench) -> Faults:
     """Return what meets calls of a witness."""
     return Faults(bench, witness_life, short_witness_life, judge_witness)
+
+
+def meet_one(faults: Faults, point: Point, fault: Fault, _: random.Random) -> Outcome:
+    """Have a fault, and nothing drawn after it."""
+    return faults.try_one(point, fault)
 
 
 def run(

@@ -25,6 +25,7 @@ from faulting import (
     in_a_fork,
     judge_log,
     live,
+    meet_one,
     run,
     short_life,
 )
@@ -307,19 +308,19 @@ def judge_peered(place: Place, before: Mapping[str, bytes]) -> list[str]:
 
 def run_fsck(seed: int, seconds: float) -> Tally:
     """Meet a call in a check of a log, and another while that is gone on with, for so long."""
-    return run(seed, seconds, fsck_faults, lambda faults, *drawn: faults.try_two(*drawn))
+    return run(seed, seconds, fsck_faults, Faults.try_two)
 
 
 def run_served_fsck(seed: int, seconds: float) -> Tally:
     """Meet one call after another in a check of a log that runs, for so long."""
-    return run(seed, seconds, served_fsck_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, served_fsck_faults, meet_one)
 
 
 def run_import(seed: int, seconds: float) -> Tally:
     """Meet one call after another while what was lost is brought back, for so long."""
-    return run(seed, seconds, import_faults, lambda faults, point, fault, _: faults.try_one(point, fault))
+    return run(seed, seconds, import_faults, meet_one)
 
 
 def run_peers(seed: int, seconds: float) -> Tally:
     """Meet a call in a start with peers, and another in the start after it, for so long."""
-    return run(seed, seconds, peers_faults, lambda faults, *drawn: faults.try_two(*drawn))
+    return run(seed, seconds, peers_faults, Faults.try_two)
