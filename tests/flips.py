@@ -375,9 +375,7 @@ Spoil = Callable[[Ground, pytest.MonkeyPatch, Callable[[bytes], bytes]], None]
 def _submission(name: str) -> Spoil:
     def spoil(_: Ground, patch: pytest.MonkeyPatch, flip: Callable[[bytes], bytes]) -> None:
         def change(one: Any) -> Any:
-            if name == "commitment":
-                return replace(one, commitments=[flip(one.commitments[0])])
-            return replace(one, payloads=[replace(one.payloads[0], **{name: flip(getattr(one.payloads[0], name))})])
+            return replace(one, **{name: [flip(getattr(one, name)[0])]})
 
         once(patch, "tlog.api.entries.commit_to", change)
 
@@ -388,11 +386,10 @@ def _stored(kind: str, place: int, name: str = "") -> Spoil:
     """Flip a bit of an entry or payload as it becomes a row: the last is new, the first was a row of its own before."""
 
     def spoil(_: Ground, patch: pytest.MonkeyPatch, flip: Callable[[bytes], bytes]) -> None:
-        def change(items: Sequence[Any]) -> list[Any]:
-            one = items[place]
-            spoiled = [*items]
-            spoiled[place] = replace(one, **{name: flip(getattr(one, name))}) if name else flip(one)
-            return spoiled
+        def change(items: Any) -> Any:
+            spoiled = [*(getattr(items, name) if name else items)]
+            spoiled[place] = flip(spoiled[place])
+            return replace(items, **{name: spoiled}) if name else spoiled
 
         once(patch, f"tlog.store.segment.{kind}_runs", change, before=True)
 
@@ -454,9 +451,9 @@ def _kept(name: str) -> Spoil:
 
 IN_MEMORY: Final[Mapping[str, tuple[Spoil, int, str]]] = MappingProxyType(
     {
-        "a payload, committed to": (_submission("data"), 503, ""),
-        "an opening, committed to": (_submission("opening"), 503, ""),
-        "a commitment": (_submission("commitment"), 503, ""),
+        "a payload, committed to": (_submission("payloads"), 503, ""),
+        "an opening, committed to": (_submission("openings"), 503, ""),
+        "a commitment": (_submission("commitments"), 503, ""),
         "an entry": (_result("tlog.sequencer.encode_entries", lambda one, flip: [flip(one[0]), *one[1:]]), 503, ""),
         "an entry, hashed": (_stored("entry", -1), 503, ""),
         "a leaf hash": (_result("tlog.sequencer.leaf_hashes", lambda one, flip: [flip(one[0]), *one[1:]]), 503, ""),
@@ -470,7 +467,7 @@ IN_MEMORY: Final[Mapping[str, tuple[Spoil, int, str]]] = MappingProxyType(
         "the edge of a tree that was kept": (_kept("edge"), 201, "tile/"),
         "an entry from before, packed": (_stored("entry", 0), 201, "entr"),
         "a payload, being stored": (_stored("payload", -1, "data"), 201, "entr"),
-        "an opening, being stored": (_stored("payload", -1, "opening"), 201, "entr"),
+        "an opening, being stored": (_stored("payload", -1, "openings"), 201, "entr"),
         "a payload from before, packed": (_stored("payload", 0, "data"), 201, "entr"),
         "the note, verified": (_result("tlog.sequencer.sign_head", _note), 201, "head"),
     }

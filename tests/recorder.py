@@ -407,8 +407,8 @@ def _append(segment: Segment, sent: Sent) -> tuple[Receipt, ...]:
     submission = commit_to(writer=sent.writer, kind=sent.type, payloads=sent.payloads, idempotency_key=sent.key)
     submission, logged = append(segment, submission)
     return tuple(
-        Receipt(entry, sent.type, payload.opening, index, logged.note, ())
-        for index, (entry, payload) in enumerate(zip(logged.entries, submission.payloads, strict=True), logged.start)
+        Receipt(entry, sent.type, opening, index, logged.note, ())
+        for index, (entry, opening) in enumerate(zip(logged.entries, submission.openings, strict=True), logged.start)
     )
 
 

@@ -274,9 +274,9 @@ class Direct(World):
         with self.live._segments.use(name) as segment:
             submission, logged = append(segment, submission)
         return tuple(
-            Receipt(entry, JSON_TYPE, payload.opening, index, logged.note, ())
-            for index, (entry, payload) in enumerate(
-                zip(logged.entries, submission.payloads, strict=True), logged.start
+            Receipt(entry, JSON_TYPE, opening, index, logged.note, ())
+            for index, (entry, opening) in enumerate(
+                zip(logged.entries, submission.openings, strict=True), logged.start
             )
         )
 

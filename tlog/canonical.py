@@ -24,23 +24,18 @@ class Canonicalizer:
 
     def __call__(self, raw: bytes) -> bytes:
         """Return the canonical form of `raw`; raise MalformedError."""
-        return self._fast(raw) or canonicalize(raw)
-
-    def _fast(self, raw: bytes) -> bytes | None:
-        # Without so many brackets it cannot be too deep.
+        # One function, without another call, as a batch has thousands. Without so many brackets it cannot be too deep.
         if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH:
-            return None
+            return canonicalize(raw)
         try:
             value: Any = self._decode(raw)
             written = orjson.dumps(value, option=_SORTED)
-            if written == raw:
-                return _unless_order_differs(written)
             # Unsorted, but otherwise as orjson writes it: no member came twice, and nothing is spelled in another way.
-            if orjson.dumps(value, option=_AS_READ) == raw:
-                return _unless_order_differs(written)
+            if written != raw and orjson.dumps(value, option=_AS_READ) != raw:
+                return canonicalize(raw)
         except (msgspec.MsgspecError, orjson.JSONEncodeError, UnicodeDecodeError, RecursionError):
-            return None
-        return None
+            return canonicalize(raw)
+        return written if written.isascii() or not _may_order_differ(written) else canonicalize(raw)
 
 
 def _refuse_float(_text: str) -> NoReturn:
@@ -48,9 +43,7 @@ def _refuse_float(_text: str) -> NoReturn:
     raise ValueError
 
 
-def _unless_order_differs(written: bytes) -> bytes | None:
+def _may_order_differ(written: bytes) -> bool:
     # orjson sorts by code point and RFC 8785 by UTF-16. They differ only between characters from U+E000 to U+FFFF,
     # which begin with EE or EF in UTF-8, and those beyond, which begin with F0 to F4.
-    if (b"\xee" in written or b"\xef" in written) and any(lead in written for lead in _BEYOND):
-        return None
-    return written
+    return (b"\xee" in written or b"\xef" in written) and any(lead in written for lead in _BEYOND)

@@ -298,7 +298,7 @@ class Control:
         with self._segments.use(row.name) as segment:
             if segment.store.head().size == 0:
                 append(segment, first)
-            elif segment.store.payloads(0, 1)[0].data != first.payloads[0].data:
+            elif segment.store.payloads(0, 1)[0].data != first.payloads[0]:
                 raise ConflictError(f"the segment {row.name} has entries of its own; choose a new name")
 
     def apply_policy(self, by: str, version: int, document: str) -> int:

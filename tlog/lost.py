@@ -16,7 +16,7 @@ from tlog.latest import anchored
 from tlog.segments import Segment, open_store
 from tlog.sequencer import read_tree
 from tlog.store.changes import SegmentRow
-from tlog.store.codec import LOST, Payload
+from tlog.store.codec import LOST, Payload, columns_of
 from tlog.store.connection import DatabaseError
 from tlog.store.control import ControlStore
 from tlog.store.segment import Head, Transaction
@@ -116,7 +116,7 @@ def _append(transaction: Transaction, old: Head, found: Found, checkpoint: Check
             f"the payloads of {CONTROL} say what changed; import from a later data folder or backup, or, if nobody has "
             "them, begin another log (spec/durability.md)"
         )
-    transaction.append(old.size, entries, payloads)
+    transaction.append(old.size, entries, columns_of(payloads))
     transaction.put_tiles(grown.tiles)
     frozen = transaction.frozen()
     transaction.unfreeze()

@@ -22,13 +22,13 @@ from tlog.anchor import Anchor
 from tlog.config import MAX_COMMIT_EVENTS
 from tlog.errors import CorruptError, FrozenError, OutcomeUnknownError, SealedError, SequenceError, UnavailableError
 from tlog.latest import check_latest
-from tlog.store.codec import Payload
+from tlog.store.codec import Columns
 from tlog.store.connection import DatabaseError
 from tlog.store.cosigned import Standing
 from tlog.store.segment import Head, RequestRow, SegmentStore, Transaction
 from tlog.tree import EMPTY_TREE, Grown, Tree, grow_tree, load_tree
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from tlog_core.commitment import Commitment, commit_all
+from tlog_core.commitment import Commitment, Opening, commit_all
 from tlog_core.entry import WriterSignature, encode_entries, has_time, parse_entry
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.merkle import Hash, NodeReader, leaf_hashes
@@ -40,14 +40,16 @@ _CONFIRM_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Events of one request, of one media type, committed to but not yet logged.
+    """Events of one request, of one media type, committed to by their openings but not yet logged.
 
     `key` is that of `request_key`, or None. `signed`, if there are any, are the signatures of its writer, whose
     sequences follow one another. One that `seals` the segment is the last that it takes.
     """
 
     writer: str
-    payloads: Sequence[Payload]
+    kind: str
+    openings: Sequence[Opening]
+    payloads: Sequence[bytes]
     commitments: Sequence[Commitment]
     key: bytes | None
     signed: Sequence[WriterSignature] = ()
@@ -55,9 +57,7 @@ class Submission:
 
     def holds(self) -> bool:
         """Tell whether the payloads are still those committed to."""
-        kind = self.payloads[0].type
-        again = commit_all([one.opening for one in self.payloads], kind, [one.data for one in self.payloads])
-        return again == self.commitments and all(one.type == kind for one in self.payloads)
+        return commit_all(self.openings, self.kind, self.payloads) == self.commitments
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +303,7 @@ class Sequencer:
         grown = grow_tree(tree, leaf_hashes(entries))
         new = replace(sign_head(grown.tree, now, self._signer), sealed=any(one.seals for one in fresh))
         logged = _share_out(fresh, entries, old.size, new, grown)
-        transaction.append(old.size, entries, [payload for one in fresh for payload in one.payloads])
+        transaction.append(old.size, entries, _columns(fresh))
         self._check_again(fresh, transaction.entries(old.size, old.size + len(entries)), tree, old, new)
         transaction.put_tiles(grown.tiles)
         transaction.add_requests(
@@ -429,6 +429,14 @@ def _refusal(transaction: Transaction, submission: Submission) -> SequenceError 
     if transaction.take_sequences(submission.writer, first, len(submission.signed)):
         return None
     return SequenceError(first, transaction.next_sequence(submission.writer))
+
+
+def _columns(submissions: Sequence[Submission]) -> Columns:
+    return Columns(
+        [opening for one in submissions for opening in one.openings],
+        [one.kind for one in submissions for _ in one.payloads],
+        [payload for one in submissions for payload in one.payloads],
+    )
 
 
 def _share_out(

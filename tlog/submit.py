@@ -57,10 +57,11 @@ def commit_to(
 ) -> Submission:
     """Commit to payloads of one media type, by the openings that their writer has signed for, or else by fresh ones."""
     openings = split_openings(os.urandom(OPENING_BYTES * len(payloads))) if signed is None else signed.openings
-    opened = [Payload(opening, kind, payload) for opening, payload in zip(openings, payloads, strict=True)]
     return Submission(
         writer=writer,
-        payloads=opened,
+        kind=kind,
+        openings=openings,
+        payloads=payloads,
         commitments=commit_all(openings, kind, payloads),
         key=None if idempotency_key is None else request_key(writer, idempotency_key),
         signed=() if signed is None else signed.signatures,
@@ -116,7 +117,7 @@ def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[
     """Return what was logged under the key before, if it is what is submitted now: the same receipt comes out."""
     end = row.start + row.count
     stored = segment.store.payloads(row.start, end)
-    if [(one.type, one.data) for one in stored] != [(one.type, one.data) for one in submission.payloads]:
+    if [(one.type, one.data) for one in stored] != [(submission.kind, payload) for payload in submission.payloads]:
         raise IdempotencyError("this Idempotency-Key was used for other events; send a fresh key for fresh events")
     entries = segment.store.entries(row.start, end)
     check_stored(segment, row.start, entries, stored)
@@ -124,9 +125,9 @@ def _recall(segment: Segment, submission: Submission, row: RequestRow) -> tuple[
     if (first.signed is None) != (not submission.signed):
         raise IdempotencyError("this Idempotency-Key was used for the same events, but signed otherwise; send another")
     signed = [one for one in (parse_entry(entry).signed for entry in entries if submission.signed) if one is not None]
-    earlier = Submission(first.writer, stored, submission.commitments, submission.key, signed)
+    openings = [one.opening for one in stored]
     size, note = _checkpoint_of(segment, row)
-    return earlier, Logged(
+    return replace(submission, writer=first.writer, openings=openings, signed=signed), Logged(
         start=row.start,
         time=first.time,
         writer=first.writer,

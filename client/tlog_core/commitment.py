@@ -35,7 +35,7 @@ def commit(*, opening: Opening, payload_type: str, payload: bytes) -> Commitment
 
 def commit_all(openings: Sequence[Opening], payload_type: str, payloads: Sequence[bytes]) -> list[Commitment]:
     """Return the commitments to payloads of one media type, each with its opening; otherwise as `commit`."""
-    if any(len(opening) != OPENING_BYTES for opening in openings):
+    if not set(map(len, openings)) <= {OPENING_BYTES}:
         raise MalformedError("an opening has 32 bytes")
     try:
         kind = payload_type.encode("ascii")

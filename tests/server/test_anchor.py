@@ -17,7 +17,6 @@ from tlog.errors import CorruptError, FrozenError, OutcomeUnknownError
 from tlog.latest import open_anchor
 from tlog.nodes import Nodes
 from tlog.sequencer import Sequencer, Submission, sign_head
-from tlog.store.codec import Payload
 from tlog.store.connection import copy_database
 from tlog.store.segment import RequestRow, SegmentStore
 from tlog.tree import EMPTY_TREE
@@ -31,9 +30,9 @@ Starting = Callable[..., Server]
 
 
 def submission(number: int) -> Submission:
-    payload = Payload(Opening(bytes(32)), JSON_TYPE, b"%d" % number)
-    commitment = commit(opening=payload.opening, payload_type=payload.type, payload=payload.data)
-    return Submission("till-7", [payload], [commitment], None)
+    opening, payload = Opening(bytes(32)), b"%d" % number
+    commitment = commit(opening=opening, payload_type=JSON_TYPE, payload=payload)
+    return Submission("till-7", JSON_TYPE, [opening], [payload], [commitment], None)
 
 
 def sequencer(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> Sequencer:

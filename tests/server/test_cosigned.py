@@ -30,7 +30,6 @@ from tlog.logs import make_logger
 from tlog.metrics import Metrics
 from tlog.segments import PATIENCE, Nobody, Segments
 from tlog.sequencer import Logged, Sequencer, Submission, sign_head
-from tlog.store.codec import Payload
 from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
 from tlog.store.segment import SegmentStore
 from tlog.tree import EMPTY_TREE
@@ -53,9 +52,9 @@ LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 
 
 def submission(number: int, key: bytes | None = None) -> Submission:
-    payload = Payload(Opening(bytes(32)), JSON_TYPE, b"%d" % number)
-    commitment = commit(opening=payload.opening, payload_type=payload.type, payload=payload.data)
-    return Submission("till-7", [payload], [commitment], key)
+    opening, payload = Opening(bytes(32)), b"%d" % number
+    commitment = commit(opening=opening, payload_type=JSON_TYPE, payload=payload)
+    return Submission("till-7", JSON_TYPE, [opening], [payload], [commitment], key)
 
 
 def grow(store: SegmentStore, signer: SignerKey, anchor: Anchor, number: int) -> Sequencer:

@@ -16,7 +16,6 @@ from live import NDJSON, TLOG, Server, until
 from tlog.anchor import Anchor
 from tlog.errors import CorruptError
 from tlog.sequencer import Logged, Sequencer, Submission
-from tlog.store.codec import Payload
 from tlog.store.connection import connect, connect_reader
 from tlog.store.segment import SegmentStore
 from tlog_core.commitment import Opening, commit
@@ -220,9 +219,9 @@ def test_every_connection_writes_durably(store: SegmentStore, tmp_path: Path) ->
 
 
 def submission(number: int) -> Submission:
-    payload = Payload(Opening(bytes(32)), JSON_TYPE, b"%d" % number)
-    commitment = commit(opening=payload.opening, payload_type=payload.type, payload=payload.data)
-    return Submission("till-7", [payload], [commitment], None)
+    opening, payload = Opening(bytes(32)), b"%d" % number
+    commitment = commit(opening=opening, payload_type=JSON_TYPE, payload=payload)
+    return Submission("till-7", JSON_TYPE, [opening], [payload], [commitment], None)
 
 
 def test_time_never_goes_back_whatever_the_clock_does(store: SegmentStore, signer: SignerKey, anchor: Anchor) -> None:

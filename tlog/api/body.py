@@ -177,7 +177,15 @@ def _essence(given: str) -> str:
 
 
 def _batch(body: bytes, canonicalize: Canonicalizer) -> list[bytes]:
-    return [_line(number, line, canonicalize) for number, line in enumerate(_lines(body), 1)]
+    lines = _lines(body)
+    try:
+        payloads = [canonicalize(line) for line in lines]
+    except MalformedError:
+        payloads = []
+    if payloads and max(map(len, lines)) <= MAX_PAYLOAD_BYTES and max(map(len, payloads)) <= MAX_PAYLOAD_BYTES:
+        return payloads
+    # One by one, to say which line is wrong.
+    return [_line(number, line, canonicalize) for number, line in enumerate(lines, 1)]
 
 
 def _lines(body: bytes) -> list[bytes]:

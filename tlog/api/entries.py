@@ -119,8 +119,8 @@ def _receipt(submission: Submission, logged: Logged) -> Receipt:
         checkpoint=logged.note.decode(),
         entry=logged.entries[0].decode(),
         index=logged.start,
-        opening=submission.payloads[0].opening,
-        payload_type=submission.payloads[0].type,
+        opening=submission.openings[0],
+        payload_type=submission.kind,
         proof=proof,
     )
 
@@ -132,7 +132,7 @@ def _batch_receipt(submission: Submission, logged: Logged) -> BatchReceipt:
         checkpoint=logged.note.decode(),
         first_index=logged.start,
         left=proof.left,
-        openings=[payload.opening for payload in submission.payloads],
+        openings=submission.openings,
         right=proof.right,
         time=logged.time,
         writer=logged.writer,

@@ -8,7 +8,7 @@ not decode raises CorruptError: it was written by us.
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, cast
 
 import zstandard
 
@@ -23,8 +23,7 @@ _MAX_RUN_BYTES: Final = 1 << 20
 # A row is at most one payload of 1 MiB beyond the bound of a run; more means that the size field is damaged.
 _MAX_BLOB_BYTES: Final = 32 << 20
 _LENGTHS: Final = struct.Struct(">HI")
-
-T = TypeVar("T")
+_OPENING: Final = struct.Struct(f"{OPENING_BYTES}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,24 @@ LOST: Final = Payload(Opening(bytes(OPENING_BYTES)), "", b"")
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Payloads, column by column: to make a value of each would cost a batch as much as to hash them."""
+
+    openings: Sequence[Opening]
+    types: Sequence[str]
+    data: Sequence[bytes]
+
+    def __add__(self, other: "Columns") -> "Columns":
+        """Return these, and then the others."""
+        return Columns([*self.openings, *other.openings], [*self.types, *other.types], [*self.data, *other.data])
+
+
+def columns_of(payloads: Sequence[Payload]) -> Columns:
+    """Return payloads as columns."""
+    return Columns([one.opening for one in payloads], [one.type for one in payloads], [one.data for one in payloads])
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A row: `count` neighbours from index `start` on, encoded."""
 
@@ -57,18 +74,21 @@ class Run:
 
 def entry_runs(start: int, entries: Sequence[bytes]) -> list[Run]:
     """Return the rows of entries from `start` on, cut at each multiple of 256."""
-    return [Run(place, len(part), _pack(join_bundle(part), len(part))) for place, part in _cut(start, entries)]
+    return [
+        Run(start + first, end - first, _pack(join_bundle(entries[first:end]), end - first))
+        for first, end in _cut(start, len(entries))
+    ]
 
 
-def payload_runs(start: int, payloads: Sequence[Payload]) -> list[Run]:
+def payload_runs(start: int, payloads: Columns) -> list[Run]:
     """Return the rows of payloads from `start` on, cut at each multiple of 256 and at 1 MiB."""
+    lengths = list(map(len, payloads.data))
     runs = []
-    for aligned, group in _cut(start, payloads):
-        place = aligned
-        for part in _cut_large(group):
-            openings = b"".join(payload.opening for payload in part)
-            runs.append(Run(place, len(part), _pack(_join(part), len(group)), openings))
-            place += len(part)
+    for aligned, stop in _cut(start, len(lengths)):
+        for first, end in _cut_large(lengths, aligned, stop):
+            joined = _join(payloads.types[first:end], payloads.data[first:end])
+            openings = b"".join(payloads.openings[first:end])
+            runs.append(Run(start + first, end - first, _pack(joined, stop - aligned), openings))
     return runs
 
 
@@ -92,7 +112,7 @@ def decode_payloads(blob: bytes, openings: bytes) -> list[Payload]:
 
 def split_openings(openings: bytes) -> list[Opening]:
     """Return openings, 32 bytes each, that stand side by side."""
-    return [Opening(openings[place : place + OPENING_BYTES]) for place in range(0, len(openings), OPENING_BYTES)]
+    return cast("list[Opening]", [one for (one,) in _OPENING.iter_unpack(openings)])
 
 
 def unpack(blob: bytes) -> bytes:
@@ -113,32 +133,32 @@ def _pack(data: bytes, width: int) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(data)
 
 
-def _cut(start: int, items: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
-    end = start + len(items)
-    while start < end:
-        stop = min(end, start - start % TILE_WIDTH + TILE_WIDTH)
-        yield start, items[len(items) - (end - start) : len(items) - (end - stop)]
-        start = stop
+def _cut(start: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield [first, end) of the parts of `count` items from index `start` on, cut at each multiple of 256."""
+    first = 0
+    while first < count:
+        end = min(count, first + TILE_WIDTH - (start + first) % TILE_WIDTH)
+        yield first, end
+        first = end
 
 
-def _cut_large(payloads: Sequence[Payload]) -> Iterator[Sequence[Payload]]:
-    first, total = 0, 0
-    for place, payload in enumerate(payloads):
-        if place > first and total + len(payload.data) > _MAX_RUN_BYTES:
-            yield payloads[first:place]
-            first, total = place, 0
-        total += len(payload.data)
-    yield payloads[first:]
+def _cut_large(lengths: Sequence[int], first: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the same of [first, end), cut so that no part has more than 1 MiB, but for one that is a single payload."""
+    total = sum(lengths[first:end])
+    if total > _MAX_RUN_BYTES:
+        total = 0
+        for place in range(first, end):
+            if place > first and total + lengths[place] > _MAX_RUN_BYTES:
+                yield first, place
+                first, total = place, 0
+            total += lengths[place]
+    yield first, end
 
 
-def _join(payloads: Sequence[Payload]) -> bytes:
+def _join(types: Sequence[str], data: Sequence[bytes]) -> bytes:
     pieces: list[bytes] = []
-    for payload in payloads:
-        pieces += (
-            _LENGTHS.pack(len(payload.type), len(payload.data)),
-            payload.type.encode("ascii"),
-            payload.data,
-        )
+    for kind, payload in zip(types, data, strict=True):
+        pieces += (_LENGTHS.pack(len(kind), len(payload)), kind.encode("ascii"), payload)
     return b"".join(pieces)
 
 

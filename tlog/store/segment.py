@@ -15,7 +15,7 @@ from typing import TypeVar
 from tlog.config import TURNS
 from tlog.errors import CorruptError, LostError, NotFoundError, UnavailableError
 from tlog.store import cosigned
-from tlog.store.codec import Payload, decode_entries, decode_payloads, entry_runs, payload_runs
+from tlog.store.codec import Columns, Payload, columns_of, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass, settle
 from tlog.store.cosigned import CosignedHead, Frozen, Standing, WitnessLine
 from tlog.store.schema import SEGMENT_VERSION, migrate_segment
@@ -133,7 +133,7 @@ class Transaction:
         row = self._connection.execute("select next from writer where name = ?", [writer]).fetchone()
         return 0 if row is None else int(row[0])
 
-    def append(self, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:
+    def append(self, start: int, entries: Sequence[bytes], payloads: Columns) -> None:
         """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""
         packed, from_entry, from_payload = start - start % TILE_WIDTH, start, start
         if packed < start and start + len(entries) >= packed + TILE_WIDTH:
@@ -141,7 +141,8 @@ class Transaction:
             self._connection.execute("delete from bundle where start >= ?", [packed])
             # Large payloads stay as they are: to pack them would hold the lock for a second.
             if self._payload_bytes(packed) <= _MAX_PACKED_BYTES:
-                payloads, from_payload = [*_payloads(self._connection, packed, start), *payloads], packed
+                payloads = columns_of(_payloads(self._connection, packed, start)) + payloads
+                from_payload = packed
                 self._connection.execute("delete from payload where start >= ?", [packed])
         self._connection.executemany(
             "insert into bundle (start, count, entries) values (?, ?, ?)",
