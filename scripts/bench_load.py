@@ -124,7 +124,7 @@ def compute_batches(events: Path, *, size: int, seconds: float) -> float:
 
 
 def _compute(body: bytes, canonicalize: Canonicalizer, frontier: Frontier) -> Frontier:
-    payloads = [canonicalize(line) for line in body.splitlines()]
+    payloads = canonicalize.lines(body.splitlines())
     random_bytes = os.urandom(OPENING_BYTES * len(payloads))
     openings = [
         Opening(random_bytes[place : place + OPENING_BYTES]) for place in range(0, len(random_bytes), OPENING_BYTES)

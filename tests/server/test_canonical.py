@@ -1,7 +1,8 @@
 """The server's fast canonical form is the core's, to the byte, for any text at all; or both refuse it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -147,6 +148,54 @@ def test_bytes_changed_anywhere(value: Any, data: st.DataObject) -> None:
         elif place < len(raw):
             raw[place] ^= 1 << data.draw(st.integers(0, 7))
     check(bytes(raw))
+
+
+def check_lines(lines: Sequence[bytes]) -> None:
+    """Check that lines give together what each gives alone, or what the first that is wrong gives."""
+    alone = [outcome(canonicalize, line) for line in lines]
+    wrong = [one for one in alone if isinstance(one, str)]
+    try:
+        together: list[bytes] | str = fast.lines(lines)
+    except MalformedError as error:
+        together = str(error)
+    assert together == (wrong[0] if wrong else alone)
+
+
+compact = values.map(lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+@thorough
+@given(st.lists(compact | spellings.map(str.encode), max_size=5).map(lambda lines: [line for line in lines if line]))
+def test_lines_together_as_each_alone(lines: list[bytes]) -> None:
+    check_lines([line.replace(b"\n", b" ") for line in lines])
+
+
+@thorough
+@given(values, st.data())
+def test_a_value_cut_into_lines_is_none(value: Any, data: st.DataObject) -> None:
+    raw = json.dumps([value, value], separators=(",", ":"), sort_keys=True).encode()
+    places = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), min_size=1, max_size=4)))
+    parts = [raw[start:end] for start, end in pairwise([0, *places, len(raw)])]
+    check_lines(parts)
+    # Where a comma was, as lines are joined by commas.
+    check_lines([part.strip(b",") or b"0" for part in parts])
+    check_lines(raw.split(b","))
+
+
+def test_many_lines_of_which_one_is_otherwise() -> None:
+    line = b'{"a":[1,"x"]}'
+    odd = [
+        b'{"b":1,"a":2}',
+        b"1.0",
+        b'{"a" :1}',
+        b"[" * 65 + b"]" * 65,
+        b'["\xee\x80\x80","\xf0\x90\x80\x80"]',
+        b"1,2",
+        b"1 2",
+    ]
+    for one in odd:
+        for place in (0, 15, 16, 39):
+            check_lines([*[line] * place, one, *[line] * (39 - place)])
 
 
 @thorough

@@ -179,7 +179,7 @@ def _essence(given: str) -> str:
 def _batch(body: bytes, canonicalize: Canonicalizer) -> list[bytes]:
     lines = _lines(body)
     try:
-        payloads = [canonicalize(line) for line in lines]
+        payloads = canonicalize.lines(lines)
     except MalformedError:
         payloads = []
     if payloads and max(map(len, lines)) <= MAX_PAYLOAD_BYTES and max(map(len, payloads)) <= MAX_PAYLOAD_BYTES:
