@@ -42,6 +42,7 @@ from tlog_core.tile import TILE_WIDTH, Bundle, Tile
 
 CLIENTS: Final = (1, 16, 64)
 MANY: Final = CLIENTS[-1]
+SEVERAL: Final = 8
 BATCHES: Final = (100, 1_000, 10_000)
 BATCH_TARGETS: Final = {1_000: 40, 10_000: 45}
 FILL_CONNECTIONS: Final = 4
@@ -183,16 +184,18 @@ def prepare(bench: Bench) -> None:
 def measure_single(bench: Bench) -> None:
     """Measure single appends, each durable and answered by its receipt, beside a route that does nothing."""
     with trivial(bench) as nothing, tlog(bench, "single") as server:
-        server.create("single")
-        jobs = {}
+        several = [f"one-of-{SEVERAL}-{number}" for number in range(SEVERAL)]
+        server.create("single", *several)
+        jobs = {("several", MANY): partial(load_appends, bench, server, MANY, several)}
         for clients in CLIENTS:
             jobs["trivial", clients] = partial(load_trivial, bench, nothing, clients)
-            jobs["append", clients] = partial(load_appends, bench, server, clients)
+            jobs["append", clients] = partial(load_appends, bench, server, clients, ["single"])
         found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
     for clients in CLIENTS:
         nothing_done, appended = found["trivial", clients], found["append", clients]
         add_load(bench, f"trivial route, {clients} at once", nothing_done)
         add_load(bench, f"single appends, {clients} at once", appended, ceiling=nothing_done)
+    add_load(bench, f"the same, {MANY} at once, over {SEVERAL} segments", found["several", MANY], ceiling=nothing_done)
     one, many = found["append", CLIENTS[0]], found["append", MANY]
     share = 100 * many.rate / found["trivial", MANY].rate
     bench.targets.extend(
@@ -281,7 +284,7 @@ def measure_access(bench: Bench) -> None:
         jobs = {}
         for title, server, shown in (("open", unguarded, None), ("guarded", guarded, token)):
             for clients in (CLIENTS[0], MANY):
-                jobs[title, "append", clients] = partial(load_appends, bench, server, clients, names[1], shown)
+                jobs[title, "append", clients] = partial(load_appends, bench, server, clients, names[1:2], shown)
                 jobs[title, "proof", clients] = partial(load_reads, bench, server, title, paths, clients, shown)
         found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
     for what, most in (("append", 10), ("proof", 15)):
@@ -320,10 +323,12 @@ def load_trivial(bench: Bench, server: Server, clients: int) -> Load:
     return wrk(bench, "plain", f"http://{HOST}:{server.port}/readyz", clients)
 
 
-def load_appends(bench: Bench, server: Server, clients: int, segment: str = "single", token: str | None = None) -> Load:
-    """Append single events, with keys that no run had before."""
-    url = f"http://{HOST}:{server.port}/segments/{segment}/entries"
-    return wrk(bench, "append", url, clients, str(bench.events), secrets.token_hex(8), token=token)
+def load_appends(bench: Bench, server: Server, clients: int, segments: Sequence[str], token: str | None = None) -> Load:
+    """Append single events to segments in turn, with keys that no run had before."""
+    listed = bench.folder / "appends.txt"
+    listed.write_text("\n".join(f"/segments/{segment}/entries" for segment in segments))
+    url = f"http://{HOST}:{server.port}"
+    return wrk(bench, "append", url, clients, str(bench.events), secrets.token_hex(8), str(listed), token=token)
 
 
 def load_reads(

@@ -49,11 +49,12 @@ function request()
 end
 """
 
-# Posts the events of a file with a name of this run, each under a fresh ID and a fresh key. An event begins with
-# {"id":"0123456789abcdef", which is replaced.
+# Posts the events of a file, with a name of this run, to the paths of another, in turn, each under a fresh ID and a
+# fresh key. An event begins with {"id":"0123456789abcdef", which is replaced.
 APPEND = """
-local events, turn, run = {}, 0, ""
+local events, paths, turn, run = {}, {}, 0, ""
 function init(arguments)
+  for path in io.lines(arguments[3]) do paths[#paths + 1] = path end
   for event in io.lines(arguments[1]) do events[#events + 1] = event:sub(26) end
   run = arguments[2]
   wrk.method = "POST"
@@ -62,7 +63,8 @@ end
 function request()
   turn = turn + 1
   wrk.headers["Idempotency-Key"] = run .. "-" .. turn
-  return wrk.format(nil, nil, nil, string.format('{"id":"%016x",', turn) .. events[turn % #events + 1])
+  local event = string.format('{"id":"%016x",', turn) .. events[turn % #events + 1]
+  return wrk.format(nil, paths[turn % #paths + 1], nil, event)
 end
 """
 
