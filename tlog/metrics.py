@@ -91,13 +91,11 @@ class Metrics:
         )
         self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._proofs: deque[float] = deque()
+        self._commits: deque[tuple[str, int, float, int]] = deque()
 
     def committed(self, segment: str, events: int, seconds: float, size: int) -> None:
-        """Count a commit: events, seconds, and the size after it."""
-        self._entries.labels(segment).inc(events)
-        self._batch.observe(events)
-        self._commit.observe(seconds)
-        self._size.labels(segment).set(size)
+        """Note a commit, to be counted by `settle`: events, seconds, and the size after it."""
+        self._commits.append((segment, events, seconds, size))
 
     def opened(self, segments: int) -> None:
         """Note how many segments are open."""
@@ -142,13 +140,19 @@ class Metrics:
         self._appends.inc()
 
     def proved(self, seconds: float) -> None:
-        """Note a proof, to be counted by `settle`: to count it here would be a tenth of its cost."""
+        """Note a proof, to be counted by `settle`."""
         self._proofs.append(seconds)
 
     def settle(self) -> None:
-        """Count what is only noted."""
+        """Count what is only noted: to count it at once would be a tenth of what a proof or a commit costs."""
         for _ in range(len(self._proofs)):
             self._proof.observe(self._proofs.popleft())
+        for _ in range(len(self._commits)):
+            segment, events, seconds, size = self._commits.popleft()
+            self._entries.labels(segment).inc(events)
+            self._batch.observe(events)
+            self._commit.observe(seconds)
+            self._size.labels(segment).set(size)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
