@@ -11,7 +11,10 @@ WORKER_THREADS: Final = 128
 """How many requests one worker process has in hand at once: most of them wait, for their bodies or for others."""
 
 TURNS: Final = 20
-"""How many of them it works on at once that only read; and how many that may wait for the disk to sync."""
+"""How many of them it works on at once that only read."""
+
+SYNC_TURNS: Final = 48
+"""How many that may wait for the disk to sync: the more, the larger the groups that are committed together."""
 
 TURN_SECONDS: Final = 10.0
 """How long one waits to be among them."""

@@ -33,7 +33,7 @@ from observed import Observed, observe
 
 from tlog.access.token import Presented, parse_token
 from tlog.api import access, entries, operations, proofs, segments, tiles
-from tlog.config import LARGE_TURNS, MAX_BATCH_BYTES, MAX_LARGE, MAX_PAYLOAD_BYTES, TURNS, Config
+from tlog.config import LARGE_TURNS, MAX_BATCH_BYTES, MAX_LARGE, MAX_PAYLOAD_BYTES, SYNC_TURNS, Config
 from tlog.files import map_file
 from tlog.fsck.run import Plan, check
 from tlog.listen import connections_within
@@ -288,8 +288,8 @@ def test_on_a_slow_disk_who_finds_no_turn_is_told_so_and_who_only_reads_does_not
     segment = server.create("payments")
     segment.append(b"0")
     [worker] = server.workers()
-    with slow_disk(worker, 0.8), ThreadPoolExecutor(TURNS + 10) as threads:
-        posts = [threads.submit(segment.post, b"%d" % number, key=str(number)) for number in range(1, TURNS + 11)]
+    with slow_disk(worker, 0.8), ThreadPoolExecutor(SYNC_TURNS + 10) as threads:
+        posts = [threads.submit(segment.post, b"%d" % number, key=str(number)) for number in range(1, SYNC_TURNS + 11)]
         until(lambda: any(one.done() for one in posts), "somebody to have an answer")
         assert segment.get("/proof/inclusion/1/0").status_code == 200
         assert server.request("GET", "/readyz").status == 200
