@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from threading import Lock
 from typing import Final
 
@@ -433,9 +433,9 @@ def _refusal(transaction: Transaction, submission: Submission) -> SequenceError 
 
 def _columns(submissions: Sequence[Submission]) -> Columns:
     return Columns(
-        [opening for one in submissions for opening in one.openings],
-        [one.kind for one in submissions for _ in one.payloads],
-        [payload for one in submissions for payload in one.payloads],
+        list(chain.from_iterable(one.openings for one in submissions)),
+        list(chain.from_iterable(repeat(one.kind, len(one.payloads)) for one in submissions)),
+        list(chain.from_iterable(one.payloads for one in submissions)),
     )
 
 
