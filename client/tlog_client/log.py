@@ -153,14 +153,30 @@ class Log:
 
     def append_canonical(self, payloads: Sequence[bytes], *, idempotency_key: str | None = None) -> list[Receipt]:
         """As `append_many`, of events that are in RFC 8785 form already (`canonical_event`); at least one."""
+        return self.send_canonical(payloads, idempotency_key=idempotency_key)(0)
+
+    def send_canonical(
+        self, payloads: Sequence[bytes], *, idempotency_key: str | None = None
+    ) -> Callable[[int], list[Receipt]]:
+        """As `append_canonical`, but return, once the log has answered, what verifies that and gives the receipts.
+
+        So what comes next can be sent before. It takes the least index that the first event can have, 0 if none is
+        known: what was answered before this was sent has taken those below.
+        """
         if self._signer is not None:
-            return self._append_signed(payloads, JSON_TYPE, idempotency_key, self._signer)
+            signed = self._append_signed(payloads, JSON_TYPE, idempotency_key, self._signer)
+            return lambda _least: signed
         body = join_batch(payloads)
-        least = self._least_index(idempotency_key)
-        batch = parse_batch_receipt(self._post(body, NDJSON_TYPE, idempotency_key))
-        receipts = mint_receipts(batch, payloads=payloads, key=self.key, writer_keys=self._writer_keys)
-        self._accept_batch(batch, least)
-        return receipts
+        known = self._least_index(idempotency_key)
+        answer = self._post(body, NDJSON_TYPE, idempotency_key)
+
+        def receive(least: int) -> list[Receipt]:
+            batch = parse_batch_receipt(answer)
+            receipts = mint_receipts(batch, payloads=payloads, key=self.key, writer_keys=self._writer_keys)
+            self._accept_batch(batch, max(known, least))
+            return receipts
+
+        return receive
 
     @property
     def overhead(self) -> int:

@@ -1,4 +1,7 @@
-"""Appending in the background, many events a request: the way to keep up with a busy program."""
+"""Appending in the background, many events a request: the way to keep up with a busy program.
+
+Two threads take turns: while one makes the receipts of a batch, the other sends the next.
+"""
 
 import math
 import threading
@@ -7,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final
@@ -27,11 +31,46 @@ class _Waiting:
     future: Future[Receipt]
 
 
+class _Condition:
+    """As much of threading.Condition as a future uses, of one object until somebody waits, where that has ten.
+
+    Thousands of futures wait in a queue, and the garbage collector goes through all of their objects again and again.
+    """
+
+    __slots__ = ("_lock", "_waited_for")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._waited_for: threading.Condition | None = None
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def acquire(self) -> bool:
+        return self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._waited_for is None:
+            self._waited_for = threading.Condition(self._lock)
+        return self._waited_for.wait(timeout)
+
+    def notify_all(self) -> None:
+        if self._waited_for is not None:
+            self._waited_for.notify_all()
+
+
 class Writer:
     """Collects events into batches and appends them to a log, one batch at a time, in the order of their submission.
 
-    Every event submitted gets an answer through its future: a receipt that was verified, or the error that
-    `Log.append_many` raised for its batch. Use it in a `with` statement, which ends when all are answered.
+    A batch is sent once the one before is logged, and while its receipts are verified and handed out. Every event
+    submitted gets an answer through its future: a receipt that was verified, or the error that `Log.append_many` raised
+    for its batch. Use it in a `with` statement, which ends when all are answered.
     """
 
     def __init__(self, log: Log, *, batch: int = 1_000, linger: float = 0.05, queue: int = 10_000) -> None:
@@ -47,11 +86,15 @@ class Writer:
         self._queue = queue
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
-        self._sending: list[_Waiting] = []
+        self._sent: deque[list[_Waiting]] = deque()
         self._hurried = self._closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="tlog-writer")
-        self._thread.start()
+        self._turn = threading.Lock()
+        self._answering = threading.Lock()
+        self._logged = 0
+        self._threads = [threading.Thread(target=self._run, name=f"tlog-writer-{number}") for number in (1, 2)]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> "Writer":
         return self
@@ -67,7 +110,7 @@ class Writer:
         While the queue is full it waits, `timeout` seconds at most, then raises TimeoutError. MalformedError for what
         the log would refuse; RuntimeError if the writer is closed.
         """
-        waiting = _Waiting(canonical_event(event), Future())
+        waiting = _Waiting(canonical_event(event), _new_future())
         with self._changed:
             if not self._changed.wait_for(lambda: self._closing or self._has_room(waiting), timeout):
                 raise TimeoutError(f"the queue of {self._queue} events is full")
@@ -84,16 +127,22 @@ class Writer:
         """Send what is queued without lingering, and return when all of it is answered; the futures say how."""
         with self._changed:
             self._hurried = True
-            futures = [waiting.future for waiting in (*self._sending, *self._waiting)]
+            futures = [waiting.future for batch in (*self._sent, self._waiting) for waiting in batch]
             self._changed.notify_all()
         wait(futures)
 
     def close(self) -> None:
-        """Take no more events, and return when those queued are answered. It may be called again."""
+        """Take no more events, and return when those queued are answered. It may be called again.
+
+        RuntimeError if it is called while a future is told its receipt, which it would wait for.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        if threading.current_thread() in self._threads:
+            raise RuntimeError("a callback of a future cannot wait for the writer to end")
+        for thread in self._threads:
+            thread.join()
 
     def _has_room(self, waiting: _Waiting) -> bool:
         if not self._waiting:
@@ -105,19 +154,33 @@ class Writer:
         return full or self._hurried or self._closing
 
     def _run(self) -> None:
-        while batch := self._take():
-            self._send(batch)
+        while self._append():
+            pass
+
+    def _append(self) -> bool:
+        with self._turn:
+            batch = self._take()
+            answer = self._send(batch)
+            # Before the turn is given up: so receipts are handed out in order, and a batch at most waits for it.
+            self._answering.acquire()
+        try:
+            answer()
+        finally:
+            with self._changed:
+                self._sent.popleft()
+            self._answering.release()
+        return bool(batch)
 
     def _take(self) -> list[_Waiting]:
         # None are left only when the writer is closed.
         with self._changed:
-            self._sending = []
             self._wait_until(lambda: bool(self._waiting) or self._closing, math.inf)
             self._wait_until(self._is_ripe, self._linger)
-            self._sending = self._pop_batch()
+            batch = self._pop_batch()
+            self._sent.append(batch)
             self._hurried = self._hurried and bool(self._waiting)
             self._changed.notify_all()
-            return self._sending
+            return batch
 
     def _wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -138,11 +201,12 @@ class Writer:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _send(self, batch: list[_Waiting]) -> None:
+    def _send(self, batch: list[_Waiting]) -> Callable[[], None]:
+        """Send a batch, and return what hands out its receipts once those of the batch before are."""
         batch = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
         while batch:
             try:
-                receipts = self._log.append_canonical([waiting.payload for waiting in batch])
+                return partial(self._answer, batch, self._log.send_canonical([waiting.payload for waiting in batch]))
             except RefusedError as error:
                 # Nothing of the batch was logged: without the event at fault the others may be, unless the fault is
                 # the key, which signs all of them.
@@ -150,14 +214,28 @@ class Writer:
                 at_fault = batch if for_all or error.line is None else [batch.pop(error.line - 1)]
                 _fail(at_fault, error)
                 if at_fault is batch:
-                    return
+                    break
             except Exception as error:  # whatever it is, those who wait must hear of it
                 _fail(batch, error)
-                return
-            else:
-                for waiting, receipt in zip(batch, receipts, strict=True):
-                    waiting.future.set_result(receipt)
-                return
+                break
+        return lambda: None
+
+    def _answer(self, batch: list[_Waiting], receive: Callable[[int], list[Receipt]]) -> None:
+        try:
+            receipts = receive(self._logged)
+        except Exception as error:  # as above
+            _fail(batch, error)
+            return
+        self._logged = receipts[-1].index + 1
+        for waiting, receipt in zip(batch, receipts, strict=True):
+            waiting.future.set_result(receipt)
+
+
+def _new_future() -> Future[Receipt]:
+    future: Future[Receipt] = Future()
+    # Should a later Python not know this member, futures work as they are there.
+    future._condition = _Condition()  # type: ignore[assignment]
+    return future
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:

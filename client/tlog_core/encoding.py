@@ -22,7 +22,10 @@ MAX_JSON_DEPTH: Final = 64
 MAX_JSON_INTEGER: Final = 2**53 - 1
 """The largest integer that RFC 8785 can write: beyond it two readers may see two numbers."""
 
-_write_simple: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+# A value that is in itself is found before it is written: `_is_simple` comes to no end with it.
+_write_simple: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")
+).encode
 
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 # Strings are one token, so that brackets inside them do not count; an unterminated one runs to the end.
@@ -121,11 +124,17 @@ def _canonical(value: Any) -> tuple[bytes, bool]:
 def _is_simple(value: Any) -> bool:
     # The standard library, which is in C, writes it as RFC 8785 does: it has no floats, and ASCII names only.
     kind = type(value)
+    if kind is str:
+        return True
+    # A loop, in half the time that `all` and a generator take.
     if kind is dict:
-        return all(type(name) is str and name.isascii() and _is_simple(member) for name, member in value.items())
+        for name, member in value.items():
+            if type(name) is not str or not name.isascii() or not _is_simple(member):
+                return False
+        return True
     if kind is list:
-        return all(_is_simple(item) for item in value)
-    return kind is str or value is None or kind is bool or (kind is int and abs(value) <= MAX_JSON_INTEGER)
+        return all(map(_is_simple, value))
+    return value is None or kind is bool or (kind is int and abs(value) <= MAX_JSON_INTEGER)
 
 
 def canonicalize(raw: bytes) -> bytes:

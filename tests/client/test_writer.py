@@ -1,23 +1,25 @@
 """Every event given to a `Writer` gets an answer, and one event never harms another."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live import PATIENCE
+from live import PATIENCE, until
 from simulator import Answer, Simulator, drop_after, refuse, unavailable
 
 from tlog_client import (
     InconsistencyError,
     Log,
     MalformedError,
+    ProofError,
     Receipt,
     RefusedError,
     TlogError,
@@ -132,6 +134,122 @@ def test_the_last_event_of_a_batch_can_be_the_one_refused(log: Log, sim: Simulat
     assert len(sim.requests) == 1
 
 
+def hold(future: Future[Receipt], gate: threading.Event) -> threading.Event:
+    """Hold up whoever gives the future its receipt until the gate is opened; return what is set when that begins."""
+    reached = threading.Event()
+
+    def wait_there(_: Future[Receipt]) -> None:
+        reached.set()
+        assert gate.wait(2 * PATIENCE)
+
+    future.add_done_callback(wait_there)
+    return reached
+
+
+def test_one_batch_is_sent_while_the_receipts_of_the_last_are_handed_out(log: Log, sim: Simulator) -> None:
+    gate = threading.Event()
+    with Writer(log, batch=1) as writer:
+        first = writer.submit(0)
+        reached = hold(first, gate)
+        others = [writer.submit(number) for number in (1, 2)]
+        assert reached.wait(PATIENCE)
+        until(lambda: len(sim.requests) == 2, "the next batch")
+        # Its receipt comes after those before it, and no other batch is sent meanwhile.
+        assert not wait(others, timeout=0.1).done
+        assert len(sim.requests) == 2
+        gate.set()
+    assert [future.result().index for future in others] == [1, 2]
+
+
+def test_no_batch_is_sent_before_the_last_is_logged(log: Log, sim: Simulator) -> None:
+    gate = Gate()
+    sim.faults.append(gate)
+    with Writer(log, batch=1) as writer:
+        futures = [writer.submit(number) for number in range(3)]
+        assert gate.reached.wait(PATIENCE)
+        assert not wait(futures, timeout=0.1).done
+        assert len(sim.requests) == 1
+        gate.open()
+    assert bodies(sim) == [[0], [1], [2]]
+
+
+def test_a_flush_waits_for_receipts_that_are_being_handed_out_too(log: Log) -> None:
+    gate = threading.Event()
+    with Writer(log, batch=2) as writer:
+        first, last = writer.submit(0), writer.submit(1)
+        assert hold(first, gate).wait(PATIENCE)
+        flushing = threading.Thread(target=writer.flush)
+        flushing.start()
+        flushing.join(0.1)
+        assert flushing.is_alive()
+        gate.set()
+        flushing.join(PATIENCE)
+        assert last.done()
+
+
+def test_a_batch_cannot_be_answered_with_the_receipts_of_the_one_sent_before(log: Log, sim: Simulator) -> None:
+    sim.grow(5)
+    log.checkpoint()
+    sim.grow(1)
+    gate, kept = Gate(), list[Answer]()
+
+    def keep(answer: Answer) -> Answer:
+        kept.append(answer)
+        return kept[0]
+
+    sim.lies["entries"] = keep
+    # Of the first batch it has to be proven that the log grew to it; the second is sent meanwhile.
+    sim.lies["proof"] = lambda answer: gate(lambda: answer)
+    with Writer(log, batch=1) as writer:
+        first, second = writer.submit({"n": 1}), writer.submit({"n": 1})
+        until(lambda: len(kept) == 2, "the next batch")
+        gate.open()
+    assert first.result().index == 6
+    with pytest.raises(ProofError, match="before"):
+        second.result()
+
+
+def test_a_callback_that_closes_the_writer_is_told_so_and_hangs_nothing(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer(log, batch=1)
+    gate = threading.Event()
+    first = writer.submit(1)
+    reached = hold(first, gate)
+    first.add_done_callback(lambda _: writer.close())
+    second = writer.submit(2)
+    assert reached.wait(PATIENCE)
+    gate.set()
+    assert second.result(PATIENCE).index == 1
+    writer.close()
+    assert "callback of a future" in caplog.text
+
+
+def test_a_future_is_one_that_all_of_the_standard_library_knows(log: Log, sim: Simulator) -> None:
+    gate = Gate()
+    sim.faults.append(gate)
+    with Writer(log, batch=3) as writer:
+        futures = [writer.submit(number) for number in range(3)]
+        assert gate.reached.wait(PATIENCE)
+        with pytest.raises(TimeoutError):
+            futures[0].result(timeout=0.01)
+        assert not wait(futures, timeout=0.01).done
+        # Several threads wait for each, in each of the ways there are, before there is anything.
+        with ThreadPoolExecutor(8) as pool:
+            ways = [pool.submit(future.result, PATIENCE) for future in futures for _ in range(2)]
+            ways += [pool.submit(lambda: {one.result() for one in as_completed(futures, PATIENCE)}.pop())]
+            ways += [pool.submit(asyncio.run, awaited(futures[2]))]
+            until(lambda: all(way.running() for way in ways), "all wait")
+            gate.open()
+            assert [way.result(PATIENCE).index for way in ways[:6]] == [0, 0, 1, 1, 2, 2]
+            assert ways[7].result(PATIENCE).index == 2
+        assert not futures[0].cancel()
+
+
+async def awaited(future: Future[Receipt]) -> Receipt:
+    return await asyncio.wrap_future(future)
+
+
 def test_a_retried_batch_is_logged_once(log: Log, sim: Simulator) -> None:
     sim.faults += [drop_after, drop_after]
     with Writer(log) as writer:
@@ -164,7 +282,7 @@ def test_even_a_fault_of_the_program_is_an_answer(log: Log, monkeypatch: pytest.
         raise ZeroDivisionError
 
     with Writer(log, linger=FOREVER) as writer:
-        monkeypatch.setattr(log, "append_canonical", fail)
+        monkeypatch.setattr(log, "send_canonical", fail)
         future = writer.submit(1)
     assert isinstance(future.exception(), ZeroDivisionError)
 

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -288,6 +289,14 @@ def test_readable_json_is_what_is_read_back_alike_or_refused(value: Any) -> None
     else:
         assert readable_json(value) == raw
         assert canonical_json(expected) == raw
+
+
+@pytest.mark.parametrize("within", [lambda value: [value], lambda value: {"a": value}, lambda value: (value,)])
+def test_a_value_that_is_within_itself_has_no_canonical_form(within: Callable[[Any], Any]) -> None:
+    value: list[Any] = []
+    value.append(within(value))
+    with pytest.raises(MalformedError, match="canonical form"):
+        canonical_json(value)
 
 
 def test_readable_json_is_not_too_deep() -> None:
