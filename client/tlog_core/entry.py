@@ -5,6 +5,7 @@ or neither, `writer_sequence` and `writer_signature`.
 """
 
 import binascii
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,17 @@ VERSION: Final = 1
 MAX_WRITER_BYTES: Final = 255
 
 _BEFORE_COMMITMENT: Final = b'{"commitment":"'
+
+# Of 68 bytes as of 32, the last character of base64 before the padding has two bits that are zero.
+_LAST: Final = rb"[AEIMQUYcgkosw048]="
+_TEXT: Final = rb"([ !#-\[\]-~]+)"
+_NUMBER: Final = rb"(0|[1-9][0-9]{0,14})"
+_SIMPLE: Final = re.compile(
+    rb'\{"commitment":"([+/-9A-Za-z]{42}%b)","origin":"%b","time":%b,"v":1,"writer":"%b"'
+    rb'(?:,"writer_sequence":%b,"writer_signature":"([+/-9A-Za-z]{90}%b)")?\}'
+    % (_LAST, _TEXT, _NUMBER, _TEXT, _NUMBER, _LAST)
+)
+"""Nearly all entries, in their only form: with ASCII names in which nothing is escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,10 @@ def parse_entry(raw: bytes) -> Entry:
     """Return the entry in `raw`; raise MalformedError unless it is exactly an entry's only form."""
     if len(raw) > MAX_ENTRY_BYTES:
         raise MalformedError(f"an entry has at most {MAX_ENTRY_BYTES} bytes")
+    simple = _SIMPLE.fullmatch(raw)
+    # In a fifth of the time that it takes to parse the entry, write it again, and compare.
+    if simple is not None and len(simple[4]) <= MAX_WRITER_BYTES:
+        return _simple_entry(*simple.groups())
     members = parse_json(raw)
     if not isinstance(members, dict) or members.get("v") != VERSION:
         raise MalformedError(f"not an entry of version {VERSION}")
@@ -118,6 +134,14 @@ def has_time(raw: bytes, time: int) -> bool:
 def writer_message(*, origin: str, writer: str, sequence: int, commitment: Commitment) -> bytes:
     """Return what a writer signs: the commitment, bound to this log, this writer and its place in order."""
     return f"tlog/writer/v1\n{origin}\n{writer}\n{sequence}\n{encode_base64(commitment)}\n".encode()
+
+
+def _simple_entry(
+    commitment: bytes, origin: bytes, time: bytes, writer: bytes, sequence: bytes | None, signature: bytes | None
+) -> Entry:
+    decode = binascii.a2b_base64
+    signed = WriterSignature(int(sequence), decode(signature)) if sequence and signature else None
+    return Entry(Commitment(decode(commitment)), origin.decode(), int(time), writer.decode(), signed)
 
 
 def _signed(members: dict[str, Any]) -> WriterSignature | None:

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -41,6 +42,18 @@ def test_an_entry_has_the_form_that_the_specification_says() -> None:
 @given(st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures))
 def test_an_entry_is_read_back(entry: Entry) -> None:
     assert parse_entry(bytes(entry)) == entry
+
+
+# Some of them escaped in JSON, or not ASCII.
+names = st.text('aé"\\ \x7f/~', min_size=1, max_size=4)
+
+
+@given(st.builds(Entry, commitments, names, times, names, st.none() | signatures), st.data())
+def test_of_bytes_that_are_nearly_an_entry_only_the_form_of_one_is_read(entry: Entry, data: st.DataObject) -> None:
+    raw = bytearray(bytes(entry))
+    raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.sampled_from(b'AB=/0129"\\ ,}\n'))
+    with suppress(MalformedError):
+        assert bytes(parse_entry(bytes(raw))) == raw
 
 
 @given(st.builds(Entry, commitments, st.text(min_size=1), times, writers, st.none() | signatures), commitments)
@@ -126,6 +139,8 @@ def test_an_entry_with_a_wrong_member_is_refused(members: dict[str, Any]) -> Non
         bytes(PLAIN).replace(b":1,", b": 1,"),
         bytes(PLAIN).replace(b'"v":1', b'"v":1.0'),
         bytes(PLAIN).replace(b'"time":1764000000000', b'"time":1.764e12'),
+        bytes(PLAIN).replace(b'"time":1764000000000', b'"time":01764000000000'),
+        bytes(SIGNED).replace(b'"writer_sequence":3', b'"writer_sequence":03'),
         bytes(PLAIN).replace(b"till-7", rb"till\u002d7"),
         bytes(PLAIN).replace(b"till-7", rb"\ud800"),
         bytes(PLAIN).replace(b"example.com/log", rb"example.com\/log"),
