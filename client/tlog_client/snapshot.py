@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tlog_client.ahead import read_ahead
 from tlog_client.answers import (
     IndexedEntry,
     OpenedEntry,
@@ -13,7 +14,7 @@ from tlog_client.answers import (
     verify_origin,
 )
 from tlog_client.state import SignedCheckpoint
-from tlog_client.tiles import read_bundle, tiles_of
+from tlog_client.tiles import fetch_bundle, tiles_of, verify_bundle
 from tlog_client.transport import Transport
 from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import FetchError, ProofError, SignatureError
@@ -21,7 +22,7 @@ from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import VerifierKey
 from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import Receipt
-from tlog_core.tile import TILE_WIDTH
+from tlog_core.tile import TILE_WIDTH, bundle_of
 from tlog_core.writer import verify_writer
 
 MAX_PROOF_BYTES: Final = 16_384
@@ -68,7 +69,8 @@ class Snapshot:
         """Yield the entries [start, stop), to the end if `stop` is None, with their payloads."""
         stop = self._check_range(start, stop)
         tree = tiles_of(self._signed.checkpoint, self._transport.get)
-        for place, first, last in _split_by_tile(start, stop):
+        for place in _places(start, stop):
+            first, last = max(start, place * TILE_WIDTH), min(stop, (place + 1) * TILE_WIDTH)
             leaves = tree.leaves(place)[first % TILE_WIDTH :][: last - first]
             yield from self._opened(first, leaves)
 
@@ -84,9 +86,11 @@ class Snapshot:
         """Yield the entries [start, stop), to the end if `stop` is None, as the bytes under the tree's leaves."""
         stop = self._check_range(start, stop)
         tree = tiles_of(self._signed.checkpoint, self._transport.get)
-        for place, first, last in _split_by_tile(start, stop):
-            bundle = read_bundle(place, size=self._size, tree=tree, get=self._transport.get)
-            yield from bundle[first % TILE_WIDTH :][: last - first]
+        bundles = (bundle_of(place, self._size) for place in _places(start, stop))
+        for bundle, entries in read_ahead(lambda one: fetch_bundle(one, self._transport.get), bundles):
+            verify_bundle(bundle, entries, tree)
+            first = bundle.index * TILE_WIDTH
+            yield from entries[max(0, start - first) : stop - first]
 
     def _verify_writer(self, index: int, entry: Entry) -> None:
         try:
@@ -121,13 +125,9 @@ class Snapshot:
         return parse_page(raw, start=start, limit=limit)
 
 
-def _split_by_tile(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the index of each leaf tile that [start, stop) touches, and the part of the range under it."""
-    while start < stop:
-        place = start // TILE_WIDTH
-        last = min(stop, (place + 1) * TILE_WIDTH)
-        yield place, start, last
-        start = last
+def _places(start: int, stop: int) -> range:
+    """Return the indexes of the leaf tiles that [start, stop) touches."""
+    return range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)) if start < stop else range(0)
 
 
 def _verify_leaf(leaf: Hash, expected: Hash, index: int) -> None:

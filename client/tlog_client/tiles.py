@@ -8,7 +8,16 @@ from tlog_core.checkpoint import Checkpoint
 from tlog_core.errors import ProofError
 from tlog_core.merkle import HASH_BYTES, Frontier, Hash, leaf_hashes
 from tlog_core.proof import prove_consistency
-from tlog_core.tile import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileTree, split_bundle
+from tlog_core.tile import (
+    MAX_ENTRY_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    Bundle,
+    Tile,
+    TileTree,
+    bundle_of,
+    split_bundle,
+)
 
 MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + MAX_ENTRY_BYTES)
 
@@ -47,17 +56,22 @@ def read_bundle(place: int, *, size: int, tree: TileTree, get: Get) -> list[byte
 
     Raises ProofError, MalformedError, or FetchError.
     """
-    width = min(TILE_WIDTH, size - place * TILE_WIDTH)
-    entries = fetch_bundle(Bundle(place, width), get)
+    bundle = bundle_of(place, size)
+    entries = fetch_bundle(bundle, get)
+    verify_bundle(bundle, entries, tree)
+    return entries
+
+
+def verify_bundle(bundle: Bundle, entries: Sequence[bytes], tree: TileTree) -> None:
+    """Check that these are the entries of a bundle of the tree; ProofError, or MalformedError or FetchError."""
     leaves = leaf_hashes(entries)
     # The entries of a full bundle make its node in the tile above, so that their own tile need not be fetched.
-    if width == TILE_WIDTH:
-        holds = Frontier().grow(leaves).frontier.root() == tree.node(TILE_HEIGHT, place)
+    if bundle.width == TILE_WIDTH:
+        holds = Frontier().grow(leaves).frontier.root() == tree.node(TILE_HEIGHT, bundle.index)
     else:
-        holds = leaves == tree.leaves(place)
+        holds = leaves == tree.leaves(bundle.index)
     if not holds:
-        raise ProofError(f"the entries from {place * TILE_WIDTH} on are not those that the log committed to")
-    return entries
+        raise ProofError(f"the entries from {bundle.index * TILE_WIDTH} on are not those that the log committed to")
 
 
 def consistency_in_tiles(old_size: int, new: Checkpoint, get: Get) -> Sequence[Hash]:

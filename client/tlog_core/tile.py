@@ -74,6 +74,11 @@ def tile_of(level: int, index: int, size: int) -> Tile:
     return Tile(level, index, min(TILE_WIDTH, (size >> (TILE_HEIGHT * level)) - index * TILE_WIDTH))
 
 
+def bundle_of(index: int, size: int) -> Bundle:
+    """Return the bundle at `index` as wide as it is in a tree of `size` entries."""
+    return Bundle(index, min(TILE_WIDTH, size - index * TILE_WIDTH))
+
+
 def edge_tiles(size: int) -> list[Tile]:
     """Return the partial tiles of a tree of `size` entries, the lowest level first."""
     widths = ((level, size >> (TILE_HEIGHT * level)) for level in range(MAX_LEVEL + 1))
