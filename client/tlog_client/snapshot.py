@@ -22,7 +22,7 @@ from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import VerifierKey
 from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import Receipt
-from tlog_core.tile import TILE_WIDTH, bundle_of
+from tlog_core.tile import TILE_WIDTH, Bundle, TileTree, bundle_of
 from tlog_core.writer import verify_writer
 
 MAX_PROOF_BYTES: Final = 16_384
@@ -46,8 +46,7 @@ class Snapshot:
         self._check_range(index, index + 1)
         raw = self._transport.get(f"entries/{index}", limit=MAX_ENTRY_ANSWER_BYTES)
         opened = parse_opened(raw, index=index)
-        verify_opened(opened, origin=self._origin)
-        self._verify_writer(index, opened.entry)
+        self._verified(opened)
         receipt = Receipt(
             entry=bytes(opened.entry),
             payload_type=opened.payload_type,
@@ -69,10 +68,8 @@ class Snapshot:
         """Yield the entries [start, stop), to the end if `stop` is None, with their payloads."""
         stop = self._check_range(start, stop)
         tree = tiles_of(self._signed.checkpoint, self._transport.get)
-        for place in _places(start, stop):
-            first, last = max(start, place * TILE_WIDTH), min(stop, (place + 1) * TILE_WIDTH)
-            leaves = tree.leaves(place)[first % TILE_WIDTH :][: last - first]
-            yield from self._opened(first, leaves)
+        for span, page in read_ahead(self._fetch_page, _split_by_tile(start, stop)):
+            yield from self._opened(span, page, tree)
 
     def committed(self, start: int, stop: int | None) -> Iterator[IndexedEntry]:
         """Yield the entries [start, stop), to the end if `stop` is None, without their payloads."""
@@ -86,11 +83,9 @@ class Snapshot:
         """Yield the entries [start, stop), to the end if `stop` is None, as the bytes under the tree's leaves."""
         stop = self._check_range(start, stop)
         tree = tiles_of(self._signed.checkpoint, self._transport.get)
-        bundles = (bundle_of(place, self._size) for place in _places(start, stop))
-        for bundle, entries in read_ahead(lambda one: fetch_bundle(one, self._transport.get), bundles):
-            verify_bundle(bundle, entries, tree)
-            first = bundle.index * TILE_WIDTH
-            yield from entries[max(0, start - first) : stop - first]
+        for span, entries in read_ahead(self._fetch_bundle, _split_by_tile(start, stop)):
+            verify_bundle(self._bundle_of(span), entries, tree)
+            yield from entries[span.start % TILE_WIDTH :][: len(span)]
 
     def _verify_writer(self, index: int, entry: Entry) -> None:
         try:
@@ -104,30 +99,47 @@ class Snapshot:
             raise FetchError(f"no entries from {start} up to {stop}: the log has {self._size}")
         return stop
 
-    def _opened(self, start: int, leaves: Sequence[Hash]) -> Iterator[OpenedEntry]:
-        # The log answers with fewer entries than asked for when they are large.
-        index, stop = start, start + len(leaves)
-        while index < stop:
-            for opened in self._fetch_page(index, stop - index):
-                verify_opened(opened, origin=self._origin)
-                self._verify_writer(index, opened.entry)
-                _verify_leaf(leaf_hash(bytes(opened.entry)), leaves[index - start], index)
-                yield opened
-                index += 1
+    def _opened(self, span: range, page: Sequence[OpenedEntry], tree: TileTree) -> Iterator[OpenedEntry]:
+        if len(page) == TILE_WIDTH:
+            verify_bundle(self._bundle_of(span), [bytes(opened.entry) for opened in page], tree)
+            yield from map(self._verified, page)
+            return
+        leaves = tree.leaves(span.start // TILE_WIDTH)[span.start % TILE_WIDTH :]
+        while page:
+            for opened in page:
+                _verify_leaf(leaf_hash(bytes(opened.entry)), leaves[opened.index - span.start], opened.index)
+                yield self._verified(opened)
+            # The log answers with fewer entries than asked for when they are large.
+            rest = range(page[-1].index + 1, span.stop)
+            page = self._fetch_page(rest) if rest else []
+
+    def _verified(self, opened: OpenedEntry) -> OpenedEntry:
+        verify_opened(opened, origin=self._origin)
+        self._verify_writer(opened.index, opened.entry)
+        return opened
 
     def fetch_inclusion(self, index: int) -> tuple[Hash, ...]:
         """Return the inclusion proof of the entry at `index`, which the caller verifies."""
         raw = self._transport.get(f"proof/inclusion/{self._size}/{index}", limit=MAX_PROOF_BYTES)
         return parse_inclusion(raw, index=index, size=self._size)
 
-    def _fetch_page(self, start: int, limit: int) -> list[OpenedEntry]:
-        raw = self._transport.get(f"entries?start={start}&limit={limit}", limit=MAX_PAGE_BYTES)
-        return parse_page(raw, start=start, limit=limit)
+    def _fetch_page(self, span: range) -> list[OpenedEntry]:
+        raw = self._transport.get(f"entries?start={span.start}&limit={len(span)}", limit=MAX_PAGE_BYTES)
+        return parse_page(raw, start=span.start, limit=len(span))
+
+    def _fetch_bundle(self, span: range) -> list[bytes]:
+        return fetch_bundle(self._bundle_of(span), self._transport.get)
+
+    def _bundle_of(self, span: range) -> Bundle:
+        return bundle_of(span.start // TILE_WIDTH, self._size)
 
 
-def _places(start: int, stop: int) -> range:
-    """Return the indexes of the leaf tiles that [start, stop) touches."""
-    return range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)) if start < stop else range(0)
+def _split_by_tile(start: int, stop: int) -> Iterator[range]:
+    """Yield the part of [start, stop) under each leaf tile that it touches."""
+    while start < stop:
+        last = min(stop, start - start % TILE_WIDTH + TILE_WIDTH)
+        yield range(start, last)
+        start = last
 
 
 def _verify_leaf(leaf: Hash, expected: Hash, index: int) -> None:
