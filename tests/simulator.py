@@ -3,7 +3,8 @@
 It is honest until told otherwise. `faults` befall the next requests, one each; `lies` alter every answer of a route
 until they are taken away; `fork` and `shrink` rewrite what is logged, under the same key. `cosigners` cosign whatever
 it shows, each at its time; `elsewhere` is what is shown outside the log's prefix, such as by its witnesses. With
-`tiles_only` it is as the logs of others are: without routes of ours, or partial tiles once there are full ones.
+`tiles_only` it is as the logs of others are: without routes of ours, or partial tiles once there are full ones. A
+page of it has `page` entries at most.
 """
 
 import json
@@ -137,6 +138,7 @@ class Simulator:
         self.lies: dict[str, Lie] = {}
         self.cosigners: dict[SignerKey, int] = {}
         self.elsewhere: dict[str, bytes] = {}
+        self.page = 100
         self.url = ""
         self.tiles_only = False
         self.sequence = 0
@@ -357,7 +359,7 @@ class Simulator:
             return _json(self.answer_of(int(index)))
         start, limit = int(query["start"]), int(query["limit"])
         # Fewer than asked for, as a log may when they are large.
-        stop = min(self.size, start + min(limit, 100))
+        stop = min(self.size, start + min(limit, self.page))
         return _json({"entries": [self.answer_of(place) for place in range(start, stop)]})
 
     def answer_of(self, index: int) -> dict[str, Any]:

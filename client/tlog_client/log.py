@@ -259,14 +259,14 @@ class Log:
         """Yield the entries [start, stop) with their payloads; all from `start` on if `stop` is None.
 
         They are verified against the tiles under the log's latest checkpoint, each before it is yielded; errors come
-        while iterating. FetchError if the log has fewer than `stop` entries.
+        while iterating. Four pages of 256 are asked for at once. FetchError if the log has fewer than `stop` entries.
         """
         yield from self._snapshot(self.signed_checkpoint()).entries(start, stop)
 
     def committed(self, start: int = 0, stop: int | None = None) -> Iterator[IndexedEntry]:
         """Yield the entries [start, stop) without payloads, for those who may not read them; otherwise as `entries`.
 
-        Only tiles and entry bundles are read, and a bundle at a time is held.
+        Only tiles and entry bundles are read, four at once, and no more are held.
         """
         yield from self._snapshot(self.signed_checkpoint()).committed(start, stop)
 
