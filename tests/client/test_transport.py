@@ -198,6 +198,23 @@ def test_a_slash_at_the_end_of_the_url_makes_no_difference(sim: Simulator, tmp_p
         assert log.checkpoint().size == 0
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_proxy_of_the_environment_or_of_a_session_is_used(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    proxy, session = sim.url.partition("/segments")[0], requests.Session()
+    monkeypatch.setenv("no_proxy", "")
+    if own:
+        session.proxies["http"] = proxy
+    else:
+        monkeypatch.setenv("http_proxy", proxy)
+    sim.grow(3)
+    # There is no such host: only the proxy can have answered.
+    log = Log("http://log.invalid/segments/payments", sim.key, state=tmp_path, session=session)
+    with session:
+        assert log.checkpoint().size == 3
+
+
 def test_a_log_cannot_know_a_client_again_by_a_cookie(log: Log, sim: Simulator) -> None:
     sim.faults.append(answering(200, sim.note(), Set_Cookie="you=42; Path=/"))
     log.checkpoint()
