@@ -33,6 +33,7 @@ from statistics import median
 from typing import Any, Final, TypeVar
 
 import psutil
+from bench_client import PRODUCERS, Spent, hash_entries, verify_entries, write_entries
 from bench_load import APPEND, DONE, HOST, READ, TIMEOUT_SECONDS, check, compute_batches, send_batches, write_events
 
 from tlog.config import Config
@@ -295,12 +296,39 @@ def measure_access(bench: Bench) -> None:
         bench.targets.append(Target(f"cost of asking who may: {what}s, {MANY} at once", cost, "%", at_most=most))
 
 
+def measure_client(bench: Bench) -> None:
+    """Measure the client: verification of all entries of a large segment, and the `Writer`."""
+    with tlog(bench, "client") as server:
+        server.create("large", "batch", "writer")
+        fill_quickly(bench, server, "large", bench.plan.entries)
+        large, writer = (f"http://{HOST}:{server.port}/segments/{name}" for name in ("large", "writer"))
+        jobs: dict[str, Callable[[], Spent]] = {
+            "hashes": partial(aside, hash_entries, large),
+            "verification": partial(aside, verify_entries, large),
+            "Writer": partial(aside, write_entries, writer, bench.events, bench.plan.seconds),
+            # Whoever sends bodies that are there already spends nothing to speak of.
+            "batches": lambda: Spent(load_batches(bench, server, FILL_BATCH, FILL_CONNECTIONS), 0.0),
+        }
+        found = in_turn(bench, jobs).values()
+    hashed, verified, written, sent = (Spent(*map(median, zip(*map(astuple, one), strict=True))) for one in found)
+    size = bench.plan.entries
+    bench.figures.extend(
+        [
+            Figure(f"verification of {size:,} entries, beside their hashes", verified.rate, "entries/s", hashed.rate),
+            Figure(f"verification of {size:,} entries, CPU", verified.cpu, "s/M"),
+            Figure(f"Writer, {PRODUCERS} producers, beside batches of 1,000", written.rate, "entries/s", sent.rate),
+            Figure(f"Writer, {PRODUCERS} producers, CPU", written.cpu, "s/M"),
+        ]
+    )
+
+
 SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "single": measure_single,
     "batch": measure_batches,
     "large": measure_large,
     "segments": measure_segments,
     "access": measure_access,
+    "client": measure_client,
 }
 
 

@@ -29,6 +29,12 @@ class Run:
     turns: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(24) << 40))
     found: list[tuple[float, float]] = field(default_factory=list)
 
+    def drive(self, log: Log, *, producers: int, batch: int) -> int:
+        """Submit from so many threads, and return how many receipts there were in all."""
+        with Writer(log, batch=batch) as writer, ThreadPoolExecutor(producers) as pool:
+            list(pool.map(self.produce, [writer] * producers))
+        return len(self.found)
+
     def produce(self, writer: Writer) -> None:
         """Submit events, as fast as the queue takes them."""
         while (sent := time.perf_counter()) < self.end:
@@ -56,17 +62,21 @@ class Run:
 def main() -> None:
     """Submit from so many threads, and say when the measurement begins, when it ends, and what it found."""
     arguments = parse_arguments()
-    events = [json.loads(line) for line in arguments.events.read_bytes().splitlines()]
-    # A program has its events one by one: the collector is not to go through all of these again and again.
-    gc.freeze()
     begin = time.perf_counter() + arguments.warm_up
-    run = Run(events, begin, begin + arguments.seconds)
+    run = Run(read_events(arguments.events), begin, begin + arguments.seconds)
     for at, word in ((run.begin, "begin"), (run.end, "end")):
         threading.Timer(at - time.perf_counter(), partial(print, word, flush=True)).start()
     with tempfile.TemporaryDirectory() as state, Log(arguments.at, arguments.key, state=state) as log:
-        with Writer(log, batch=arguments.batch) as writer, ThreadPoolExecutor(arguments.connections) as pool:
-            list(pool.map(run.produce, [writer] * arguments.connections))
+        run.drive(log, producers=arguments.connections, batch=arguments.batch)
         print(json.dumps(run.report()))
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a file, one a line."""
+    events = [json.loads(line) for line in path.read_bytes().splitlines()]
+    # A program has its events one by one: the garbage collector is not to go through all of these again and again.
+    gc.freeze()
+    return events
 
 
 def parse_arguments() -> argparse.Namespace:
