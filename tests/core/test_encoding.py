@@ -242,6 +242,10 @@ def test_json_has_one_canonical_form(raw: bytes, canonical: bytes) -> None:
         b'{"a":' * 100_000,
         b"[0]" + b"]" * 1000 + b"[" * 1000,
         b'["\\"' + b"[" * 100,
+        b"{}" * 100 + b'["\\\\",' * 100_000,
+        b'[\\"' + b"[" * 100_000,
+        b'["\\\\"' + b"[" * 100_000,
+        b'["", ' * 100_000 + b'""' + b"]" * 100_000,
     ],
 )
 def test_json_that_two_readers_may_understand_differently_is_refused(raw: bytes) -> None:
@@ -260,6 +264,28 @@ def test_another_depth_can_be_asked_for(depth: int) -> None:
     assert parse_json(nested(depth), depth=depth)
     with pytest.raises(MalformedError, match=f"nests deeper than {depth} at character {depth};"):
         parse_json(nested(depth + 1), depth=depth)
+
+
+tricky = st.text('a"\\[]{}/é', max_size=4)
+
+
+def depth_of(value: Any) -> int:
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if members is None else 1 + max(map(depth_of, members), default=0)
+
+
+@given(
+    st.recursive(tricky, lambda inner: st.lists(inner) | st.dictionaries(tricky, inner), max_leaves=30),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_only_brackets_outside_strings_count(value: Any, most: int, ascii_only: bool) -> None:
+    raw = json.dumps(value, ensure_ascii=ascii_only).encode()
+    if depth_of(value) <= most:
+        assert parse_json(raw, depth=most) == value
+    else:
+        with pytest.raises(MalformedError, match=f"nests deeper than {most}"):
+            parse_json(raw, depth=most)
 
 
 def test_refusals_of_json_say_where() -> None:
