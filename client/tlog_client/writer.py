@@ -32,7 +32,7 @@ class _Waiting:
 
 
 class _Condition:
-    """As much of threading.Condition as a future uses, of one object until somebody waits, where that has ten.
+    """As much of threading.Condition as a future uses, of two objects until somebody waits, where that has eight.
 
     Thousands of futures wait in a queue, and the garbage collector goes through all of their objects again and again.
     """
