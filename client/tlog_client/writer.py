@@ -31,40 +31,6 @@ class _Waiting:
     future: Future[Receipt]
 
 
-class _Condition:
-    """As much of threading.Condition as a future uses, of two objects until somebody waits, where that has eight.
-
-    Thousands of futures wait in a queue, and the garbage collector goes through all of their objects again and again.
-    """
-
-    __slots__ = ("_lock", "_waited_for")
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._waited_for: threading.Condition | None = None
-
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def acquire(self) -> bool:
-        return self._lock.acquire()
-
-    def release(self) -> None:
-        self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if self._waited_for is None:
-            self._waited_for = threading.Condition(self._lock)
-        return self._waited_for.wait(timeout)
-
-    def notify_all(self) -> None:
-        if self._waited_for is not None:
-            self._waited_for.notify_all()
-
-
 class Writer:
     """Collects events into batches and appends them to a log, one batch at a time, in the order of their submission.
 
@@ -110,7 +76,7 @@ class Writer:
         While the queue is full it waits, `timeout` seconds at most, then raises TimeoutError. MalformedError for what
         the log would refuse; RuntimeError if the writer is closed.
         """
-        waiting = _Waiting(canonical_event(event), _new_future())
+        waiting = _Waiting(canonical_event(event), Future())
         with self._changed:
             if not self._changed.wait_for(lambda: self._closing or self._has_room(waiting), timeout):
                 raise TimeoutError(f"the queue of {self._queue} events is full")
@@ -229,13 +195,6 @@ class Writer:
         self._logged = receipts[-1].index + 1
         for waiting, receipt in zip(batch, receipts, strict=True):
             waiting.future.set_result(receipt)
-
-
-def _new_future() -> Future[Receipt]:
-    future: Future[Receipt] = Future()
-    # Should a later Python not know this member, futures work as they are there.
-    future._condition = _Condition()  # type: ignore[assignment]
-    return future
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:
