@@ -1237,7 +1237,7 @@ def test_an_unguarded_server_binds_to_loopback_only(tmp_path: Path) -> None:
 # What caches may keep
 
 IMMUTABLE = ("/tile/0/000.p/1", "/tile/entries/000.p/1", "/proof/inclusion/1/0", "/proof/consistency/0/1")
-OPEN = '[[rule]]\nname = "open"\nroles = ["monitor"]\nanyone = true\nsegments = ["payments"]\n'
+ANYONE = '[[rule]]\nname = "open"\nroles = ["monitor"]\nanyone = true\nsegments = ["payments"]\n'
 
 
 def test_a_shared_cache_may_keep_what_anyone_may_read_from_anywhere_and_nothing_else(own_house: House) -> None:
@@ -1246,9 +1246,9 @@ def test_a_shared_cache_may_keep_what_anyone_may_read_from_anywhere_and_nothing_
     for version, (more, who, public) in enumerate(
         [
             ("", ("monitor",), False),
-            (OPEN, ("monitor", None), True),
+            (ANYONE, ("monitor", None), True),
             # This caller is let in by where it is, which a cache does not ask.
-            (f'{OPEN}networks = ["127.0.0.0/8"]\n', ("monitor", None), False),
+            (f'{ANYONE}networks = ["127.0.0.0/8"]\n', ("monitor", None), False),
         ],
         start=1,
     ):
