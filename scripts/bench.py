@@ -246,6 +246,38 @@ def measure_large(bench: Bench) -> None:
     measure_disk(bench, server.config, "large", f"entries in batches of {FILL_BATCH:,}")
 
 
+def measure_reads(bench: Bench) -> None:
+    """Measure reads of a large segment: straight from tlog, and tiles from a cache in front beside the same as files."""
+    static, port = free_port(), free_port()
+    files = bench.folder / "files"
+    beside = f"server {{ listen {HOST}:{static}; root {files}; }}"
+    with trivial(bench) as nothing, tlog(bench, "reads") as server:
+        server.create("reads")
+        fill_quickly(bench, server, "reads", bench.plan.entries)
+        with proxying(bench.folder / "nginx", port=port, log=server.port, more=beside) as nginx:
+            jobs = {"trivial": partial(load_trivial, bench, nothing, MANY)}
+            paths = random_paths("reads", bench.plan.entries)
+            for name in paths:
+                jobs[name] = partial(load_reads, bench, server.port, name, paths[name])
+            keep_as_files(paths["tiles"], port, files)
+            for name, there in (("tiles by nginx", port), ("the same as files", static)):
+                jobs[name] = partial(load_reads, bench, there, name, paths["tiles"])
+            found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
+            workers = psutil.Process(nginx.pid).children()
+    ceiling, as_files = found.pop("trivial"), found.pop("the same as files")
+    add_load(bench, f"trivial route, {MANY} at once", ceiling)
+
+
+def keep_as_files(paths: Sequence[str], port: int, folder: Path) -> None:
+    """Have a cache in front keep what is there, and write the same to files."""
+    with closing(HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)) as connection:
+        for path in set(paths):
+            connection.request("GET", path)
+            file = folder / path.removeprefix("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(check(connection, 200))
+
+
 def measure_segments(bench: Bench) -> None:
     """Measure many segments: a start with them, an append to each, and what stays open when none is used."""
     names = [f"segment-{number}" for number in range(bench.plan.segments)]

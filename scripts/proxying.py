@@ -22,6 +22,8 @@ pid {folder}/pid;
 error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
+    sendfile on;
+    tcp_nopush on;
     access_log off;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
