@@ -11,7 +11,7 @@ from tlog.api.answer import OPAQUE, TEXT, answer, conditional, not_beyond
 from tlog.api.immutable import immutable
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
-from tlog.store.codec import decode_entries, unpack
+from tlog.store.codec import split_entries, unpack
 from tlog_core.encoding import encode_base64
 from tlog_core.errors import MalformedError
 from tlog_core.tile import TILE_WIDTH, Bundle, Tile, join_bundle, parse_path
@@ -76,11 +76,11 @@ def _bundle(call: Call, place: Bundle, encoding: str) -> bytes:
     start = place.index * TILE_WIDTH
     if place.width == TILE_WIDTH:
         packed = call.segment.store.packed_bundle(place.index)
+        data = unpack(packed)
         # Caches keep what is answered here for a year, also after a repair: nothing damaged may be.
-        call.segment.nodes.check_entries(start, decode_entries(packed, TILE_WIDTH))
+        call.segment.nodes.check_entries(start, split_entries(data, TILE_WIDTH))
         if encoding == "zstd":
             return packed
-        data = unpack(packed)
     else:
         entries = call.segment.store.entries(start, start + place.width)
         call.segment.nodes.check_entries(start, entries)
