@@ -6,8 +6,11 @@ What is right is computed here from the entries, by `reference` and by the words
 import base64
 import gzip
 import hashlib
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -222,6 +225,29 @@ def test_what_never_changes_is_not_sent_again_to_who_has_it(grown: Grown) -> Non
 def test_what_does_not_exist_is_not_confirmed_to_who_claims_to_have_it(grown: Grown) -> None:
     for path in ("/tile/0/273.p/113", "/tile/2/000.p/2", "/tile/entries/274.p/1", "/proof/inclusion/70001/7"):
         assert grown.fetch(path, **{"If-None-Match": "*"}).status == 404, path
+
+
+def test_what_is_damaged_gets_no_tag_and_who_has_the_right_bytes_needs_no_others(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    server = start_server()
+    server.create("payments").append(b"1\n" * 256, NDJSON)
+    paths = ["/segments/payments/tile/0/000", "/segments/payments/tile/entries/000"]
+    tags = [server.request("GET", path).headers["ETag"] for path in paths]
+    server.stop()
+    (database,) = [path for path in (tmp_path / "data/segments").glob("*.db") if _has_tile(path)]
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("update tile set hashes = zeroblob(8192) where level = 0")
+    server = start_server()
+    for path, tag in zip(paths, tags, strict=True):
+        damaged = server.request("GET", path)
+        assert (damaged.status, damaged.headers["ETag"], damaged.headers["Cache-Control"]) == (500, None, "no-store")
+        assert server.request("GET", path, headers={"If-None-Match": tag}).status == 304
+
+
+def _has_tile(database: Path) -> bool:
+    with closing(sqlite3.connect(database)) as connection:
+        return bool(connection.execute("select 1 from tile where length(hashes) = 8192").fetchone())
 
 
 def test_a_tag_of_one_log_is_none_of_another(server: Server, segment: Segment) -> None:
