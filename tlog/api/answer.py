@@ -33,9 +33,11 @@ class _Whole(Response):
         return cast("list[bytes]", self.response)
 
 
-def answer(body: bytes, kind: str, *, status: int = 200, caching: str = FRESH) -> Response:
-    """Return a response with a whole body of this media type."""
-    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", caching)]
+def answer(
+    body: bytes, kind: str, *, status: int = 200, caching: str = FRESH, more: Iterable[tuple[str, str]] = ()
+) -> Response:
+    """Return a response with a whole body of this media type, and `more` headers."""
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", caching), *more]
     return _Whole([body], status, headers, direct_passthrough=True)
 
 

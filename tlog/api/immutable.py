@@ -22,19 +22,13 @@ def immutable(
 
     It is not called for who has it. `encoding` is the content coding, empty for none where there may be one.
     """
-
-    def whole(body: bytes) -> Response:
-        response = answer(body, kind, caching=caching)
-        response.headers.extend(headers)
-        return response
-
     public = call.services.guard.anyone_may(action, call.target)
     caching, headers = _PUBLIC if public else _PRIVATE, _headers(call, place, encoding, public=public)
     if any(condition in request.environ for condition in _CONDITIONS):
-        known = conditional(whole(b""))
+        known = conditional(answer(b"", kind, caching=caching, more=headers))
         if known.status_code == HTTPStatus.NOT_MODIFIED:
             return known
-    return whole(make())
+    return answer(make(), kind, caching=caching, more=headers)
 
 
 def _headers(call: Call, place: str, encoding: str | None, *, public: bool) -> list[tuple[str, str]]:
