@@ -19,6 +19,8 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from live import LOG_NAME, NDJSON, Answer, Segment, Server
 
+from tlog.store.codec import decode_entries, entry_runs
+
 # At each of these sizes the log signed a checkpoint.
 SIZES = [1, 2, 3, 200, 255, 256, 257, 300, 511, 512, 513, 10_300, 60_000, 65_535, 65_536, 65_537, 65_800, 70_000]
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -232,22 +234,26 @@ def test_what_is_damaged_gets_no_tag_and_who_has_the_right_bytes_needs_no_others
 ) -> None:
     server = start_server()
     server.create("payments").append(b"1\n" * 256, NDJSON)
-    paths = ["/segments/payments/tile/0/000", "/segments/payments/tile/entries/000"]
+    bundle, tile = paths = ["/segments/payments/tile/entries/000", "/segments/payments/tile/0/000"]
     tags = [server.request("GET", path).headers["ETag"] for path in paths]
-    server.stop()
-    (database,) = [path for path in (tmp_path / "data/segments").glob("*.db") if _has_tile(path)]
+    (database,) = [path for path in (tmp_path / "data/segments").glob("*.db") if bundles(path)]
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        entries = decode_entries(bundles(database)[0], 256)
+        entries[7] = entries[7].replace(b'"v":1', b'"v":2')
+        (run,) = entry_runs(0, entries)
+        connection.execute("update bundle set entries = ?", [run.blob])
+        assert b"entry 7 or its leaf hash is damaged" in server.request("GET", bundle).body
         connection.execute("update tile set hashes = zeroblob(8192) where level = 0")
-    server = start_server()
+        assert b"tile/0/000 is damaged" in server.request("GET", tile).body
     for path, tag in zip(paths, tags, strict=True):
         damaged = server.request("GET", path)
         assert (damaged.status, damaged.headers["ETag"], damaged.headers["Cache-Control"]) == (500, None, "no-store")
         assert server.request("GET", path, headers={"If-None-Match": tag}).status == 304
 
 
-def _has_tile(database: Path) -> bool:
+def bundles(database: Path) -> list[bytes]:
     with closing(sqlite3.connect(database)) as connection:
-        return bool(connection.execute("select 1 from tile where length(hashes) = 8192").fetchone())
+        return [blob for (blob,) in connection.execute("select entries from bundle where count = 256")]
 
 
 def test_a_tag_of_one_log_is_none_of_another(server: Server, segment: Segment) -> None:
