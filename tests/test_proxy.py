@@ -83,7 +83,8 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     tokens = {
         name: tell("token", "issue", name, "--group", f"{name}s", "--data", data) for name in ("writer", "auditor")
     }
-    log = start(data, guarded=True, log_name=None)
+    # Of one worker, which writes the lines of its log in the order of its answers.
+    log = start(data, guarded=True, log_name=None, workers=1)
     with behind(log, data.parent / "nginx") as proxy:
         built = Front(log, proxy, tokens, keys)
         for segment in keys:
