@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -35,6 +35,7 @@ from typing import Any, Final, TypeVar
 import psutil
 from bench_client import PRODUCERS, Spent, hash_entries, verify_entries, write_entries
 from bench_load import APPEND, DONE, HOST, READ, TIMEOUT_SECONDS, check, compute_batches, send_batches, write_events
+from proxying import proxying
 
 from tlog.config import Config
 from tlog.store.connection import connect
@@ -76,11 +77,15 @@ QUICK: Final = Plan(rounds=1, seconds=1, connections=(2,), entries=100_000, segm
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk found: requests a second, and latencies in milliseconds."""
+    """What wrk found: requests a second, and latencies in milliseconds.
+
+    Where it was looked at, `cpu` is what a request took of the server's processors, in microseconds.
+    """
 
     rate: float
     p50: float
     p99: float
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,7 @@ def measure_large(bench: Bench) -> None:
         fill(bench, server, "large")
         jobs = {"trivial": partial(load_trivial, bench, nothing, MANY)}
         for name, paths in random_paths("large", bench.plan.entries).items():
-            jobs[name] = partial(load_reads, bench, server, name, paths)
+            jobs[name] = partial(load_reads, bench, server.port, name, paths)
         found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
     ceiling = found.pop("trivial")
     add_load(bench, f"trivial route, {MANY} at once", ceiling)
@@ -245,6 +250,48 @@ def measure_large(bench: Bench) -> None:
     share = 100 * found["inclusion proofs"].rate / ceiling.rate
     bench.targets.append(Target(f"inclusion proofs, {MANY} at once, of trivial", share, "%", at_least=40))
     measure_disk(bench, server.config, "large", f"entries in batches of {FILL_BATCH:,}")
+
+
+def measure_reads(bench: Bench) -> None:
+    """Measure reads of a large segment, and its tiles from a cache in front, beside the same bytes as plain files."""
+    cached, plain, files = free_port(), free_port(), bench.folder / "files"
+    beside = f"server {{ listen {HOST}:{plain}; root {files}; }}"
+    with trivial(bench) as nothing, tlog(bench, "reads") as server:
+        server.create("reads")
+        fill_quickly(bench, server, "reads", bench.plan.entries)
+        paths = random_paths("reads", bench.plan.entries)
+        with proxying(bench.folder / "nginx", port=cached, log=server.port, more=beside) as nginx:
+            keep_as_files(paths["tiles"], cached, files)
+            jobs = {"trivial": partial(load_trivial, bench, nothing, MANY)}
+            for name in paths:
+                jobs[name] = partial(load_reads, bench, server.port, name, paths[name])
+            for name, port in (("tiles from nginx's cache", cached), ("tiles as files of nginx", plain)):
+                jobs[name] = partial(load_and_time, bench, nginx, port, name, paths["tiles"])
+            found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
+    add_reads(bench, found)
+
+
+def add_reads(bench: Bench, found: dict[str, Load]) -> None:
+    """Note what was read from tlog beside a route that does nothing, and what from a cache beside files."""
+    trivial_done, as_files = found.pop("trivial"), found.pop("tiles as files of nginx")
+    add_load(bench, f"trivial route, {MANY} at once", trivial_done)
+    for name, load in found.items():
+        ceiling = as_files if load.cpu else trivial_done
+        add_load(bench, f"{name}, {MANY} at once", load, ceiling=ceiling)
+        if load.cpu:
+            bench.figures.append(Figure(f"{name}, CPU of nginx", load.cpu, "µs/req", as_files.cpu))
+            share = 100 * load.rate / as_files.rate
+            bench.targets.append(Target(f"{name}, {MANY} at once, of files", share, "%", at_least=90))
+
+
+def keep_as_files(paths: Sequence[str], port: int, folder: Path) -> None:
+    """Have a cache in front keep what is there, and write the same to files."""
+    with closing(HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)) as connection:
+        for path in set(paths):
+            connection.request("GET", path)
+            file = folder / path.removeprefix("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(check(connection, 200))
 
 
 def measure_segments(bench: Bench) -> None:
@@ -286,7 +333,7 @@ def measure_access(bench: Bench) -> None:
         for title, server, shown in (("open", unguarded, None), ("guarded", guarded, token)):
             for clients in (CLIENTS[0], MANY):
                 jobs[title, "append", clients] = partial(load_appends, bench, server, clients, names[1:2], shown)
-                jobs[title, "proof", clients] = partial(load_reads, bench, server, title, paths, clients, shown)
+                jobs[title, "proof", clients] = partial(load_reads, bench, server.port, title, paths, clients, shown)
         found = {job: typical(loads) for job, loads in in_turn(bench, jobs).items()}
     for what, most in (("append", 10), ("proof", 15)):
         for clients in (CLIENTS[0], MANY):
@@ -326,6 +373,7 @@ SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "single": measure_single,
     "batch": measure_batches,
     "large": measure_large,
+    "reads": measure_reads,
     "segments": measure_segments,
     "access": measure_access,
     "client": measure_client,
@@ -360,12 +408,24 @@ def load_appends(bench: Bench, server: Server, clients: int, segments: Sequence[
 
 
 def load_reads(
-    bench: Bench, server: Server, name: str, paths: Sequence[str], clients: int = MANY, token: str | None = None
+    bench: Bench, port: int, name: str, paths: Sequence[str], clients: int = MANY, token: str | None = None
 ) -> Load:
     """Get paths in the order given."""
     listed = bench.folder / f"{name}.txt"
     listed.write_text("\n".join(paths))
-    return wrk(bench, "read", f"http://{HOST}:{server.port}", clients, str(listed), token=token)
+    return wrk(bench, "read", f"http://{HOST}:{port}", clients, str(listed), token=token)
+
+
+def load_and_time(bench: Bench, nginx: "subprocess.Popen[bytes]", port: int, name: str, paths: Sequence[str]) -> Load:
+    """Get paths in the order given, and note what nginx took for each."""
+    before = cpu_seconds(nginx)
+    load = load_reads(bench, port, name, paths)
+    return replace(load, cpu=1e6 * (cpu_seconds(nginx) - before) / (load.rate * bench.plan.seconds))
+
+
+def cpu_seconds(process: "subprocess.Popen[bytes]") -> float:
+    """Return what the workers of a server took of the processors so far."""
+    return sum(sum(worker.cpu_times()[:2]) for worker in psutil.Process(process.pid).children())
 
 
 def load_nothing(bench: Bench, size: int) -> float:

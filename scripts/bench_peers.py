@@ -112,10 +112,11 @@ def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> 
     """Run a peer under one load."""
     with peer.run(place) as running:
         before = disk(place.data, peer.passing)
-        options = {"events": events, "connections": load.connections, "batch": load.batch}
+        options = {"events": events, "connections": load.connections, "batch": load.batch, "proofs": load.proofs}
         times = {"warm-up": WARM_UP_SECONDS, "seconds": length}
         words = [f"--{name}={value}" for name, value in {**options, **times}.items()]
         result, cpu, memory = drive(running, [*running.driver, *words])
+    all_logged = load.proofs or result["all"]
     return Measured(
         peer=peer.name,
         settings="; ".join(filter(None, [peer.settings, running.version])),
@@ -126,7 +127,7 @@ def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> 
         p99=result["p99"],
         cpu=cpu * 1e6 / result["entries"],
         # It has been stopped: what it held back is written. Files grow in steps, among which few entries are lost.
-        disk=(disk(place.data, peer.passing) - before) / result["all"] if result["all"] >= FEW else None,
+        disk=(disk(place.data, peer.passing) - before) / all_logged if all_logged >= FEW else None,
         memory=memory / MIB,
     )
 

@@ -14,6 +14,8 @@ from bench import Target, verdicts
 class Measured:
     """A log under one load: entries a second, milliseconds until an entry's proof is verified, and what that took.
 
+    Where only proofs are asked for, each counts as an entry.
+
     `cpu` is in seconds for a million entries, `disk` in bytes an entry, or None after few entries, `memory` in MiB.
     """
 
@@ -49,6 +51,7 @@ COLUMNS: Final[Mapping[str, str]] = {
 }
 _OWN: Final = "tlog"
 _WRITER: Final = "tlog Writer"
+_PROOFS: Final = "inclusion proofs"
 
 
 def tabulate(found: Comparison) -> Iterator[str]:
@@ -76,6 +79,8 @@ def judge(figures: Sequence[Measured]) -> Iterator[Target]:
 
     A hash chain has no proofs under a signed head: it is in the table, and not among these.
     """
+    yield from _judge_proofs([one for one in figures if one.load.startswith(_PROOFS)])
+    figures = [one for one in figures if not one.load.startswith(_PROOFS)]
     own = {one.load: one for one in figures if one.peer == _OWN}
     peers = [one for one in figures if one.proves and one.peer not in {_OWN, _WRITER}]
     if not peers:
@@ -93,6 +98,14 @@ def judge(figures: Sequence[Measured]) -> Iterator[Target]:
         least = min(peers, key=attrgetter("cpu"))
         ours = min(one.cpu for one in own.values())
         yield Target(f"the least CPU, of {least.peer}, {least.load}", ours / least.cpu, "times", at_most=1)
+
+
+def _judge_proofs(figures: Sequence[Measured]) -> Iterator[Target]:
+    for one in figures:
+        if one.peer == _OWN:
+            for peer in figures:
+                if peer.load == one.load and peer is not one:
+                    yield Target(f"{one.load}, of {peer.peer}", one.rate / peer.rate, "times", at_least=1)
 
 
 def _judge_single(own: Mapping[str, Measured], peers: Sequence[Measured]) -> Iterator[Target]:

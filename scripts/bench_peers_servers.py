@@ -29,13 +29,19 @@ _TESSERA: Final = "github.com/transparency-dev/tessera/cmd/conformance/posix"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many connections, each of which sends so many events at a time."""
+    """So many connections, each of which sends so many events at a time.
+
+    Or the log is filled with so many entries first, and then asked only for `proofs` that one is among them.
+    """
 
     connections: int
     batch: int = 1
+    proofs: int = 0
 
     def __str__(self) -> str:
         """Say so."""
+        if self.proofs:
+            return f"inclusion proofs at {self.proofs:,}, {self.connections:,} at once"
         each = "single entries" if self.batch == 1 else f"batches of {self.batch:,}"
         return f"{each}, {self.connections:,} at once"
 
@@ -237,12 +243,13 @@ _BATCHES: Final = (Load(1, 1_000), Load(4, 1_000))
 # For who takes no batches, and is the faster the more wait for the same one.
 _CROWD: Final = (*_SINGLE, Load(256))
 _CROWDS: Final = (*_CROWD, Load(2_048))
+_PROOFS: Final = Load(64, proofs=100_000)
 
 PEERS: Final[Mapping[str, Peer]] = {
     "tlog": Peer(
         "tlog",
         "as it is: a signed head each commit, SQLite synchronous=full",
-        (*_SINGLE, *_BATCHES),
+        (*_SINGLE, *_BATCHES, _PROOFS),
         run_tlog,
         passing=(".log",),
     ),
@@ -277,7 +284,7 @@ PEERS: Final[Mapping[str, Peer]] = {
     "trillian-fast": Peer(
         "Trillian, MariaDB, fastest",
         "v1.8.0, the same with batched_queue, no quotas, signer each 2 ms, batches of 1,800; looked at each 5 ms",
-        _CROWD,
+        (*_CROWD, _PROOFS),
         partial(
             run_trillian,
             poll="5ms",

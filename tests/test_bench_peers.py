@@ -75,6 +75,16 @@ def test_the_verdicts_compare_with_the_best_peer_that_proves() -> None:
     }
 
 
+def test_proofs_are_compared_with_proofs_and_with_nothing_else() -> None:
+    load = str(Load(64, proofs=1_000_000))
+    assert load == "inclusion proofs at 1,000,000, 64 at once"
+    asked = replace(SINGLE, load=load, rate=5_000.0, cpu=1.0)
+    for rate, word in ((4_000.0, "reached"), (6_000.0, "MISSED")):
+        found = verdicts(SINGLE, TESSERA, asked, replace(TESSERA, load=load, rate=rate, cpu=0.5))
+        assert found.pop(f"{load}, of Tessera & Co") == word
+        assert found == verdicts(SINGLE, TESSERA)
+
+
 def test_the_verdicts_say_where_a_peer_is_ahead() -> None:
     faster = replace(TESSERA, peer="fast", rate=2_500.0, p99=100.0, cpu=80.0)
     writer = replace(BATCH, peer="tlog Writer")

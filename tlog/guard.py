@@ -141,6 +141,10 @@ class Guard:
                 kept[writer] = found
         return found
 
+    def anyone_may(self, action: Action, target: Target) -> bool:
+        """Tell whether everyone may do this in a segment: without a credential, and from wherever."""
+        return self._may(self._current(), ANONYMOUS, action, target, None)
+
     def may_see(self, caller: Caller, row: SegmentRow) -> bool:
         """Tell whether a caller may know of a segment."""
         target = Target(row.name, row.labels)

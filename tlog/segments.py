@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -93,6 +93,11 @@ class Segment:
     users: int = 0
     used: float = 0.0
     seen_size: int = 0
+    key_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Have the ID of its key, in hex, at hand."""
+        self.key_id = self.signer.verifier.id.hex()
 
     def size(self, wanted: int) -> int:
         """Return a size that the segment has by now; the store is asked only for more than was seen last."""

@@ -35,9 +35,10 @@ func main() {
 	name, arguments := os.Args[1], os.Args[2:]
 	drivers := map[string]driver{"chain": driveChain, "tessera": driveTessera, "tlog": driveTlog, "trillian": driveTrillian}
 	commands := map[string]func([]string) error{"serve-tessera": serveTessera, "key": writeKey, "tables": makeTables}
+	fillers := map[string]filler{"tlog": fillTlog, "trillian": fillTrillian}
 	run, known := commands[name]
 	if drive, ok := drivers[name]; ok {
-		run, known = func(arguments []string) error { return measure(drive, arguments) }, true
+		run, known = func(arguments []string) error { return measure(drive, fillers[name], arguments) }, true
 	}
 	if !known {
 		log.Fatalf("peers: there is no %q", name)
@@ -47,7 +48,7 @@ func main() {
 	}
 }
 
-func measure(drive driver, arguments []string) error {
+func measure(drive driver, fill filler, arguments []string) error {
 	flags := flag.NewFlagSet("peers", flag.ExitOnError)
 	var to target
 	var l load
@@ -57,6 +58,7 @@ func measure(drive driver, arguments []string) error {
 	file := flags.String("events", "", "events, one a line")
 	flags.IntVar(&l.connections, "connections", 1, "how many at once")
 	flags.IntVar(&l.batch, "batch", 1, "events a request")
+	proofs := flags.Int("proofs", 0, "fill it with so many entries, and then ask for proofs only")
 	warmUp := flags.Int("warm-up", 2, "seconds before the measurement")
 	length := flags.Int("seconds", 10, "seconds of the measurement")
 	flags.Parse(arguments)
@@ -64,8 +66,15 @@ func measure(drive driver, arguments []string) error {
 	if err := l.read(*file); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.warmUp+l.length+time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), l.warmUp+l.length+time.Minute+time.Duration(*proofs)*10*time.Millisecond)
 	defer cancel()
+	if *proofs > 0 {
+		log, err := fill(ctx, to, &l, *proofs)
+		if err != nil {
+			return err
+		}
+		return l.run(ctx, log.open)
+	}
 	connect, err := drive(ctx, to)
 	if err != nil {
 		return err

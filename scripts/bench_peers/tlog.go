@@ -143,3 +143,59 @@ func (w writer) entry(event, opening []byte, time int64, writer string) []byte {
 	return fmt.Appendf(nil, `{"commitment":"%s","origin":%q,"time":%d,"v":1,"writer":%q}`,
 		base64.StdEncoding.EncodeToString(commitment.Sum(nil)), w.verifier.Name(), time, writer)
 }
+
+// fillTlog fills a segment by batches, and keeps of them what a proof is verified by.
+func fillTlog(ctx context.Context, to target, l *load, size int) (*filled, error) {
+	verifier, err := note.NewVerifier(to.key)
+	if err != nil {
+		return nil, err
+	}
+	w := writer{connection(), to.address, verifier}
+	leaves := make([][]byte, size)
+	err = l.batches(size, func(_ int, events [][]byte) error { return w.fill(ctx, events, leaves) })
+	if err != nil {
+		return nil, err
+	}
+	checkpoint, err := get(ctx, w.client, w.url+"/checkpoint")
+	if err != nil {
+		return nil, err
+	}
+	head, err := w.open(string(checkpoint))
+	if err == nil && head.Size != uint64(size) {
+		err = fmt.Errorf("it has %d entries, not %d", head.Size, size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	connect := func() (prover, error) { return writer{connection(), to.address, verifier}.prover(size), nil }
+	return &filled{head.Hash, leaves, connect}, nil
+}
+
+func (w writer) fill(ctx context.Context, events, leaves [][]byte) error {
+	answer, err := post(ctx, w.client, w.url+"/entries", map[string]string{"Content-Type": "application/x-ndjson"}, bytes.Join(events, []byte("\n")))
+	if err != nil {
+		return err
+	}
+	var r batchReceipt
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return err
+	}
+	for i, event := range events {
+		leaves[r.First+uint64(i)] = rfc6962.DefaultHasher.HashLeaf(w.entry(event, r.Openings[i], r.Time, r.Writer))
+	}
+	return nil
+}
+
+func (w writer) prover(size int) prover {
+	return func(ctx context.Context, index uint64) ([][]byte, error) {
+		answer, err := get(ctx, w.client, fmt.Sprintf("%s/proof/inclusion/%d/%d", w.url, size, index))
+		if err != nil {
+			return nil, err
+		}
+		var r struct {
+			Proof [][]byte `json:"proof"`
+		}
+		err = json.Unmarshal(answer, &r)
+		return r.Proof, err
+	}
+}

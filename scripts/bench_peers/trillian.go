@@ -30,16 +30,7 @@ type roots struct {
 }
 
 func driveTrillian(ctx context.Context, to target) (func() (appender, error), error) {
-	dial := func() (*grpc.ClientConn, error) {
-		return grpc.NewClient(to.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	}
-	link, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	wanted := &trillian.Tree{TreeState: trillian.TreeState_ACTIVE, TreeType: trillian.TreeType_LOG, MaxRootDuration: durationpb.New(time.Hour)}
-	stub := trillian.NewTrillianLogClient(link)
-	tree, err := client.CreateAndInitTree(ctx, &trillian.CreateTreeRequest{Tree: wanted}, trillian.NewTrillianAdminClient(link), stub)
+	stub, tree, err := newTree(ctx, to, trillian.TreeType_LOG)
 	if err != nil {
 		return nil, err
 	}
@@ -51,13 +42,28 @@ func driveTrillian(ctx context.Context, to target) (func() (appender, error), er
 	shared.changed = sync.NewCond(&shared.lock)
 	go shared.poll(ctx, to.poll)
 	return func() (appender, error) {
-		own, err := dial()
+		own, err := dial(to)
 		if err != nil {
 			return nil, err
 		}
 		stub := trillian.NewTrillianLogClient(own)
 		return func(ctx context.Context, events [][]byte) error { return shared.append(ctx, stub, events) }, nil
 	}, nil
+}
+
+func dial(to target) (*grpc.ClientConn, error) {
+	return grpc.NewClient(to.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
+func newTree(ctx context.Context, to target, kind trillian.TreeType) (trillian.TrillianLogClient, *trillian.Tree, error) {
+	link, err := dial(to)
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted := &trillian.Tree{TreeState: trillian.TreeState_ACTIVE, TreeType: kind, MaxRootDuration: durationpb.New(time.Hour)}
+	stub := trillian.NewTrillianLogClient(link)
+	tree, err := client.CreateAndInitTree(ctx, &trillian.CreateTreeRequest{Tree: wanted}, trillian.NewTrillianAdminClient(link), stub)
+	return stub, tree, err
 }
 
 func (r *roots) poll(ctx context.Context, every time.Duration) {
@@ -135,4 +141,54 @@ func makeTables(arguments []string) error {
 	}
 	_, err = database.Exec(string(statements))
 	return err
+}
+
+// fillTrillian fills a tree whose entries come in order, as that takes the largest batches.
+func fillTrillian(ctx context.Context, to target, l *load, size int) (*filled, error) {
+	stub, tree, err := newTree(ctx, to, trillian.TreeType_PREORDERED_LOG)
+	if err != nil {
+		return nil, err
+	}
+	log, err := client.NewFromTree(stub, tree, types.LogRootV1{})
+	if err != nil {
+		return nil, err
+	}
+	leaves := make([][]byte, size)
+	err = l.batches(size, func(first int, events [][]byte) error { return fillTree(ctx, stub, tree.TreeId, first, events, leaves) })
+	for err == nil && log.GetRoot().TreeSize < uint64(size) {
+		time.Sleep(100 * time.Millisecond)
+		_, err = log.UpdateRoot(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	connect := func() (prover, error) {
+		own, err := dial(to)
+		return treeProver(own, tree.TreeId, size), err
+	}
+	return &filled{log.GetRoot().RootHash, leaves, connect}, nil
+}
+
+func fillTree(ctx context.Context, stub trillian.TrillianLogClient, tree int64, first int, events, leaves [][]byte) error {
+	request := &trillian.AddSequencedLeavesRequest{LogId: tree}
+	for i, event := range events {
+		leaves[first+i] = rfc6962.DefaultHasher.HashLeaf(event)
+		request.Leaves = append(request.Leaves, &trillian.LogLeaf{LeafValue: event, LeafIndex: int64(first + i)})
+	}
+	answer, err := stub.AddSequencedLeaves(ctx, request)
+	for _, one := range answer.GetResults() {
+		if code := codes.Code(one.GetStatus().GetCode()); err == nil && code != codes.OK {
+			err = fmt.Errorf("a leaf was not taken: %v", one.Status)
+		}
+	}
+	return err
+}
+
+func treeProver(link *grpc.ClientConn, tree int64, size int) prover {
+	stub := trillian.NewTrillianLogClient(link)
+	return func(ctx context.Context, index uint64) ([][]byte, error) {
+		request := &trillian.GetInclusionProofRequest{LogId: tree, LeafIndex: int64(index), TreeSize: int64(size)}
+		answer, err := stub.GetInclusionProof(ctx, request)
+		return answer.GetProof().GetHashes(), err
+	}
 }

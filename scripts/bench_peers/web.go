@@ -14,7 +14,15 @@ func connection() *http.Client {
 }
 
 func post(ctx context.Context, client *http.Client, url string, headers map[string]string, body []byte) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	return ask(ctx, client, http.MethodPost, url, headers, bytes.NewReader(body))
+}
+
+func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
+	return ask(ctx, client, http.MethodGet, url, nil, http.NoBody)
+}
+
+func ask(ctx context.Context, client *http.Client, method, url string, headers map[string]string, body io.Reader) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return nil, err
 	}

@@ -1232,3 +1232,34 @@ def test_an_unguarded_server_binds_to_loopback_only(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert refused.stderr == "tlog: 0.0.0.0 is not a loopback address; unguarded, a server binds to no other\n"
     assert not (tmp_path / "data").exists()
+
+
+# What caches may keep
+
+IMMUTABLE = ("/tile/0/000.p/1", "/tile/entries/000.p/1", "/proof/inclusion/1/0", "/proof/consistency/0/1")
+ANYONE = '[[rule]]\nname = "open"\nroles = ["monitor"]\nanyone = true\nsegments = ["payments"]\n'
+
+
+def test_a_shared_cache_may_keep_what_anyone_may_read_from_anywhere_and_nothing_else(own_house: House) -> None:
+    house = own_house
+    assert house.append("writer").status == 201
+    for version, (more, who, public) in enumerate(
+        [
+            ("", ("monitor",), False),
+            (ANYONE, ("monitor", None), True),
+            # This caller is let in by where it is, which a cache does not ask.
+            (f'{ANYONE}networks = ["127.0.0.0/8"]\n', ("monitor", None), False),
+        ],
+        start=1,
+    ):
+        assert house.apply(f"{POLICY}\n{more}", version).status == 200
+        for path, one in itertools.product(IMMUTABLE, who):
+            headers = house.ask(one, "GET", f"/segments/payments{path}").headers
+            kind = "public" if public else "private"
+            assert headers["Cache-Control"] == f"{kind}, max-age=31536000, immutable", (path, one)
+            assert ("Authorization" in headers.get_all("Vary", [])) is not public
+    for path in ("/entries/0", "/entries"):
+        assert house.ask("auditor", "GET", f"/segments/payments{path}").headers["Cache-Control"] == "no-store"
+    for path in (*IMMUTABLE, "/entries/0"):
+        refused = house.ask(None, "GET", f"/segments/secrets{path}", If_None_Match="*")
+        assert (refused.status, refused.headers["Cache-Control"]) == (401, "no-store")

@@ -82,7 +82,7 @@ def test_a_log_that_does_not_compare_entries_with_the_tree_is_caught(
     sound: Ground, monkeypatch: pytest.MonkeyPatch, random: Random, name: str
 ) -> None:
     monkeypatch.setattr(Nodes, "check_entries", lambda *_: None)
-    monkeypatch.setattr(Nodes, "_hashes", lambda nodes, tile, _: nodes._store.full_tile(tile).hashes)
+    monkeypatch.setattr(Nodes, "_hashes", lambda nodes, tile: nodes._store.full_tile(tile).hashes)
     assert any("tile/" in line or "entries" in line for line in on_disk(sound, name, random))
 
 

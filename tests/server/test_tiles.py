@@ -6,8 +6,11 @@ What is right is computed here from the entries, by `reference` and by the words
 import base64
 import gzip
 import hashlib
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -16,9 +19,11 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from live import LOG_NAME, NDJSON, Answer, Segment, Server
 
+from tlog.store.codec import decode_entries, entry_runs
+
 # At each of these sizes the log signed a checkpoint.
 SIZES = [1, 2, 3, 200, 255, 256, 257, 300, 511, 512, 513, 10_300, 60_000, 65_535, 65_536, 65_537, 65_800, 70_000]
-IMMUTABLE = "max-age=31536000, immutable"
+IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,70 @@ def test_the_head_of_a_tile_can_be_asked_for_without_its_body(grown: Grown) -> N
         answer = grown.server.request("HEAD", f"/segments/{grown.segment.name}{path}")
         assert (answer.status, answer.body) == (200, b"")
         assert answer.headers["Content-Type"] == grown.fetch(path).headers["Content-Type"]
+
+
+def test_what_never_changes_is_not_sent_again_to_who_has_it(grown: Grown) -> None:
+    tags = set()
+    paths = ["/tile/0/000", "/tile/0/000.p/7", "/tile/1/000", "/tile/entries/000", "/tile/entries/000.p/7"]
+    for path in [*paths, "/proof/inclusion/70000/7", "/proof/inclusion/300/7", "/proof/consistency/7/70000"]:
+        for encoding in ("", "gzip", "zstd"):
+            asked = {"Accept-Encoding": encoding}
+            first = grown.fetch(path, **asked)
+            tag = first.headers["ETag"]
+            assert tag.startswith(f'"{grown.segment.key.id.hex()}/' if not first.headers["Content-Encoding"] else "W/")
+            tags.add((tag.removeprefix("W/"), first.body))
+            for condition in (tag, f'"other", {tag}', "*"):
+                again = grown.fetch(path, **asked, **{"If-None-Match": condition})
+                assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
+                for name in ("Cache-Control", "Vary"):
+                    assert again.headers[name] == first.headers[name]
+            assert grown.fetch(path, **asked, **{"If-None-Match": '"other"'}).body == first.body
+            assert grown.fetch(path, **asked, **{"If-Match": '"other"'}).status == 412
+            # A part is no answer that could be verified.
+            assert grown.fetch(path, **asked, Range="bytes=0-3").body == first.body
+    # One tag, one sequence of bytes; and no two answers share one.
+    assert len({tag for tag, _ in tags}) == len({body for _, body in tags}) == len(tags)
+
+
+def test_what_does_not_exist_is_not_confirmed_to_who_claims_to_have_it(grown: Grown) -> None:
+    for path in ("/tile/0/273.p/113", "/tile/2/000.p/2", "/tile/entries/274.p/1", "/proof/inclusion/70001/7"):
+        assert grown.fetch(path, **{"If-None-Match": "*"}).status == 404, path
+
+
+def test_what_is_damaged_gets_no_tag_and_who_has_the_right_bytes_needs_no_others(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    server = start_server()
+    server.create("payments").append(b"1\n" * 256, NDJSON)
+    bundle, tile = paths = ["/segments/payments/tile/entries/000", "/segments/payments/tile/0/000"]
+    tags = [server.request("GET", path).headers["ETag"] for path in paths]
+    (database,) = [path for path in (tmp_path / "data/segments").glob("*.db") if bundles(path)]
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        entries = decode_entries(bundles(database)[0], 256)
+        entries[7] = entries[7].replace(b'"v":1', b'"v":2')
+        (run,) = entry_runs(0, entries)
+        connection.execute("update bundle set entries = ?", [run.blob])
+        assert b"entry 7 or its leaf hash is damaged" in server.request("GET", bundle).body
+        connection.execute("update tile set hashes = zeroblob(8192) where level = 0")
+        assert b"tile/0/000 is damaged" in server.request("GET", tile).body
+    for path, tag in zip(paths, tags, strict=True):
+        damaged = server.request("GET", path)
+        assert (damaged.status, damaged.headers["ETag"], damaged.headers["Cache-Control"]) == (500, None, "no-store")
+        assert server.request("GET", path, headers={"If-None-Match": tag}).status == 304
+
+
+def bundles(database: Path) -> list[bytes]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [blob for (blob,) in connection.execute("select entries from bundle where count = 256")]
+
+
+def test_a_tag_of_one_log_is_none_of_another(server: Server, segment: Segment) -> None:
+    other = server.create(f"{segment.name}-other")
+    tags = set()
+    for one in (segment, other):
+        one.append(b"1")
+        tags.add(one.get("/tile/0/000.p/1").headers["ETag"])
+    assert len(tags) == 2
 
 
 # Checkpoints

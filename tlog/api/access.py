@@ -7,7 +7,7 @@ from flask import Response, request
 
 from tlog.access import Action
 from tlog.access.token import Presented
-from tlog.api.answer import answer, json_answer, page, query
+from tlog.api.answer import SECRET, answer, json_answer, page, query
 from tlog.api.body import read_body, read_model
 from tlog.api.models import (
     AccessRequest,
@@ -135,7 +135,7 @@ def approve_access(call: Call, id: str) -> Response:
 
 
 def _issued(token: Presented) -> Response:
-    return json_answer(IssuedToken(token.id, token.text()), status=201, caching="no-store")
+    return json_answer(IssuedToken(token.id, token.text()), status=201, caching=SECRET)
 
 
 def _request(call: Call, id: str) -> AccessRequest:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Request, Response
+from flask import Request, Response, request
+from werkzeug.exceptions import PreconditionFailed
 
 from tlog.api.models import encode
 from tlog.errors import NotFoundError
@@ -15,8 +16,9 @@ from tlog_core.receipt import JSON_TYPE
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-IMMUTABLE = "max-age=31536000, immutable"
 FRESH = "no-cache"
+SECRET = "no-store"
+OPAQUE = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -31,15 +33,25 @@ class _Whole(Response):
         return cast("list[bytes]", self.response)
 
 
-def answer(body: bytes, kind: str, *, status: int = 200, caching: str = FRESH) -> Response:
-    """Return a response with a whole body of this media type."""
-    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", caching)]
+def answer(
+    body: bytes, kind: str, *, status: int = 200, caching: str = FRESH, more: Iterable[tuple[str, str]] = ()
+) -> Response:
+    """Return a response with a whole body of this media type, and `more` headers."""
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", caching), *more]
     return _Whole([body], status, headers, direct_passthrough=True)
 
 
 def json_answer(model: Any, *, status: int = 200, caching: str = FRESH) -> Response:
     """Return a model as a JSON response."""
     return answer(encode(model), JSON_TYPE, status=status, caching=caching)
+
+
+def conditional(response: Response) -> Response:
+    """Return a response with an ETag as the request's conditions have it; raise PreconditionFailed."""
+    response.make_conditional(request)
+    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+        raise PreconditionFailed
+    return response
 
 
 def number(name: str, text: str) -> int:

@@ -6,7 +6,7 @@ import msgspec
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.api.answer import json_answer, not_beyond, number, page, query
+from tlog.api.answer import SECRET, json_answer, not_beyond, number, page, query
 from tlog.api.body import ANY_TYPE, idempotency_key, read_events
 from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
 from tlog.api.route import Call, Route
@@ -65,7 +65,7 @@ def read_entry(call: Call, index: str) -> Response:
     """Answer `GET /segments/<name>/entries/<index>`."""
     place, size = number("index", index), call.segment.store.head().size
     not_beyond("index", place + 1, size)
-    return json_answer(_page(call, place, place + 1)[0])
+    return json_answer(_page(call, place, place + 1)[0], caching=SECRET)
 
 
 def read_entries(call: Call) -> Response:
@@ -74,7 +74,7 @@ def read_entries(call: Call) -> Response:
     limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
     start, size = number("start", given.get("start", "0")), call.segment.store.head().size
     not_beyond("start", start, size)
-    return json_answer(Entries(_page(call, start, min(start + limit, size))))
+    return json_answer(Entries(_page(call, start, min(start + limit, size))), caching=SECRET)
 
 
 def _page(call: Call, start: int, end: int) -> list[Entry]:

@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException
 
 from tlog import errors
-from tlog.api.answer import answer
+from tlog.api.answer import SECRET, answer
 from tlog.api.models import Problem, encode
 from tlog.config import MAX_BATCH_BYTES
 from tlog.store.connection import OperationalError, is_damage
@@ -100,7 +100,7 @@ def _problem(
         title=title,
         type=f"urn:tlog:problem:{slug}",
     )
-    response = answer(encode(problem), "application/problem+json", status=status, caching="no-store")
+    response = answer(encode(problem), "application/problem+json", status=status, caching=SECRET)
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="tlog"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -2,19 +2,19 @@
 
 import gzip
 import hashlib
-from http import HTTPStatus
+from collections.abc import Callable
 
 from flask import Response, request
-from werkzeug.exceptions import PreconditionFailed
 
 from tlog.access import Action
-from tlog.api.answer import IMMUTABLE, TEXT, answer, not_beyond
+from tlog.api.answer import OPAQUE, TEXT, answer, conditional, not_beyond
+from tlog.api.immutable import immutable
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
-from tlog.store.codec import decode_entries, unpack
+from tlog.store.codec import split_entries, unpack
 from tlog_core.encoding import encode_base64
 from tlog_core.errors import MalformedError
-from tlog_core.tile import TILE_WIDTH, Bundle, join_bundle, parse_path
+from tlog_core.tile import TILE_WIDTH, Bundle, Tile, join_bundle, parse_path
 
 _GZIP_LEVEL = 1
 
@@ -41,10 +41,7 @@ def _note(note: bytes) -> Response:
     response = answer(note, TEXT)
     # Of all of it: cosignatures come after the head that they are of.
     response.set_etag(encode_base64(hashlib.sha256(note).digest()))
-    response.make_conditional(request)
-    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-        raise PreconditionFailed
-    return response
+    return conditional(response)
 
 
 def tile(call: Call, path: str) -> Response:
@@ -55,40 +52,40 @@ def tile(call: Call, path: str) -> Response:
         raise NotFoundError(str(error)) from None
     not_beyond("tile", place.end(), call.segment.size(place.end()))
     if isinstance(place, Bundle):
-        return _bundle(call, place)
-    return _answer(call.segment.nodes.tile(place))
+        encoding = _encoding(place)
+        return _answer(call, place, lambda: _bundle(call, place, encoding), encoding)
+    return _answer(call, place, lambda: call.segment.nodes.tile(place))
 
 
-def _bundle(call: Call, place: Bundle) -> Response:
-    start = place.index * TILE_WIDTH
-    if place.width == TILE_WIDTH:
-        packed = call.segment.store.packed_bundle(place.index)
-        # Caches keep what is answered here for a year, also after a repair: nothing damaged may be.
-        call.segment.nodes.check_entries(start, decode_entries(packed, TILE_WIDTH))
-        if _accepts("zstd"):
-            return _answer(packed, "zstd")
-        data = unpack(packed)
-    else:
-        entries = call.segment.store.entries(start, start + place.width)
-        call.segment.nodes.check_entries(start, entries)
-        data = join_bundle(entries)
-    if _accepts("gzip"):
-        return _answer(gzip.compress(data, _GZIP_LEVEL, mtime=0), "gzip")
-    response = _answer(data)
-    response.headers["Vary"] = "Accept-Encoding"
-    return response
+def _answer(call: Call, place: Tile | Bundle, make: Callable[[], bytes], encoding: str | None = None) -> Response:
+    return immutable(call, Action.READ_TILE, str(place), OPAQUE, make, encoding=encoding)
+
+
+def _encoding(place: Bundle) -> str:
+    """Return how a bundle comes: as it is stored, if that is asked for, or compressed anew."""
+    if place.width == TILE_WIDTH and _accepts("zstd"):
+        return "zstd"
+    return "gzip" if _accepts("gzip") else ""
 
 
 def _accepts(encoding: str) -> bool:
     return request.accept_encodings.quality(encoding) > 0 and "Accept-Encoding" in request.headers
 
 
-def _answer(body: bytes, encoding: str | None = None) -> Response:
-    response = answer(body, "application/octet-stream", caching=IMMUTABLE)
-    if encoding is not None:
-        response.headers["Content-Encoding"] = encoding
-        response.headers["Vary"] = "Accept-Encoding"
-    return response
+def _bundle(call: Call, place: Bundle, encoding: str) -> bytes:
+    start = place.index * TILE_WIDTH
+    if place.width == TILE_WIDTH:
+        packed = call.segment.store.packed_bundle(place.index)
+        data = unpack(packed)
+        # Caches keep what is answered here for a year, also after a repair: nothing damaged may be.
+        call.segment.nodes.check_entries(start, split_entries(data, TILE_WIDTH))
+        if encoding == "zstd":
+            return packed
+    else:
+        entries = call.segment.store.entries(start, start + place.width)
+        call.segment.nodes.check_entries(start, entries)
+        data = join_bundle(entries)
+    return gzip.compress(data, _GZIP_LEVEL, mtime=0) if encoding else data
 
 
 ROUTES = (
@@ -114,6 +111,6 @@ ROUTES = (
         Action.READ_TILE,
         tile,
         "Read a tile or an entry bundle (C2SP tlog-tiles)",
-        gives={200: "application/octet-stream"},
+        gives={200: OPAQUE},
     ),
 )

@@ -94,8 +94,13 @@ def payload_runs(start: int, payloads: Columns) -> list[Run]:
 
 def decode_entries(blob: bytes, count: int) -> list[bytes]:
     """Return the entries of a row."""
+    return split_entries(unpack(blob), count)
+
+
+def split_entries(data: bytes, count: int) -> list[bytes]:
+    """Return the entries of a row that was unpacked."""
     try:
-        return split_bundle(unpack(blob), count)
+        return split_bundle(data, count)
     except MalformedError as error:
         raise CorruptError(f"a stored entry bundle: {error}") from None
 
