@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from operator import attrgetter
 from typing import Any, Final
 
 from bench import Target, verdicts
+from bench_svg import label, picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +128,16 @@ _COLUMN: Final = 150
 def draw(found: Comparison) -> str:
     """Return an SVG with a line for each load and a column of bars for each figure, all on scales of powers of ten."""
     width, height = _LABEL + _COLUMN * len(COLUMNS), _HEAD + _LINE * (len(found.figures) + 1)
-    style = 'font-family="sans-serif" font-size="11"'
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>']
     title = f"{found.machine['date']}, {found.machine['cpus']} CPUs, {found.seconds} s a load; bars are logarithmic"
-    parts.append(f'<text x="8" y="16">{escape(title)}</text>')
+    parts = [label(8, 16, title)]
     for number, one in enumerate(found.figures):
-        weight = "bold" if one.peer.startswith(_OWN) else "normal"
-        label = escape(f"{one.peer}: {one.load}")
-        parts.append(f'<text x="8" y="{_HEAD + _LINE * number + 12}" font-weight="{weight}">{label}</text>')
+        top = _HEAD + _LINE * number + 12
+        parts.append(label(8, top, f"{one.peer}: {one.load}", bold=one.peer.startswith(_OWN)))
     for place, (column, name) in enumerate(COLUMNS.items()):
         left = _LABEL + _COLUMN * place
-        parts.append(f'<text x="{left}" y="34" font-weight="bold">{escape(name)}</text>')
+        parts.append(label(left, 34, name, bold=True))
         parts += _bars(left, [(number, getattr(one, column), one.peer) for number, one in enumerate(found.figures)])
-    return "\n".join([*parts, "</svg>", ""])
+    return picture(width, height, parts)
 
 
 def _bars(left: int, rows: Sequence[tuple[int, float | None, str]]) -> Iterator[str]:
@@ -153,4 +150,4 @@ def _bars(left: int, rows: Sequence[tuple[int, float | None, str]]) -> Iterator[
             top, length = _HEAD + _LINE * number, 80 * (powers[number] - low) / span
             color = "#2563eb" if peer.startswith(_OWN) else "#9ca3af"
             yield f'<rect x="{left}" y="{top + 2}" width="{length:.1f}" height="{_LINE - 5}" fill="{color}"/>'
-            yield f'<text x="{left + length + 4:.1f}" y="{top + 12}">{value:,.{0 if value >= 1_000 else 1}f}</text>'
+            yield label(left + length + 4, top + 12, f"{value:,.{0 if value >= 1_000 else 1}f}")
