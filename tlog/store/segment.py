@@ -16,7 +16,7 @@ from tlog.config import TURNS
 from tlog.errors import CorruptError, LostError, NotFoundError, UnavailableError
 from tlog.store import cosigned
 from tlog.store.codec import Columns, Payload, columns_of, decode_entries, decode_payloads, entry_runs, payload_runs
-from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass, settle
+from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass, settle, transaction
 from tlog.store.cosigned import CosignedHead, Frozen, Standing, WitnessLine
 from tlog.store.schema import SEGMENT_VERSION, migrate_segment
 from tlog_core.merkle import HASH_BYTES, Hash
@@ -226,11 +226,13 @@ class SegmentStore:
         """Make the database of a segment without entries, which has an anchor, durable when this returns."""
         connection = connect(path, create=True)
         try:
-            migrate_segment(connection)
-            connection.execute(
-                "insert into head (one, size, time, root, note, anchored) values (1, ?, ?, ?, ?, 1)",
-                [head.size, head.time, head.root, head.note],
-            )
+            # All at once, or each migration would be synced by itself.
+            with transaction(connection):
+                migrate_segment(connection)
+                connection.execute(
+                    "insert into head (one, size, time, root, note, anchored) values (1, ?, ?, ?, ?, 1)",
+                    [head.size, head.time, head.root, head.note],
+                )
         finally:
             connection.close()
 
