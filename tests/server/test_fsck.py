@@ -34,7 +34,8 @@ from tlog.logs import make_logger
 from tlog.metrics import Metrics
 from tlog.segments import Nobody, Segments
 from tlog.sequencer import sign_head
-from tlog.store.audit import Audit
+from tlog.store import ordered
+from tlog.store.audit import Audit, Request
 from tlog.store.changes import SegmentRow
 from tlog.store.codec import Run as StoredRun
 from tlog.submit import Signed, append, commit_to
@@ -178,6 +179,30 @@ def test_sound_data_has_no_findings(small: Data, large: Data) -> None:
         assert (found.exit_code, found.stdout) == (0, "")
         assert "payments: " in found.stderr
         assert "refunds: " in found.stderr
+
+
+def test_the_requests_of_a_segment_are_read_once_however_many_entries_it_has(
+    large: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, read = Audit.requests, list[int]()
+
+    def counted(self: Audit, start: int) -> Iterator[Request]:
+        found = list(real(self, start))
+        read.append(len(found))
+        return iter(found)
+
+    monkeypatch.setattr(Audit, "requests", counted)
+    assert list(check(Config(large.folder), Plan(["payments"]), lambda *_: None)) == []
+    assert read == [SIZE // 10_000]
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 1_000])
+def test_more_than_fits_into_memory_comes_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordered, "_RUN", 7)
+    monkeypatch.setattr(ordered, "_READ", 3)
+    chance = Random(count)  # noqa: S311 - no secrets
+    values = [chance.randbytes(2) for _ in range(count)]
+    assert list(ordered.in_order(iter(values), 2)) == sorted(values)
 
 
 def test_a_folder_of_segments_without_entries_has_no_findings(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """One segment, checked: what it says of itself, its entries chunk by chunk, and then the one against the other."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from tlog.anchor import Anchored
 from tlog.config import Config
@@ -30,9 +28,6 @@ from tlog_core.errors import SignatureError, TlogError
 from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash
 from tlog_core.note import Note, parse_note, parse_verifier
 from tlog_core.tile import TILE_WIDTH, Tile, split_hashes, tile_of
-
-REQUEST_RANGE: Final = 65_536
-"""Of how many entries the requests are read at once: each time reads their whole table."""
 
 Run = Callable[[Iterable[Job]], Iterator[Checked]]
 """Checks chunks, in their order."""
@@ -191,13 +186,15 @@ class _Segment:
             yield from (("database", Kind.FILE, text) for text in self._audit.schema_faults())
 
     def _jobs(self, start: int, stop: int, size: int, sizes: set[int]) -> Iterator[Job]:
-        requests, read = list[Request](), start
+        requests = self._audit.requests(start) if start < stop else iter(())
+        begun, due = list[Request](), next(requests, None)
         while start < stop:
-            if start >= read:
-                read = start - start % REQUEST_RANGE + REQUEST_RANGE
-                requests = [*requests[-1:], *self._audit.requests(start, read)]
             end = min(start - start % self._depth.chunk + self._depth.chunk, stop)
-            yield self._job(size, start, end, sizes, _begun(requests, start, end))
+            begun = begun[-1:]
+            while due is not None and due.start < end:
+                begun.append(due)
+                due = next(requests, None)
+            yield self._job(size, start, end, sizes, begun)
             start = end
 
     def _job(self, size: int, start: int, end: int, sizes: set[int], requests: Sequence[Request]) -> Job:
@@ -299,12 +296,6 @@ def _frozen_faults(now: Snapshot) -> Iterator[Fault]:
 def _sequence_faults(writer: str, stored: int, due: int) -> Iterator[Fault]:
     if stored != due:
         yield f"writer {writer}", Kind.SEQUENCE, f"it is to go on with sequence {stored}, and its entries say {due}"
-
-
-def _begun(requests: Sequence[Request], start: int, end: int) -> Sequence[Request]:
-    """Return the requests that begin in [start, end), behind the last one before."""
-    first, last = (bisect_left(requests, place, key=lambda request: request.start) for place in (start, end))
-    return requests[max(first - 1, 0) : last]
 
 
 def _root(joined: Joined, size: int) -> Hash | None:

@@ -3,11 +3,14 @@
 The full tiles of a segment and what is under them never change; a server may move the rest on between two statements.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import starmap
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Final
 
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where there is one
@@ -18,6 +21,7 @@ from tlog.store.changes import Changing
 from tlog.store.codec import Run
 from tlog.store.connection import Connection, DatabaseError, connect_reader, may_pass
 from tlog.store.cosigned import CosignedHead, Frozen, WitnessLine
+from tlog.store.ordered import in_order
 from tlog.store.schema import SEGMENT_VERSION, migrate_control, migrate_segment
 from tlog.store.segment import Head
 from tlog_core.merkle import Hash
@@ -25,9 +29,9 @@ from tlog_core.merkle import Hash
 _BUNDLE: Final = "select start, count, entries, x'' from bundle where start <= ? order by start desc limit 1"
 _PAYLOAD: Final = "select start, count, payloads, openings from payload where start <= ? order by start desc limit 1"
 _TILE: Final = "select hashes, nodes from tile where level = ? and place = ?"
-_REQUESTS: Final = """
-select key, start, count, size from request where start >= ? and start < ? order by start, key
-"""
+_REQUESTS: Final = "select start, key, count, size from request where start >= ?"
+# Their order as bytes is that of their entries.
+_REQUEST: Final = struct.Struct(">q32sqq")
 _RUNS: Final = """
 select '{0} at ' || start, case when start <> due then 'it is to begin at ' || due
     else 'it goes beyond a multiple of 256' end
@@ -123,10 +127,20 @@ class Audit:
         """Return where the last run of entries ends, 0 if there is none."""
         return int(self._row("select coalesce(max(start + count), 0) from bundle")[0])
 
-    def requests(self, start: int, end: int) -> list[Request]:
-        """Return the requests whose entries begin in [start, end). It reads the whole table."""
-        with _named():
-            return [Request(*row) for row in self._connection.execute(_REQUESTS, [start, end])]
+    def requests(self, start: int) -> Iterator[Request]:
+        """Yield the requests whose entries begin at `start` or behind it, in their order.
+
+        They are stored by their keys, so that all are read at the first, once: there may be as many as entries.
+        """
+        try:
+            with _named():
+                rows = starmap(_REQUEST.pack, self._connection.execute(_REQUESTS, [start]))
+                for first, key, count, size in map(_REQUEST.unpack, in_order(rows, _REQUEST.size)):
+                    yield Request(key, first, count, size)
+        except struct.error:
+            raise CorruptError("the database is damaged: a request is no such thing") from None
+        except OSError as error:
+            raise UnavailableError(f"no file can be made in {gettempdir()}: {error}; set TMPDIR to another") from error
 
     def strays(self) -> Iterator[tuple[str, str]]:
         """Yield place and text of each row that leaves a gap, overlaps another, or is not below the head."""
