@@ -807,6 +807,7 @@ def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, monkeypatch:
 
     monkeypatch.setattr(scrub, "check_segment", noted)
     monkeypatch.setattr(scrub, "_SAVE_SECONDS", -1)
+    monkeypatch.setattr(scrub, "_FEW", 1)
     with pytest.raises(KeyboardInterrupt):
         scrub_pass(config, Metrics())
     visited.clear()

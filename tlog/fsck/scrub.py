@@ -31,6 +31,7 @@ _SEGMENT_COST: Final = 100
 """To open a segment takes about as long as to check so many entries."""
 
 _PASS_COST: Final = 10_000
+_FEW: Final = 100
 _AGAIN_SECONDS: Final = 5.0
 _SAVE_SECONDS: Final = 5.0
 
@@ -83,12 +84,14 @@ class Scrub:
     def _pass(self, mark: _Mark) -> None:
         """Check all segments that are left of a pass, and then what is on record."""
         self._metrics.scrub_passed(mark.passed)
-        for row in self._segments.list(after=mark.after):
-            try:
-                self._check(mark, row)
-            except Exception as error:  # one segment does not keep the others from being checked
-                self._log.error("scrubbing failed", segment=row.name, exc_info=error)
-            mark = replace(mark, after=row.name, current="", joined=NOTHING)
+        # Few at a time: a pass may take days, and each of them memory.
+        while rows := self._segments.list(after=mark.after, limit=_FEW):
+            for row in rows:
+                try:
+                    self._check(mark, row)
+                except Exception as error:  # one segment does not keep the others from being checked
+                    self._log.error("scrubbing failed", segment=row.name, exc_info=error)
+                mark = replace(mark, after=row.name, current="", joined=NOTHING)
         self._check_records()
         ended = _Mark(passed=self._clock() // 1000)
         self._save(ended)
