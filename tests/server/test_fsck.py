@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from live import JSON, LOG_NAME, NDJSON, TLOG, Server, start, tlog, until
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
+from tlog.fsck import run as checks
 from tlog.fsck import scrub
 from tlog.fsck.chunk import CHUNK
 from tlog.fsck.joined import Joined
@@ -194,6 +195,32 @@ def test_the_requests_of_a_segment_are_read_once_however_many_entries_it_has(
     monkeypatch.setattr(Audit, "requests", counted)
     assert list(check(Config(large.folder), Plan(["payments"]), lambda *_: None)) == []
     assert read == [SIZE // 10_000]
+
+
+def test_few_segments_are_in_hand_at_a_time_however_many_there_are(
+    small: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, done, most = list[str](), list[str](), list[int]()
+
+    def progress(name: str, checked: int, size: int) -> None:
+        done.extend([name] if checked == size else [])
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *values: Any, **options: Any) -> Any:
+            given.append(values[1].name)
+            most.append(len(given) - len(done))
+            return super().submit(function, *values, **options)
+
+    @contextmanager
+    def counting(*_: object) -> Iterator[ThreadPoolExecutor]:
+        with Counting(2) as pool:
+            yield pool
+
+    monkeypatch.setattr(checks, "_pool", counting)
+    monkeypatch.setattr(checks, "_AHEAD", 2)
+    assert list(check(Config(small.folder), Plan(), progress)) == []
+    assert given == done == ["access", "control", "payments", "refunds"]
+    assert max(most) == 2
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 1_000])

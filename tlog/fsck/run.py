@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -31,6 +32,7 @@ from tlog_core.tile import TILE_WIDTH
 _SMALL_BYTES: Final = 4 << 20
 _POOL_BYTES: Final = 8 << 20
 _SAVE_SECONDS: Final = 1.0
+_AHEAD: Final = 256
 
 Progress = Callable[[str, int, int], None]
 """Is told a segment, how many of its entries are done, and how many there are."""
@@ -139,25 +141,25 @@ class _Checking:
         yield from [*self._findings]
         done = set(self._done)
         left = [row for row in rows if row.id not in done]
-        whole = self._submit_small(left)
+        whole, coming = dict[str, Future[list[Step]]](), iter(left)
         try:
             for row in left:
-                yield from self._check_one(row, whole[row.id].result() if row.id in whole else self._steps(row))
+                self._submit_small(coming, whole)
+                ahead = whole.pop(row.id, None)
+                yield from self._check_one(row, self._steps(row) if ahead is None else ahead.result())
         except BaseException:
             self._save()
             raise
         if self._plan.resume is not None:
             self._plan.resume.unlink(missing_ok=True)
 
-    def _submit_small(self, rows: Sequence[SegmentRow]) -> dict[str, "Future[list[Step]]"]:
-        """Have small segments checked, each by one process."""
+    def _submit_small(self, rows: Iterator[SegmentRow], whole: dict[str, "Future[list[Step]]"]) -> None:
+        """Have the next small segments checked, each by one process, so that as many as `_AHEAD` are in hand."""
         if self._pool is None:
-            return {}
-        return {
-            row.id: self._pool.submit(_check_whole, self._config, row, self._log_name)
-            for row in rows
-            if row.id != self._current and _bytes_of(self._config, row) <= _SMALL_BYTES
-        }
+            return
+        for row in islice(rows, _AHEAD - len(whole)):
+            if row.id != self._current and _bytes_of(self._config, row) <= _SMALL_BYTES:
+                whole[row.id] = self._pool.submit(_check_whole, self._config, row, self._log_name)
 
     def _steps(self, row: SegmentRow) -> Iterator[Step]:
         run: Run = partial(map, check_chunk)
