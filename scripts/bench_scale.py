@@ -52,6 +52,9 @@ BACKED_UP: Final = 1_000_000
 # The files of a segment, with its anchor.
 BYTES_AN_ENTRY: Final = 300
 BYTES_A_SEGMENT: Final = 200_000
+# From here on they are checked by several processes.
+SEVERAL_ENTRIES: Final = 100_000
+SEVERAL_SEGMENTS: Final = 1_000
 # From here on nearly all are closed: each worker keeps 64 open.
 CLOSED: Final = 1_000
 
@@ -103,7 +106,7 @@ def expected() -> list[Cost]:
         Cost("server memory", "MiB", ENTRIES, "constant"),
         Cost("disk", "B each", ENTRIES, "constant", within=1.1),
         Cost("fsck", "s", ENTRIES, "n"),
-        Cost("fsck memory", "MiB", ENTRIES, "constant"),
+        Cost("fsck memory", "MiB", ENTRIES, "constant", least=SEVERAL_ENTRIES),
         Cost("backup", "s", ENTRIES, "n"),
         Cost("append, p50", "ms", SEGMENTS, "constant", least=CLOSED),
         Cost("append, p99", "ms", SEGMENTS, "constant", least=CLOSED),
@@ -113,7 +116,7 @@ def expected() -> list[Cost]:
         Cost("server memory", "MiB", SEGMENTS, "constant"),
         Cost("disk", "KiB each", SEGMENTS, "constant", within=1.1),
         Cost("fsck", "s", SEGMENTS, "n"),
-        Cost("fsck memory", "MiB", SEGMENTS, "constant"),
+        Cost("fsck memory", "MiB", SEGMENTS, "constant", least=SEVERAL_SEGMENTS),
     ]
 
 
