@@ -34,7 +34,7 @@ class Sealing:
     def _finish_all(self) -> None:
         try:
             with exclusive(self._config.sealing):
-                left = [row.name for row in self._control.store.list() if self._is_half_sealed(row)]
+                left = [row.name for row in self._control.store.each() if self._is_half_sealed(row)]
                 while left := [name for name in left if not self._finish(name)]:
                     time.sleep(_AGAIN_SECONDS)
         except Exception as error:  # the next start looks again

@@ -164,7 +164,7 @@ def prepare_data(config: Config, log_name: str | None) -> str:
     with exclusive(config.control.with_suffix(".lock")):
         control = ControlStore.create(config.control, log_name, f"tlog-{secrets.token_hex(4)}.local")
         name = control.log_name()
-        for reserved in sorted(RESERVED - {row.name for row in control.list()}):
+        for reserved in sorted(RESERVED.difference(row.name for row in control.each())):
             draft = _draft(config, f"{name}/segments/{reserved}", {}, now(), signed=False)
             draft.make_files()
             with control.changing() as changing:

@@ -35,6 +35,7 @@ from tlog.logs import make_logger
 from tlog.metrics import Metrics
 from tlog.segments import Nobody, Segments
 from tlog.sequencer import sign_head
+from tlog.store import control as store
 from tlog.store import ordered
 from tlog.store.audit import Audit, Request
 from tlog.store.changes import SegmentRow
@@ -834,7 +835,7 @@ def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, monkeypatch:
 
     monkeypatch.setattr(scrub, "check_segment", noted)
     monkeypatch.setattr(scrub, "_SAVE_SECONDS", -1)
-    monkeypatch.setattr(scrub, "_FEW", 1)
+    monkeypatch.setattr(store, "_FEW", 1)
     with pytest.raises(KeyboardInterrupt):
         scrub_pass(config, Metrics())
     visited.clear()

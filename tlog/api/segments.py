@@ -68,9 +68,8 @@ def _wanted() -> NewSegment:
 
 
 def _visible(call: Call, after: str) -> Iterator[SegmentRow]:
-    while rows := call.services.segments.list(after=after, limit=MAX_PAGE):
-        yield from (row for row in rows if call.services.guard.may_see(call.caller, row))
-        after = rows[-1].name
+    rows = call.services.segments.control.each(after=after)
+    return (row for row in rows if call.services.guard.may_see(call.caller, row))
 
 
 def _segment(row: SegmentRow, opened: Opened) -> Segment:

@@ -11,7 +11,7 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from tlog.config import Config
-from tlog.errors import CorruptError
+from tlog.errors import CorruptError, NotFoundError
 from tlog.files import exclusive
 from tlog.fsck.bookmark import read_bookmark, write_bookmark
 from tlog.fsck.chunk import check_chunk
@@ -31,7 +31,6 @@ _SEGMENT_COST: Final = 100
 """To open a segment takes about as long as to check so many entries."""
 
 _PASS_COST: Final = 10_000
-_FEW: Final = 100
 _AGAIN_SECONDS: Final = 5.0
 _SAVE_SECONDS: Final = 5.0
 
@@ -84,14 +83,12 @@ class Scrub:
     def _pass(self, mark: _Mark) -> None:
         """Check all segments that are left of a pass, and then what is on record."""
         self._metrics.scrub_passed(mark.passed)
-        # Few at a time: a pass may take days, and each of them memory.
-        while rows := self._segments.list(after=mark.after, limit=_FEW):
-            for row in rows:
-                try:
-                    self._check(mark, row)
-                except Exception as error:  # one segment does not keep the others from being checked
-                    self._log.error("scrubbing failed", segment=row.name, exc_info=error)
-                mark = replace(mark, after=row.name, current="", joined=NOTHING)
+        for row in self._segments.control.each(after=mark.after):
+            try:
+                self._check(mark, row)
+            except Exception as error:  # one segment does not keep the others from being checked
+                self._log.error("scrubbing failed", segment=row.name, exc_info=error)
+            mark = replace(mark, after=row.name, current="", joined=NOTHING)
         self._check_records()
         ended = _Mark(passed=self._clock() // 1000)
         self._save(ended)
@@ -134,9 +131,11 @@ class Scrub:
         again = set(check_records(self._config, self._breathe)) if findings else set()
         confirmed = [finding for finding in findings if finding in again]
         self._hear([finding for finding in confirmed if not finding.segment])
-        rows = {row.name: row for row in self._segments.list()}
-        for name in sorted({finding.segment for finding in confirmed} & {*rows}):
-            self._condemn(rows[name], [finding for finding in confirmed if finding.segment == name])
+        for name in sorted({finding.segment for finding in confirmed} - {""}):
+            # The row itself may be what is gone.
+            with suppress(NotFoundError):
+                row = self._segments.control.find(name)
+                self._condemn(row, [finding for finding in confirmed if finding.segment == name])
 
     def _hear(self, findings: Sequence[Finding]) -> None:
         for finding in findings:

@@ -1,6 +1,7 @@
 """The check at the start of a server: the head and the last entries of each segment, before anything is signed."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,14 @@ SECONDS: Final = 10.0
 def check_at_start(config: Config, seconds: float = SECONDS) -> None:
     """Check the ends of segments, the latest changed first, and freeze those in which something is found."""
     end, log = time.monotonic() + seconds, make_logger()
-    log_name, rows = _rows(config)
-    for place, row in enumerate(rows):
-        if time.monotonic() > end:
-            log.warning("not all checked", left=len(rows) - place, of=len(rows), seconds=seconds)
-            return
-        _judge(config, log, row, [*found(row.name, check_end(config, row, log_name))])
+    with closing(ControlStore.open(config.control)) as control:
+        log_name, names = control.log_name(), _latest_first(config, control)
+        for place, name in enumerate(names):
+            if time.monotonic() > end:
+                log.warning("not all checked", left=len(names) - place, of=len(names), seconds=seconds)
+                return
+            row = control.find(name)
+            _judge(config, log, row, [*found(name, check_end(config, row, log_name))])
 
 
 def _judge(config: Config, log: FilteringBoundLogger, row: SegmentRow, findings: list[Finding]) -> None:
@@ -44,12 +47,9 @@ def _judge(config: Config, log: FilteringBoundLogger, row: SegmentRow, findings:
             log.error("not frozen", segment=row.name, reason=str(error))
 
 
-def _rows(config: Config) -> tuple[str, list[SegmentRow]]:
-    control = ControlStore.open(config.control)
-    try:
-        return control.log_name(), sorted(control.list(), key=lambda row: _changed(config, row), reverse=True)
-    finally:
-        control.close()
+def _latest_first(config: Config, control: ControlStore) -> list[str]:
+    # The names alone: the rows of many segments would take ten times the memory.
+    return [name for _, name in sorted(((_changed(config, row), row.name) for row in control.each()), reverse=True)]
 
 
 def _changed(config: Config, row: SegmentRow) -> float:

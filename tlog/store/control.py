@@ -21,6 +21,7 @@ _FIND = "select name, id, origin, vkey, labels, created, sealed, signed from seg
 _LIST = """
 select name, id, origin, vkey, labels, created, sealed, signed from segment where name > ? order by name limit ?
 """
+_FEW = 256
 _TOKENS = "select id, hash, principal, groups, created, expires, last_used, revoked from token"
 _KEYS_OF = "select vkey from writer_key where name = ? and removed is null order by added, vkey"
 _ALL_KEYS = "select vkey, added, removed from writer_key where vkey > ? order by vkey limit ?"
@@ -82,6 +83,12 @@ class ControlStore:
         with self._lock:
             rows = self._connection.execute(_LIST, [after, limit]).fetchall()
         return [_segment(row) for row in rows]
+
+    def each(self, *, after: str = "") -> Iterator[SegmentRow]:
+        """Yield the segments behind `after` in the order of their names, few of them in hand at a time."""
+        while rows := self.list(after=after, limit=_FEW):
+            yield from rows
+            after = rows[-1].name
 
     @contextmanager
     def holding(self) -> Iterator[Sequence[SegmentRow]]:

@@ -51,7 +51,7 @@ class Sweeper:
 
     def _sweep_once(self, fresh: float) -> None:
         # One at a time: there is no hurry.
-        for row in self._segments.list():
+        for row in self._segments.control.each():
             try:
                 if self._rounds.ask(row.name, fresh=fresh) is not None:
                     self._agenda.put(row.name)
