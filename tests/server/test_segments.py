@@ -18,7 +18,10 @@ from tlog.config import Config
 from tlog.control import Control
 from tlog.errors import FrozenError
 from tlog.segments import Nobody, Segment, Segments, prepare_data
+from tlog.store.connection import DatabaseError, connect
 from tlog.store.cosigned import Frozen
+from tlog.store.segment import Head, SegmentStore
+from tlog_core.merkle import EMPTY_ROOT
 from tlog_core.note import parse_verifier
 
 
@@ -148,6 +151,14 @@ def test_a_segment_that_could_not_be_made_leaves_no_files(
 
 def fail(*_: object) -> None:
     raise OSError(24, "Too many open files")
+
+
+def test_a_database_is_made_as_a_whole_or_stays_empty(tmp_path: Path) -> None:
+    path = tmp_path / "made.db"
+    with pytest.raises(DatabaseError, match="CHECK"):
+        SegmentStore.create(path, Head(size=-1, time=0, root=EMPTY_ROOT, note=b""))
+    with closing(connect(path)) as connection:
+        assert connection.execute("select name from sqlite_schema").fetchall() == []
 
 
 def test_keys_and_data_are_the_owners_alone(start_server: Callable[..., Server]) -> None:
