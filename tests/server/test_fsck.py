@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from subprocess import PIPE, run
@@ -26,7 +27,7 @@ from tlog.config import Config
 from tlog.control import Control
 from tlog.fsck import run as checks
 from tlog.fsck import scrub
-from tlog.fsck.chunk import CHUNK
+from tlog.fsck.chunk import CHUNK, check_chunk
 from tlog.fsck.joined import Joined
 from tlog.fsck.run import Plan, check
 from tlog.fsck.scrub import Scrub
@@ -222,6 +223,15 @@ def test_few_segments_are_in_hand_at_a_time_however_many_there_are(
     assert list(check(Config(small.folder), Plan(), progress)) == []
     assert given == done == ["access", "control", "payments", "refunds"]
     assert max(most) == 2
+
+
+def test_a_request_with_entries_of_one_in_the_chunk_before_is_found(data: Data) -> None:
+    # Those from 257 up to 557 were logged by one.
+    data.execute("insert into request values (zeroblob(32), 520, 1, 557)")
+    with closing(store.ControlStore.open(Config(data.folder).control)) as control:
+        row = control.find("payments")
+    steps = check_segment(Config(data.folder), row, LOG_NAME, partial(map, check_chunk), Depth(chunk=256))
+    assert any(text.startswith("it has entries of the request") for step in steps for _, _, text in step.faults)
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 1_000])
@@ -835,7 +845,7 @@ def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, monkeypatch:
 
     monkeypatch.setattr(scrub, "check_segment", noted)
     monkeypatch.setattr(scrub, "_SAVE_SECONDS", -1)
-    monkeypatch.setattr(store, "_FEW", 1)
+    monkeypatch.setattr(store, "_FEW", 2)
     with pytest.raises(KeyboardInterrupt):
         scrub_pass(config, Metrics())
     visited.clear()
