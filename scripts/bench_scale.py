@@ -114,6 +114,8 @@ def expected() -> list[Cost]:
         Cost("start to checkpoint", "s", SEGMENTS, "n"),
         Cost("start to append", "s", SEGMENTS, "n"),
         Cost("server memory", "MiB", SEGMENTS, "constant"),
+        # Each has counters.
+        Cost("memory, all used", "MiB", SEGMENTS, "n"),
         Cost("disk", "KiB each", SEGMENTS, "constant", within=1.1),
         Cost("fsck", "s", SEGMENTS, "n"),
         Cost("fsck memory", "MiB", SEGMENTS, "constant", least=SEVERAL_SEGMENTS),
@@ -281,8 +283,10 @@ def measure_segments(scale: Scale) -> None:
     for count in scale.plan.segments:
         with serving(config) as server:
             making = make_segments(scale, server, range(made, count))
+            used = memory(server.process) / MIB
         made = count
-        scale.note(SEGMENTS, count, {"making one": making, "disk": weigh(config) / count / KIB})
+        scale.note(SEGMENTS, count, {"making one": making, "memory, all used": used})
+        scale.note(SEGMENTS, count, {"disk": weigh(config) / count / KIB})
         scale.note(SEGMENTS, count, check_folder(config))
         scale.note(SEGMENTS, count, time_starts(scale, config, name_of(0)))
         with serving(config) as server:
