@@ -13,6 +13,7 @@ from tlog_core.tile import (
     Bundle,
     Tile,
     TileTree,
+    bundle_of,
     edge_tiles,
     join_bundle,
     join_hashes,
@@ -168,6 +169,7 @@ def test_a_tile_is_full_or_as_wide_as_the_tree_makes_it() -> None:
     assert tile_of(0, 273, 70_000) == Tile(0, 273, 112)
     assert tile_of(1, 1, 70_000) == Tile(1, 1, 17)
     assert Tile(1, 1, 17).end() == 69_888
+    assert [bundle_of(0, 70_000), bundle_of(273, 70_000)] == [Bundle(0), Bundle(273, 112)]
     assert Bundle(273, 112).end() == 70_000
 
 
