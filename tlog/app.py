@@ -34,6 +34,7 @@ from tlog.config import (
     SYNC_TURNS,
     TURN_SECONDS,
     TURNS,
+    WORK_TURNS,
     Config,
     from_environment,
 )
@@ -104,6 +105,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         journal=journal,
         reading=Turns(TURNS, TURN_SECONDS),
         syncing=Turns(SYNC_TURNS, TURN_SECONDS),
+        working=Turns(WORK_TURNS),
         large=Places(MAX_LARGE, LARGE_SECONDS),
         large_turns=Turns(LARGE_TURNS),
         receiving=Places(MAX_WAITING, PLACE_SECONDS),

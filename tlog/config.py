@@ -16,6 +16,9 @@ TURNS: Final = 20
 SYNC_TURNS: Final = 48
 """How many that may wait for the disk to sync: the more, the larger the groups that are committed together."""
 
+WORK_TURNS: Final = 12
+"""How many of these are at work at once, and do not just wait for the commit of another."""
+
 TURN_SECONDS: Final = 10.0
 """How long one waits to be among them."""
 

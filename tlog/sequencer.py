@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, repeat
 from threading import Lock
@@ -184,8 +184,10 @@ class Sequencer:
         self.broken = False
         """Whether a commit failed: the segment is to be closed, and opened anew from what is on disk."""
 
-    def append(self, submission: Submission) -> Outcome:
+    def append(self, submission: Submission, waits: AbstractContextManager[None] | None = None) -> Outcome:
         """Log a submission, and return where it went once that is durable and signed for.
+
+        `waits` is entered for as long as this does nothing but wait for the commits of others.
 
         Raises SealedError or FrozenError if the segment takes no more, SequenceError if signed events are not the
         writer's next, OutcomeUnknownError if the commit failed, UnavailableError if one before it did or witnesses are
@@ -198,7 +200,8 @@ class Sequencer:
             self._queue.append(waiting)
             leads, self._leading = not self._leading, True
         if not leads:
-            waiting.woken.acquire()
+            with waits or nullcontext():
+                waiting.woken.acquire()
         if waiting.outcome is None:
             self._lead()
         return waiting.result()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -79,15 +79,17 @@ def verify_signatures(submission: Submission, *, origin: str, keys: Sequence[Ver
             raise WrongSignatureError(line, str(error) if is_known else f"{error}; {_REGISTER}") from None
 
 
-def append(segment: Segment, submission: Submission) -> tuple[Submission, Logged]:
+def append(
+    segment: Segment, submission: Submission, waits: AbstractContextManager[None] | None = None
+) -> tuple[Submission, Logged]:
     """Log the payloads of a submission, all or none, and return it, or what its key logged before, with where it is.
 
     Its signatures were verified. Raises SignatureRequiredError if the segment takes no others, IdempotencyError if the
-    key came with other events before, and what `Sequencer.append` raises.
+    key came with other events before, and what `Sequencer.append` raises, to which `waits` goes.
     """
     if segment.row.signed and not submission.signed and not submission.writer.startswith(OWN_NAMES):
         raise SignatureRequiredError("the segment takes signed events only; append with a key of the writer")
-    outcome = segment.sequencer.append(submission)
+    outcome = segment.sequencer.append(submission, waits)
     if isinstance(outcome, RequestRow):
         return _recall(segment, submission, outcome)
     return submission, outcome

@@ -254,3 +254,26 @@ def test_a_head_that_went_back_is_not_signed_on(
         sequencer.append(submission(2))
     assert store.head() == earlier
     assert sequencer.broken
+
+
+def test_who_waits_for_the_commit_of_another_is_told_so_and_who_leads_is_not(
+    store: SegmentStore, signer: SignerKey, anchor: Anchor
+) -> None:
+    sequencer = Sequencer(store, signer, clock=lambda: 1000, on_commit=lambda *_: None, anchor=anchor)
+    told: list[str] = []
+
+    @contextmanager
+    def waits(name: str) -> Iterator[None]:
+        told.append(f"{name} waits")
+        yield
+        told.append(f"{name} goes on")
+
+    with ThreadPoolExecutor(2) as threads:
+        with store.write():
+            first = threads.submit(sequencer.append, submission(0), waits("first"))
+            until(lambda: sequencer._leading, "the first to lead")
+            second = threads.submit(sequencer.append, submission(1), waits("second"))
+            until(lambda: told == ["second waits"], "the second to wait")
+        assert [isinstance(one.result(), Logged) for one in (first, second)] == [True, True]
+    assert told == ["second waits", "second goes on"]
+    assert store.head().size == 2

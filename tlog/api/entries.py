@@ -39,10 +39,10 @@ def log_events(call: Call) -> Response:
     if submission.signed:
         keys = call.services.guard.writer_keys(submission.writer)
         verify_signatures(submission, origin=call.segment.row.origin, keys=keys)
-    submission, logged = append(call.segment, submission)
+    submission, logged = append(call.segment, submission, call.services.working.leave())
     call.services.metrics.appended()
     if asker is not None:
-        with call.services.syncing.leave():
+        with call.services.working.leave(), call.services.syncing.leave():
             head = asker.wait_for(call.segment, logged.start + len(logged.entries))
         logged = logged if head is None else logged_under(call.segment, logged, head)
     receipt = _batch_receipt(submission, logged) if events.batch else _receipt(submission, logged)

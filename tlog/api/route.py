@@ -44,6 +44,7 @@ class Services:
     journal: Journal
     reading: Turns
     syncing: Turns
+    working: Turns
     large: Places
     large_turns: Turns
     receiving: Places
@@ -123,11 +124,17 @@ def register(app: Flask, route: Route, services: Services) -> None:
                     give_back()
 
     def work(caller: Caller, segment: str | None, arguments: Mapping[str, str]) -> Response:
-        with (services.syncing if route.syncs else services.reading).take():
-            if segment is None or not route.opens:
-                return route.view(Call(caller, services, None), **arguments)
-            with services.segments.use(segment) as opened:
-                return route.view(Call(caller, services, opened), **arguments)
+        if not route.syncs:
+            with services.reading.take():
+                return view(caller, segment, arguments)
+        with services.syncing.take(), services.working.take():
+            return view(caller, segment, arguments)
+
+    def view(caller: Caller, segment: str | None, arguments: Mapping[str, str]) -> Response:
+        if segment is None or not route.opens:
+            return route.view(Call(caller, services, None), **arguments)
+        with services.segments.use(segment) as opened:
+            return route.view(Call(caller, services, opened), **arguments)
 
     endpoint = f"{route.method} {route.path}"
     app.add_url_rule(
