@@ -206,10 +206,12 @@ def bring_to_size(scale: Scale, server: Server, size: int) -> str:
         connection.request("PUT", f"/segments/{SEGMENT}")
         key = str(json.loads(check(connection, 200, 201))["vkey"])
         missing = size - size_of(connection)
-        for batch, batches in ((FILL_BATCH, missing // FILL_BATCH), (missing % FILL_BATCH, 1)):
-            if batch * batches > 0:
-                options = {"size": batch, "connections": CONNECTIONS, "seconds": math.inf, "batches": batches}
-                aside(send_batches, server.port, SEGMENT, scale.events, **options)
+    for batch, batches in ((FILL_BATCH, missing // FILL_BATCH), (missing % FILL_BATCH, 1)):
+        if batch * batches > 0:
+            options = {"size": batch, "connections": CONNECTIONS, "seconds": math.inf, "batches": batches}
+            aside(send_batches, server.port, SEGMENT, scale.events, **options)
+    # Another one: the server has closed the first, on which nothing came for so long.
+    with connected(server) as connection:
         if (found := size_of(connection)) != size:
             raise RuntimeError(f"the segment has {found} entries, and was to have {size}")
     return key

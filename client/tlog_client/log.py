@@ -80,9 +80,9 @@ class Log:
         """Pin a segment: `url` is its prefix, such as `https://log.example/segments/payments`, `key` its verifier key.
 
         `state` is `$XDG_STATE_HOME/tlog` or `~/.local/state/tlog` unless given. `token` is the credential to show, or
-        the file that holds it, which is read each time. A `session` brings credentials of other kinds, and proxies and
-        certificates as it has them now; threads share it, and it stays the caller's to close. `timeout` is the longest
-        silence to bear, in seconds.
+        the file that holds it, which is read each time. A `session` brings proxies, certificates or credentials of
+        other kinds; threads share it, and it stays the caller's to close. `timeout` is the longest silence to bear, in
+        seconds.
 
         With a `signer`, or its text form, what is appended is signed in the name of that key, which the operator has
         registered; one event or batch at a time, for all that share the folder `state`. Entries in the name of one of

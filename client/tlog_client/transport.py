@@ -70,11 +70,8 @@ class Transport:
         """Take the segment's prefix and the longest silence, in seconds, to bear; raise MalformedError for no URL.
 
         `deadline` is how many seconds an answer may take in all, so that one which trickles cannot last for ever.
-        Proxies and certificates are those that the session and the environment have now.
         """
         self._url = check_url(url)
-        # Else looked for in all of the environment for each request, which takes a quarter of its time.
-        self._settings = session.merge_environment_settings(self._url, {}, True, None, None)
         self._deadline = deadline
         self._session = session
         self._timeout = timeout
@@ -118,12 +115,14 @@ class Transport:
     ) -> bytes:
         end = time.monotonic() + self._deadline
         try:
-            request = requests.Request(method, f"{self._url}/{path}", headers, data=body)
-            with self._session.send(
-                self._session.prepare_request(request),
+            with self._session.request(
+                method,
+                f"{self._url}/{path}",
+                data=body,
+                headers=headers,
                 timeout=(CONNECT_SECONDS, self._timeout),
                 allow_redirects=False,
-                **self._settings,
+                stream=True,
             ) as response:
                 if response.status_code == expected:
                     return _read(response, limit, end)

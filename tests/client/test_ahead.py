@@ -19,15 +19,18 @@ class Counter:
     """Counts how many are in it at once, and the most that ever were."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self.inside = self.most = 0
 
     def pause(self, seconds: float = 0.02) -> None:
-        with self._lock:
+        """Wait until as many are in it as are allowed, and then for whoever is not."""
+        with self._changed:
             self.inside += 1
             self.most = max(self.most, self.inside)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most >= AT_ONCE, 1)
         time.sleep(seconds)
-        with self._lock:
+        with self._changed:
             self.inside -= 1
 
 

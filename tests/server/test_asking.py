@@ -162,9 +162,9 @@ def test_a_receipt_that_is_to_be_cosigned_verifies_under_the_quorum(house: House
         mint_receipts(parsed, payloads=[b"1", b"2", b"3"], key=segment.key), (b"1", b"2", b"3"), strict=True
     ):
         verify_receipt(receipt, key=trust, payload=payload)
+    until(lambda: len(parse_note(segment.note()).signatures) == 4, "all three witnesses to have cosigned")
     # Whoever comes later finds the same head, with its cosignatures, in the same bytes.
     assert segment.get("/checkpoint/cosigned").content == cosigned(segment)
-    until(lambda: len(parse_note(segment.note()).signatures) == 4, "all three witnesses to have cosigned")
     assert open_witnessed(segment.note(), trust).checkpoint.size == 4
     # An append moves the head on, and what was said of the last one is not said of it.
     before = segment.get("/checkpoint")
