@@ -91,15 +91,14 @@ def machine() -> Mapping[str, Any]:
 
 def compare(peer: Peer, folder: Path, cache: Path, events: Path, found: Comparison) -> None:
     """Measure a peer under each of its loads, or note why it is missing."""
-    loads = peer.loads or (Load(1),)
-    for load in loads:
+    for load in peer.loads:
         print(f"bench: {peer.name}: {load}", file=sys.stderr, flush=True)
         try:
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 Path(own).chmod(0o711)
                 found.figures.append(measure(peer, load, Place(Path(own), cache.absolute()), events, found.seconds))
         except (MissingError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            found.missing[f"{peer.name}, {load}" if peer.loads else peer.name] = reason(error)
+            found.missing[f"{peer.name}, {load}"] = reason(error)
 
 
 def reason(error: Exception) -> str:

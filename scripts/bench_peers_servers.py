@@ -17,7 +17,7 @@ from typing import Final
 
 from bench import COMMANDS, free_port, running, stop
 from bench_load import HOST, TIMEOUT_SECONDS, check
-from bench_peers_cache import MissingError, build, libraries, unpack
+from bench_peers_cache import build, libraries, unpack
 
 from tlog.config import Config
 
@@ -25,6 +25,7 @@ SEGMENT: Final = "bench"
 _TRILLIAN: Final = "github.com/google/trillian/cmd/trillian_log_"
 _DATABASE_CONNECTIONS: Final = 1_000
 _TESSERA: Final = "github.com/transparency-dev/tessera/cmd/conformance/posix"
+_IMMUDB: Final = "github.com/codenotary/immudb/cmd/immudb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +201,15 @@ def postgresql(cache: Path) -> tuple[Path, Mapping[str, str]]:
 
 
 @contextmanager
-def run_immudb(_place: Place) -> Iterator[Running]:
-    """Say why there is none."""
-    raise MissingError("the Go module proxy does not give out github.com/codenotary/immudb, and Debian has no package")
-    yield
+def run_immudb(place: Place, *, driver: str) -> Iterator[Running]:
+    """Run immudb, which signs its state and serves nothing but its own protocol."""
+    drivers, port, secret = build(place.cache, "."), free_port(), place.folder / "key"
+    key = subprocess.run([drivers, "ec-key", secret], check=True, capture_output=True, text=True).stdout.strip()
+    command: list[str | Path] = [build(place.cache, _IMMUDB), f"--dir={place.data}", f"--signingKey={secret}"]
+    command += [f"--address={HOST}", f"--port={port}"]
+    command += [f"--{server}-server=false" for server in ("metrics", "pgsql", "web")]
+    with serving(place, command, port) as server:
+        yield Running((server,), (drivers, driver, "--at", f"{HOST}:{port}", "--key", key))
 
 
 @contextmanager
@@ -294,7 +300,18 @@ PEERS: Final[Mapping[str, Peer]] = {
         ),
         passing=_OF_MARIADB,
     ),
-    "immudb": Peer("immudb", "", (), run_immudb),
+    "immudb": Peer(
+        "immudb",
+        "v1.10.0 as it is, synced, signed state for each answer, room for 300 commits at once instead of 30",
+        (*_SINGLE, *_BATCHES),
+        partial(run_immudb, driver="immudb"),
+    ),
+    "immudb-fast": Peer(
+        "immudb, fastest",
+        "v1.10.0, the same with syncFrequency 0 instead of 20 ms, and embeddedValues",
+        (*_SINGLE, *_BATCHES, _PROOFS),
+        partial(run_immudb, driver="immudb-fast"),
+    ),
     "chain": Peer(
         "hash chain, PostgreSQL",
         "one function that locks, reads the last hash and inserts; fsync and synchronous_commit on; nothing is signed",

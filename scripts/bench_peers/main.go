@@ -30,12 +30,13 @@ type driver func(ctx context.Context, to target) (func() (appender, error), erro
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("usage: peers chain | tessera | tlog | trillian | serve-tessera | key | tables")
+		log.Fatal("usage: peers chain | immudb | immudb-fast | tessera | tlog | trillian | serve-tessera | key | ec-key | tables")
 	}
 	name, arguments := os.Args[1], os.Args[2:]
 	drivers := map[string]driver{"chain": driveChain, "tessera": driveTessera, "tlog": driveTlog, "trillian": driveTrillian}
-	commands := map[string]func([]string) error{"serve-tessera": serveTessera, "key": writeKey, "tables": makeTables}
-	fillers := map[string]filler{"tlog": fillTlog, "trillian": fillTrillian}
+	drivers["immudb"], drivers["immudb-fast"] = driveImmudb(roomy()), driveImmudb(fastest())
+	commands := map[string]func([]string) error{"serve-tessera": serveTessera, "key": writeKey, "ec-key": writeECKey, "tables": makeTables}
+	fillers := map[string]filler{"immudb-fast": fillImmudb, "tlog": fillTlog, "trillian": fillTrillian}
 	run, known := commands[name]
 	if drive, ok := drivers[name]; ok {
 		run, known = func(arguments []string) error { return measure(drive, fillers[name], arguments) }, true
@@ -69,11 +70,11 @@ func measure(drive driver, fill filler, arguments []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), l.warmUp+l.length+time.Minute+time.Duration(*proofs)*10*time.Millisecond)
 	defer cancel()
 	if *proofs > 0 {
-		log, err := fill(ctx, to, &l, *proofs)
+		connect, err := fill(ctx, to, &l, *proofs)
 		if err != nil {
 			return err
 		}
-		return l.run(ctx, log.open)
+		return l.run(ctx, connect)
 	}
 	connect, err := drive(ctx, to)
 	if err != nil {

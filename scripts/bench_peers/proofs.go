@@ -18,8 +18,8 @@ type filled struct {
 	connect func() (prover, error)
 }
 
-// filler brings a log to a size.
-type filler func(ctx context.Context, to target, l *load, size int) (*filled, error)
+// filler brings a log to a size, and returns what opens a connection that asks for proofs.
+type filler func(ctx context.Context, to target, l *load, size int) (func() (appender, error), error)
 
 // open returns an appender that appends nothing: it asks for the proof of an entry anywhere in the tree, and verifies it.
 func (f *filled) open() (appender, error) {

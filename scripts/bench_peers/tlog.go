@@ -145,7 +145,7 @@ func (w writer) entry(event, opening []byte, time int64, writer string) []byte {
 }
 
 // fillTlog fills a segment by batches, and keeps of them what a proof is verified by.
-func fillTlog(ctx context.Context, to target, l *load, size int) (*filled, error) {
+func fillTlog(ctx context.Context, to target, l *load, size int) (func() (appender, error), error) {
 	verifier, err := note.NewVerifier(to.key)
 	if err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func fillTlog(ctx context.Context, to target, l *load, size int) (*filled, error
 		return nil, err
 	}
 	connect := func() (prover, error) { return writer{connection(), to.address, verifier}.prover(size), nil }
-	return &filled{head.Hash, leaves, connect}, nil
+	return (&filled{head.Hash, leaves, connect}).open, nil
 }
 
 func (w writer) fill(ctx context.Context, events, leaves [][]byte) error {

@@ -144,7 +144,7 @@ func makeTables(arguments []string) error {
 }
 
 // fillTrillian fills a tree whose entries come in order, as that takes the largest batches.
-func fillTrillian(ctx context.Context, to target, l *load, size int) (*filled, error) {
+func fillTrillian(ctx context.Context, to target, l *load, size int) (func() (appender, error), error) {
 	stub, tree, err := newTree(ctx, to, trillian.TreeType_PREORDERED_LOG)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func fillTrillian(ctx context.Context, to target, l *load, size int) (*filled, e
 		own, err := dial(to)
 		return treeProver(own, tree.TreeId, size), err
 	}
-	return &filled{log.GetRoot().RootHash, leaves, connect}, nil
+	return (&filled{log.GetRoot().RootHash, leaves, connect}).open, nil
 }
 
 func fillTree(ctx context.Context, stub trillian.TrillianLogClient, tree int64, first int, events, leaves [][]byte) error {
