@@ -302,7 +302,7 @@ PEERS: Final[Mapping[str, Peer]] = {
     ),
     "immudb": Peer(
         "immudb",
-        "v1.10.0 as it is, synced, signed state for each answer, room for 300 commits at once instead of 30",
+        "v1.10.0 as it is, synced, signed state for each answer, room for 100 commits at once instead of 30",
         (*_SINGLE, *_BATCHES),
         partial(run_immudb, driver="immudb"),
     ),

@@ -58,6 +58,13 @@ def test_every_peer_states_its_settings_and_is_asked_for_single_entries() -> Non
     assert all(peer.settings and {Load(1), Load(64)} <= set(peer.loads) for peer in own)
 
 
+def test_immudb_is_asked_for_all_that_tlog_is_and_compared_with_it() -> None:
+    peer = PEERS["immudb-fast"]
+    assert set(peer.loads) == set(PEERS["tlog"].loads)
+    shown = replace(TESSERA, peer=peer.name, proves=peer.proves)
+    assert f"single entries, 64 at once, of {peer.name}" in verdicts(SINGLE, shown)
+
+
 def test_the_table_has_every_figure_and_setting_and_what_is_missing() -> None:
     text = "\n".join(tabulate(comparison(SINGLE, TESSERA)))
     assert re.search(r"tlog: single entries, 64 at once +2,000\.0 +500\.0 +50\.0 +90\.0 +212\.5 +20\.0\n", text)

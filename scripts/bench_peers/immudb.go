@@ -35,7 +35,7 @@ type immudb struct {
 
 // roomy are the settings of a database as it is, but for its limit of 30 commits at once: above it writers get errors.
 func roomy() *schema.DatabaseNullableSettings {
-	return &schema.DatabaseNullableSettings{MaxConcurrency: &schema.NullableUint32{Value: 300}}
+	return &schema.DatabaseNullableSettings{MaxConcurrency: &schema.NullableUint32{Value: 100}}
 }
 
 // fastest are those of one that waits for no others before it syncs, and has values in the log that it syncs anyway.
