@@ -111,9 +111,11 @@ def measure(peer: Peer, load: Load, place: Place, events: Path, length: int) -> 
     """Run a peer under one load."""
     with peer.run(place) as running:
         before = disk(place.data, peer.passing)
-        options = {"events": events, "connections": load.connections, "batch": load.batch, "proofs": load.proofs}
+        options = {"events": events, "connections": load.connections, "batch": load.batch}
         times = {"warm-up": WARM_UP_SECONDS, "seconds": length}
-        words = [f"--{name}={value}" for name, value in {**options, **times}.items()]
+        # Not each driver asks for them.
+        proofs = {"proofs": load.proofs} if load.proofs else {}
+        words = [f"--{name}={value}" for name, value in {**options, **times, **proofs}.items()]
         result, cpu, memory = drive(running, [*running.driver, *words])
     all_logged = load.proofs or result["all"]
     return Measured(

@@ -1,4 +1,4 @@
-"""The comparison with peers: what it asks for, and how it shows what it found. The peers are not run here."""
+"""The comparison with peers: what it asks for, and how it shows what it found. Of all of them only our own runs."""
 
 import re
 import subprocess
@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_peers import disk, drive, each, parse_arguments
+from bench_load import write_events
+from bench_peers import disk, drive, each, measure, parse_arguments
 from bench_peers_report import COLUMNS, Comparison, Measured, draw, tabulate
-from bench_peers_servers import PEERS, Load, Running
+from bench_peers_servers import PEERS, Load, Place, Running
 
 TESSERA = Measured(
     peer="Tessera & Co",
@@ -56,6 +57,16 @@ def test_arguments_choose_peers_and_files() -> None:
 def test_every_peer_states_its_settings_and_is_asked_for_single_entries() -> None:
     own = [peer for name, peer in PEERS.items() if name != "writer"]
     assert all(peer.settings and {Load(1), Load(64)} <= set(peer.loads) for peer in own)
+
+
+def test_the_writer_is_measured(tmp_path: Path) -> None:
+    write_events(tmp_path / "events")
+    (tmp_path / "log").mkdir()
+    writer = PEERS["writer"]
+    found = measure(writer, writer.loads[0], Place(tmp_path / "log", tmp_path), tmp_path / "events", 1)
+    assert found.rate > 0
+    assert 0 < found.p50 <= found.p99
+    assert found.cpu > 0
 
 
 def test_immudb_is_asked_for_all_that_tlog_is_and_compared_with_it() -> None:
