@@ -121,7 +121,7 @@ def _judge_single(own: Mapping[str, Measured], peers: Sequence[Measured]) -> Ite
 
 _LINE: Final = 18
 _HEAD: Final = 44
-_LABEL: Final = 330
+_LABEL: Final = 380
 _COLUMN: Final = 150
 
 
