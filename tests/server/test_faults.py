@@ -385,7 +385,12 @@ def faults_in(process: int, *injected: str) -> Iterator[None]:
         yield
     finally:
         strace.terminate()
-        strace.communicate()
+        try:
+            strace.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            # It waits for ever for a thread that began as its process was killed.
+            strace.kill()
+            strace.communicate()
 
 
 def test_calls_that_fail_under_load_lose_double_and_contradict_nothing(start_server: Callable[..., Server]) -> None:
