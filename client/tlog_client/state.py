@@ -49,9 +49,10 @@ class StateFile:
 
     def read(self) -> SignedCheckpoint | None:
         """Return what was last kept, None if nothing ever was; raise StateError, or FetchError for a failing disk."""
+        # Before the file: another thread may keep the first of all meanwhile.
+        last = self._last
         with naming_disk(self.path):
             note = read_if_there(self.path)
-        last = self._last
         if note is None and last is not None:
             raise StateError(f"the state file {self.path} has gone while it was in use; put it back")
         if note is None or (last is not None and note == last.note):

@@ -15,6 +15,7 @@ import pytest
 from simulator import Simulator
 
 from tlog_client import FetchError, InconsistencyError, Log, SignedCheckpoint, StateError
+from tlog_client.durable import read_if_there
 from tlog_client.heads import Heads
 from tlog_client.state import StateFile, default_folder, open_signed
 from tlog_core.checkpoint import Checkpoint
@@ -53,6 +54,23 @@ def test_the_file_is_the_signed_note_under_the_hash_of_the_key(grown: Simulator,
     file.swap(None, open_signed(grown.note(5), grown.key))
     assert file.path.name == hashlib.sha256(str(grown.key).encode()).hexdigest()
     assert file.path.read_bytes() == grown.note(5)
+
+
+def test_a_file_that_is_made_while_it_is_looked_for_has_not_gone(
+    grown: Simulator, file: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = signed(grown, 5)
+
+    def look(path: Path) -> bytes | None:
+        monkeypatch.undo()
+        found = read_if_there(path)
+        # As by another thread.
+        assert file.swap(None, first)
+        return found
+
+    monkeypatch.setattr("tlog_client.state.read_if_there", look)
+    assert file.read() is None
+    assert file.read() == first
 
 
 def test_two_keys_do_not_share_a_file(grown: Simulator, tmp_path: Path) -> None:
