@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -53,11 +53,7 @@ def main() -> None:
         write_events(events)
         for name in arguments.only or PEERS:
             compare(PEERS[name], Path(folder), arguments.cache, events, found)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    if arguments.svg is not None:
-        arguments.svg.write_text(draw(found))
-    print("\n".join(tabulate(found)))
+    show(arguments, asdict(found), draw(found), tabulate(found))
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -67,9 +63,23 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PEERS, metavar="PEER", help=f"some of: {', '.join(PEERS)}")
     cache = Path.home() / ".cache/tlog-bench"
     parser.add_argument("--cache", type=Path, default=cache, help=f"where the peers are kept ({cache})")
+    add_outputs(parser)
+    return parser.parse_args(words)
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Have a benchmark take the files for what it found."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw them there")
-    return parser.parse_args(words)
+
+
+def show(arguments: argparse.Namespace, figures: Mapping[str, Any], chart: str, lines: Iterable[str]) -> None:
+    """Print the lines, and write figures and chart into the files that the arguments name."""
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if arguments.svg is not None:
+        arguments.svg.write_text(chart)
+    print("\n".join(lines))
 
 
 def seconds(text: str) -> int:

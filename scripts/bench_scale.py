@@ -29,7 +29,7 @@ from typing import Final
 
 from bench import COMMANDS, MIB, Server, aside, free_port, running
 from bench_load import HOST, TIMEOUT_SECONDS, check, send_batches, write_events
-from bench_peers import disk, each, machine
+from bench_peers import add_outputs, disk, each, machine, show
 from bench_peers_servers import Running
 from bench_scale_report import ENTRIES, SEGMENTS, Cost, Curves, draw, tabulate
 
@@ -134,11 +134,7 @@ def main() -> None:
         measure_entries(scale)
         measure_segments(scale)
     curves = Curves(machine(), [*scale.costs.values()])
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(asdict(curves), indent=1) + "\n")
-    if arguments.svg is not None:
-        arguments.svg.write_text(draw(curves))
-    print("\n".join(tabulate(curves)))
+    show(arguments, asdict(curves), draw(curves), tabulate(curves))
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -147,8 +143,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     entries, segments = at_least(LEAST), at_least(1)
     parser.add_argument("--largest", type=entries, default=10**7, metavar="N", help="entries at most (10,000,000)")
     parser.add_argument("--segments", type=segments, default=10**4, metavar="N", help="segments at most (10,000)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw them there")
+    add_outputs(parser)
     return parser.parse_args(words)
 
 

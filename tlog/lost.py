@@ -33,7 +33,7 @@ from tlog_core.errors import MalformedError, ProofError
 from tlog_core.merkle import leaf_hashes
 from tlog_core.note import Note, VerifierKey, parse_note, parse_verifier
 from tlog_core.receipt import Receipt, verify_receipt
-from tlog_core.tile import TILE_WIDTH, Bundle
+from tlog_core.tile import TILE_WIDTH, bundle_of
 
 _SECONDS: Final = 30.0
 
@@ -156,7 +156,7 @@ def _add_data(found: Found, row: SegmentRow, start: int, folder: Path) -> None:
 def _add_tiles(found: Found, start: int, get: Callable[..., bytes]) -> None:
     size = found.add_head(get("checkpoint", limit=1 << 16)).size
     for place in range(start - start % TILE_WIDTH, size, TILE_WIDTH):
-        bundle = Bundle(place // TILE_WIDTH, min(TILE_WIDTH, size - place))
+        bundle = bundle_of(place // TILE_WIDTH, size)
         found.entries.update(enumerate(fetch_bundle(bundle, get), place))
 
 

@@ -144,7 +144,7 @@ class Metrics:
         self._proofs.append(seconds)
 
     def settle(self) -> None:
-        """Count what is only noted: to count it at once would be a tenth of what a proof or a commit costs."""
+        """Count what is only noted: at once it would be a tenth of what a proof costs, and hold up commits."""
         for _ in range(len(self._proofs)):
             self._proof.observe(self._proofs.popleft())
         for _ in range(len(self._commits)):

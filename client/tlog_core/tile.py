@@ -76,7 +76,7 @@ def tile_of(level: int, index: int, size: int) -> Tile:
 
 def bundle_of(index: int, size: int) -> Bundle:
     """Return the bundle at `index` as wide as it is in a tree of `size` entries."""
-    return Bundle(index, min(TILE_WIDTH, size - index * TILE_WIDTH))
+    return Bundle(index, tile_of(0, index, size).width)
 
 
 def edge_tiles(size: int) -> list[Tile]:
