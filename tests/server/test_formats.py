@@ -1,0 +1,118 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlog.formats.fields import Fields
+from tlog.formats.known import _BY_SHAPE, format_of
+
+KUBERNETES = {
+    "kind": "Event",
+    "apiVersion": "audit.k8s.io/v1",
+    "level": "Metadata",
+    "auditID": "7a3e",
+    "stage": "ResponseComplete",
+    "requestURI": "/api/v1/namespaces/payments/secrets/key",
+    "verb": "get",
+    "user": {"username": "system:serviceaccount:payments:till"},
+    "sourceIPs": ["192.0.2.7"],
+    "objectRef": {"resource": "secrets", "namespace": "payments", "name": "key"},
+    "responseStatus": {"code": 403},
+    "requestReceivedTimestamp": "2026-01-02T03:04:05.000678Z",
+}
+CLOUDTRAIL = {
+    "eventVersion": "1.08",
+    "userIdentity": {"type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/ann"},
+    "eventTime": "2026-01-02T03:04:05Z",
+    "eventSource": "s3.amazonaws.com",
+    "eventName": "DeleteBucket",
+    "sourceIPAddress": "192.0.2.7",
+    "resources": [{"ARN": "arn:aws:s3:::audit"}],
+    "eventID": "11e4",
+    "recipientAccountId": "123456789012",
+}
+AT = 1767323045000
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+# Whatever may stand in any member that a format looks at.
+MEMBERS = ["auditID", "stage", "verb", "user", "username", "sourceIPs", "objectRef", "responseStatus", "code", "time"]
+ODD = st.dictionaries(
+    st.sampled_from([*MEMBERS, "eventID", "eventSource", "eventName", "userIdentity", "resources", "actor", "outcome"]),
+    JSON | st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=3),
+    max_size=6,
+)
+
+
+def fields_of(event: Any) -> Fields:
+    return format_of(event).fields(event)
+
+
+def test_an_event_of_kubernetes_says_who_did_what_to_what() -> None:
+    assert format_of(KUBERNETES).name == "kubernetes"
+    assert fields_of(KUBERNETES) == Fields(
+        time=AT,
+        actor="system:serviceaccount:payments:till",
+        action="get",
+        target="secrets/payments/key",
+        outcome="failure",
+        source="192.0.2.7",
+        namespace="payments",
+        service="kubernetes",
+        severity="Metadata",
+    )
+
+
+def test_two_stages_of_one_request_to_kubernetes_are_two_events() -> None:
+    one, other = KUBERNETES, KUBERNETES | {"stage": "RequestReceived"}
+    assert format_of(one).id(one) == "7a3e/ResponseComplete"
+    assert format_of(other).id(other) == "7a3e/RequestReceived"
+
+
+def test_a_record_of_cloudtrail_says_who_did_what_to_what() -> None:
+    assert format_of(CLOUDTRAIL).name == "cloudtrail"
+    assert fields_of(CLOUDTRAIL) == Fields(
+        time=AT,
+        actor="arn:aws:iam::123456789012:user/ann",
+        action="DeleteBucket",
+        target="arn:aws:s3:::audit",
+        outcome="success",
+        source="192.0.2.7",
+        service="s3.amazonaws.com",
+        account="123456789012",
+    )
+    assert fields_of(CLOUDTRAIL | {"errorCode": "AccessDenied"}).outcome == "failure"
+    assert format_of(CLOUDTRAIL).id(CLOUDTRAIL) == "11e4"
+
+
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        ({"actor": {"name": "ann", "id": "7"}, "action": "refund"}, Fields(actor="ann", action="refund")),
+        ({"user": "ann", "success": False}, Fields(actor="ann", outcome="failure")),
+        ({"timestamp": "2026-01-02T03:04:05Z", "status": "ok"}, Fields(time=AT, outcome="success")),
+        ({"time": 1767323045.0}, Fields(time=AT)),
+        ({"time": 1e300, "status": "teapot"}, Fields()),
+        ([1, 2], Fields()),
+        ("text", Fields()),
+    ],
+)
+def test_members_of_the_usual_names_are_understood(event: Any, fields: Fields) -> None:
+    assert format_of(event).name == "plain"
+    assert fields_of(event) == fields
+
+
+@given(st.one_of(JSON, ODD))
+def test_no_event_at_all_makes_a_format_raise(event: Any) -> None:
+    event = json.loads(json.dumps(event))
+    found = format_of(event)
+    found.fields(event)
+    for one in (*_BY_SHAPE, found):
+        one.fields(event)
+        one_id = one.id(event)
+        assert one_id is None or isinstance(one_id, str)

@@ -1,0 +1,37 @@
+"""Records of AWS CloudTrail."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tlog.formats.fields import FAILURE, SUCCESS, Fields, Format, find, milliseconds, text
+
+
+def _recognizes(event: Mapping[str, Any]) -> bool:
+    return "eventID" in event and "eventSource" in event and "eventName" in event
+
+
+def _fields(event: Any) -> Fields:
+    who = find(event, "userIdentity")
+    return Fields(
+        time=milliseconds(find(event, "eventTime")),
+        actor=text(who, "arn") or text(who, "userName") or text(who, "invokedBy") or text(who, "principalId"),
+        action=text(event, "eventName"),
+        target=_target(event),
+        outcome=FAILURE if find(event, "errorCode") else SUCCESS,
+        source=text(event, "sourceIPAddress"),
+        service=text(event, "eventSource"),
+        account=text(event, "recipientAccountId") or text(who, "accountId"),
+    )
+
+
+def _target(event: Any) -> str | None:
+    resources = find(event, "resources")
+    first = resources[0] if isinstance(resources, list) and resources else None
+    return text(first, "ARN") or text(event, "eventSource")
+
+
+def _id(event: Any) -> str | None:
+    return text(event, "eventID")
+
+
+FORMAT: Final = Format("cloudtrail", _recognizes, _fields, _id)
