@@ -42,13 +42,16 @@ from tlog.control import Control
 from tlog.files import lock_data
 from tlog.fsck.scrub import Scrub
 from tlog.guard import Guard
+from tlog.intake import Intake
 from tlog.journal import Answered, Journal
 from tlog.logs import make_logger, write_lines
 from tlog.metrics import Metrics
 from tlog.peers import Peers, read_peers
 from tlog.places import Places
 from tlog.reads import Reads
+from tlog.receivers import RECEIVERS
 from tlog.room import Room
+from tlog.routing import Routing, read_routing
 from tlog.sealing import Sealing
 from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
@@ -62,11 +65,11 @@ _METHOD_LETTERS: Final = 16
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
+def create_app(config: Config | None = None, *, locked: bool = False, routing: Routing | None = None) -> Flask:
     """Return the app over a data folder, by default as the environment says (`config.from_environment`).
 
     For any WSGI server; call it after the server has forked. `locked` says that a parent process holds the folder's
-    lock. Raises ConfigError if another server runs on the folder.
+    lock, and `routing` is what it read, once for all workers. Raises ConfigError if another server runs on the folder.
     """
     config = config or from_environment()
     _prepare_shapes(msgspec.Struct)
@@ -80,7 +83,15 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         prepare_data(config, None)
     log, metrics = make_logger(), Metrics()
     journal = Journal(write_lines, metrics)
-    routes = (*segments.ROUTES, *entries.ROUTES, *tiles.ROUTES, *proofs.ROUTES, *access.ROUTES, *operations.ROUTES)
+    routes = (
+        *segments.ROUTES,
+        *entries.ROUTES,
+        *tiles.ROUTES,
+        *proofs.ROUTES,
+        *access.ROUTES,
+        *operations.ROUTES,
+        *RECEIVERS,
+    )
     opened, asker, peers = _open_segments(config, config.confirmed if locked else None, metrics, log)
     control = Control(config, opened, now)
     if not locked:
@@ -94,10 +105,12 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
     if peers is not None:
         peers.keep(opened)
     Sealing(config, control, log).keep()
+    guard, canonicalize = Guard(config, control, oidc), Canonicalizer()
     services = Services(
         segments=opened,
         control=control,
-        guard=Guard(config, control, oidc),
+        guard=guard,
+        intake=Intake(guard, control, opened, routing or read_routing(config.routes), canonicalize),
         reads=Reads(opened),
         asker=asker,
         room=Room(config.data, config.reserve),
@@ -111,7 +124,7 @@ def create_app(config: Config | None = None, *, locked: bool = False) -> Flask:
         receiving=Places(MAX_WAITING, PLACE_SECONDS),
         discarding=Places(MAX_DISCARDING),
         pauses=Places(MAX_WAITING),
-        canonicalize=Canonicalizer(),
+        canonicalize=canonicalize,
         routes=routes,
     )
     opened.keep_house()

@@ -43,6 +43,9 @@ MAX_DISCARDING: Final = 16
 MAX_PAYLOAD_BYTES: Final = 1 << 20
 MAX_BATCH_BYTES: Final = 16 << 20
 MAX_BATCH_EVENTS: Final = 10_000
+MAX_INGEST_BYTES: Final = 20 << 20
+"""How long the body of a request to a receiver may be, as sent and as unpacked: what OTLP/HTTP asks for."""
+
 MAX_COMMIT_EVENTS: Final = 20_000
 """How many events one commit takes in, so that a small request never waits for more than one large one."""
 
@@ -98,6 +101,11 @@ class Config:
     def issuers(self) -> Path:
         """The OIDC issuers whose tokens are taken, if there are any."""
         return self.data / "issuers.toml"
+
+    @property
+    def routes(self) -> Path:
+        """Which events go into which segments, if it is there."""
+        return self.data / "routes.toml"
 
     @property
     def lock(self) -> Path:

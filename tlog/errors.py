@@ -14,6 +14,8 @@ TlogError
 ├── SealedError                  the segment takes no more entries
 ├── FrozenError                  the segment takes no entries: a witness knows what its database does not
 ├── NoWitnessesError             a cosigned receipt, of a server that asks no witnesses
+├── RepeatedError                some of the events were logged before
+├── UnroutedError                no segment is meant for the event
 ├── SequenceError                the signed events are not the writer's next in this segment
 ├── WrongSignatureError          an event is not signed by a registered key of its writer
 ├── SignatureRequiredError       the segment takes signed events only
@@ -60,6 +62,18 @@ class UnauthorizedError(TlogError):
 
 class CrossSiteError(TlogError):
     """A browser says that a page of another site had it send the request."""
+
+
+class RepeatedError(TlogError):
+    """Some of the events of a submission were logged before; nothing was logged."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("some of these events were logged before")
+
+
+class UnroutedError(TlogError):
+    """No segment is meant for an event, or none can be."""
 
 
 class NotFoundError(TlogError):

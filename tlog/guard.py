@@ -1,10 +1,13 @@
 """The choke point: every request to every route passes `Guard.authorize` before anything else is done for it.
 
+A request that names no segment, and brings events for several, passes `Guard.may` and `Guard.draw` for each of these.
+
 Who asks is shown by a bearer credential; what they may do is decided by the policy in force. What was read of either
 is relied upon until the generation changes: a change is in force everywhere before whoever made it hears so.
 """
 
 import time
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -107,19 +110,20 @@ class Guard:
         if action is Action.OPERATE and not self.unguarded:
             # Whoever probes with a credential that ended would else start a healthy server again.
             return Caller(ANONYMOUS, address, self._state.version, None)
-        principal = self._local(address) if self.unguarded else self._identify(self._current(), request)
+        principal = self._local(address) if self.unguarded else self._identify(self._current(), request, action)
         # Only now: to find out who asks may have taken a while, as when an issuer's keys were fetched.
         state = self._current()
         there = None if name is None else self._target(state, name)
         target = there
-        if labels and principal is ANONYMOUS and not self.unguarded:
+        if (labels or action is Action.INGEST) and principal is ANONYMOUS and not self.unguarded:
             # Nobody without a credential may make a segment, whatever its labels; to read them is to wait for the body.
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
         if name is not None and (labels or there is None):
             target = Target(name, tuple(sorted(labels().items())) if labels else ())
         allowed = self._may(state, principal, action, target, address)
         if allowed and (there or name is None or labels):
-            self._draw(state, principal, target, request)
+            if action is not Action.INGEST:
+                self._draw(state, principal, target, _body(request))
             return Caller(principal, address, state.version, target)
         if principal is ANONYMOUS and not self.unguarded:
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
@@ -141,14 +145,25 @@ class Guard:
                 kept[writer] = found
         return found
 
+    def target(self, name: str) -> Target | None:
+        """Return the segment of this name, with its labels, if there is one."""
+        return self._target(self._current(), name)
+
+    def may(self, caller: Caller, action: Action, target: Target) -> bool:
+        """Tell whether a caller may do this in a segment that is there, or is to be made."""
+        return self._may(self._current(), caller.principal, action, target, caller.address)
+
+    def draw(self, caller: Caller, target: Target, size: int) -> None:
+        """Count a request of so many bytes to a segment; raise QuotaError if a quota is used up for now."""
+        self._draw(self._current(), caller.principal, target, size)
+
     def anyone_may(self, action: Action, target: Target) -> bool:
         """Tell whether everyone may do this in a segment: without a credential, and from wherever."""
         return self._may(self._current(), ANONYMOUS, action, target, None)
 
     def may_see(self, caller: Caller, row: SegmentRow) -> bool:
         """Tell whether a caller may know of a segment."""
-        target = Target(row.name, row.labels)
-        return self._may(self._current(), caller.principal, Action.READ_SEGMENT, target, caller.address)
+        return self.may(caller, Action.READ_SEGMENT, Target(row.name, row.labels))
 
     def _may(
         self, state: _State, principal: Principal, action: Action, target: Target | None, address: Address | None
@@ -163,19 +178,23 @@ class Guard:
             raise UnauthorizedError("this server asks nobody who they are, and so answers this machine only")
         return ANONYMOUS
 
-    def _draw(self, state: _State, principal: Principal, target: Target | None, request: Request) -> None:
+    def _draw(self, state: _State, principal: Principal, target: Target | None, size: int) -> None:
         for quota in self._quotas_of(state, principal, target):
-            self._quotas.draw(quota, principal.name, target or Target(CONTROL), _body(request))
+            self._quotas.draw(quota, principal.name, target or Target(CONTROL), size)
 
     def _quotas_of(self, state: _State, principal: Principal, target: Target | None) -> Sequence[Quota]:
         return () if self.unguarded else state.decider.quotas(principal, target)
 
-    def _identify(self, state: _State, request: Request) -> Principal:
+    def _identify(self, state: _State, request: Request, action: Action) -> Principal:
         given = request.environ.get("HTTP_AUTHORIZATION")
         if given is None:
             return ANONYMOUS
         scheme, _, credential = given.partition(" ")
-        if scheme.lower() != "bearer":
+        scheme = scheme.lower()
+        if action is Action.INGEST and scheme in ("splunk", "basic"):
+            # What senders can be told to send, where they cannot send what they are told.
+            scheme, credential = "bearer", credential if scheme == "splunk" else _password(credential)
+        if scheme != "bearer":
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
         return self._holder(state, credential) if credential.startswith(PREFIX) else self._oidc.identify(credential)
 
@@ -223,6 +242,14 @@ class Guard:
         grants = tuple(self._control.store.grants(self._control.now()))
         fresh = self._state = _State(generation, version, decider, grants)
         return fresh
+
+
+def _password(basic: str) -> str:
+    """Return the password of a credential of Basic authentication (RFC 7617); raise UnauthorizedError."""
+    try:
+        return b64decode(basic, validate=True).decode("ascii").partition(":")[2]
+    except ValueError:
+        raise UnauthorizedError("the Basic credential is not base64; its password is to be a token") from None
 
 
 def _body(request: Request) -> int:

@@ -200,8 +200,8 @@ class Segments:
 
     def draft(self, name: str, labels: Mapping[str, str], *, signed: bool) -> "Draft":
         """Return a new segment of this name, of which nothing exists yet; MalformedError if it cannot be."""
-        _check_name(name)
-        _check_labels(labels)
+        check_name(name)
+        check_labels(labels)
         return _draft(self._config, f"{self._log_name}/segments/{name}", labels, self._clock(), signed=signed)
 
     def list(self, *, after: str = "", limit: int = -1) -> list[SegmentRow]:
@@ -446,12 +446,14 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise MalformedError if no segment may have this name."""
     if not is_name(name):
         raise MalformedError("a segment's name has 1 to 63 characters from a-z, 0-9 and -, and does not start with -")
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raise MalformedError if no segment may have these labels."""
     if len(labels) > _MAX_LABELS:
         raise MalformedError(f"a segment has at most {_MAX_LABELS} labels")
     for key, value in labels.items():

@@ -20,7 +20,15 @@ from typing import Final
 
 from tlog.anchor import Anchor
 from tlog.config import MAX_COMMIT_EVENTS
-from tlog.errors import CorruptError, FrozenError, OutcomeUnknownError, SealedError, SequenceError, UnavailableError
+from tlog.errors import (
+    CorruptError,
+    FrozenError,
+    OutcomeUnknownError,
+    RepeatedError,
+    SealedError,
+    SequenceError,
+    UnavailableError,
+)
 from tlog.latest import check_latest
 from tlog.store.codec import Columns
 from tlog.store.connection import DatabaseError
@@ -43,7 +51,8 @@ class Submission:
     """Events of one request, of one media type, committed to by their openings but not yet logged.
 
     `key` is that of `request_key`, or None. `signed`, if there are any, are the signatures of its writer, whose
-    sequences follow one another. One that `seals` the segment is the last that it takes.
+    sequences follow one another. One that `seals` the segment is the last that it takes. `events` are the 32-byte keys
+    of those events that are logged once only, all different, as far as that is remembered for some milliseconds.
     """
 
     writer: str
@@ -54,6 +63,8 @@ class Submission:
     key: bytes | None
     signed: Sequence[WriterSignature] = ()
     seals: bool = False
+    events: Sequence[bytes] = ()
+    remembered: int = 0
 
     def holds(self) -> bool:
         """Tell whether the payloads are still those committed to."""
@@ -82,7 +93,9 @@ Outcome = Logged | RequestRow
 Closed = SealedError | FrozenError | UnavailableError
 """Why the segment takes nothing at all."""
 
-Answer = Outcome | Closed | SequenceError
+Refused = SequenceError | RepeatedError
+
+Answer = Outcome | Closed | Refused
 """An outcome, or why this submission, and it alone, was refused."""
 
 
@@ -190,8 +203,9 @@ class Sequencer:
         `waits` is entered for as long as this does nothing but wait for the commits of others.
 
         Raises SealedError or FrozenError if the segment takes no more, SequenceError if signed events are not the
-        writer's next, OutcomeUnknownError if the commit failed, UnavailableError if one before it did or witnesses are
-        out of reach for too long, and CorruptError if the stored tree is not the signed one.
+        writer's next, RepeatedError if one of its `events` was logged before, OutcomeUnknownError if the commit failed,
+        UnavailableError if one before it did or witnesses are out of reach for too long, and CorruptError if the stored
+        tree is not the signed one.
         """
         # Here nobody holds a lock, so that nobody else has to wait.
         self._confirmed(_CONFIRM_SECONDS)
@@ -296,12 +310,12 @@ class Sequencer:
     ) -> tuple[Tree, Head, Sequence[Answer]]:
         old = transaction.head()
         tree = self._tree_at(transaction, old)
-        answers = _answers_before(transaction, submissions, self._closed(transaction, old))
+        # Time never goes back, whatever the clock does.
+        now = max(self._clock(), old.time)
+        answers = _answers_before(transaction, submissions, self._closed(transaction, old), now)
         fresh = [submission for submission, answer in zip(submissions, answers, strict=True) if answer is None]
         if not fresh:
             return tree, old, [answer for answer in answers if answer is not None]
-        # Time never goes back, whatever the clock does.
-        now = max(self._clock(), old.time)
         entries = self._entries(fresh, now)
         grown = grow_tree(tree, leaf_hashes(entries))
         new = replace(sign_head(grown.tree, now, self._signer), sealed=any(one.seals for one in fresh))
@@ -409,23 +423,25 @@ def _sealed() -> SealedError:
 
 
 def _answers_before(
-    transaction: Transaction, submissions: Sequence[Submission], closed: Closed | None
+    transaction: Transaction, submissions: Sequence[Submission], closed: Closed | None, now: int
 ) -> Sequence[Answer | None]:
     """Return what needs no entry: where a key went before, or why it is refused; None for the others.
 
-    Of the others that are signed, the sequences are taken.
+    Of the others that are signed, the sequences are taken, and their events are remembered.
     """
     rows = transaction.requests([submission.key for submission in submissions if submission.key is not None])
     answers: list[Answer | None] = []
     for submission in submissions:
         row = rows.get(submission.key or b"")
-        answers.append(row or closed or _refusal(transaction, submission))
+        answers.append(row or closed or _refusal(transaction, submission, now))
         if row is None and submission.seals:
             closed = closed or _sealed()
     return answers
 
 
-def _refusal(transaction: Transaction, submission: Submission) -> SequenceError | None:
+def _refusal(transaction: Transaction, submission: Submission, now: int) -> Refused | None:
+    if submission.events and not transaction.take_events(submission.events, now, now - submission.remembered):
+        return RepeatedError()
     if not submission.signed:
         return None
     first = submission.signed[0].sequence

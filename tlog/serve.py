@@ -22,6 +22,7 @@ from tlog.fsck.start import check_at_start
 from tlog.listen import check_free, parse_address, run_workers
 from tlog.peers import read_peers
 from tlog.quickstart import begin, describe
+from tlog.routing import read_routing
 from tlog.scratch import make_scratch
 from tlog.segments import Nobody, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
@@ -58,6 +59,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
     check_free(listen.host, listen.port)
     # Taken only below, but what is wrong with them is said before anything is made.
     read_issuers(config.issuers)
+    routing = read_routing(config.routes)
     if config.witnesses is not None:
         read_panel(config.witnesses)
     if config.peers is not None:
@@ -79,7 +81,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         # Whoever holds a segment's write lock has not to wait long for the interpreter's.
         sys.setswitchinterval(_SWITCH_SECONDS)
         _settle(metrics, listen.workers)
-        return create_app(config, locked=True)
+        return create_app(config, locked=True, routing=routing)
 
     try:
         run_workers(

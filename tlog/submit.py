@@ -54,8 +54,13 @@ def commit_to(
     idempotency_key: str | None = None,
     signed: Signed | None = None,
     seals: bool = False,
+    events: Sequence[bytes] = (),
+    remembered: int = 0,
 ) -> Submission:
-    """Commit to payloads of one media type, by the openings that their writer has signed for, or else by fresh ones."""
+    """Commit to payloads of one media type, by the openings that their writer has signed for, or else by fresh ones.
+
+    What else there is goes into the `Submission`.
+    """
     openings = split_openings(os.urandom(OPENING_BYTES * len(payloads))) if signed is None else signed.openings
     return Submission(
         writer=writer,
@@ -66,6 +71,8 @@ def commit_to(
         key=None if idempotency_key is None else request_key(writer, idempotency_key),
         signed=() if signed is None else signed.signatures,
         seals=seals,
+        events=events,
+        remembered=remembered,
     )
 
 

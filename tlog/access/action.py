@@ -18,6 +18,7 @@ class Action(Enum):
     READ_SEGMENT = "segment:read"
     SEAL_SEGMENT = "segment:seal"
     APPEND = "entry:append"
+    INGEST = "event:ingest"
     READ_PAYLOAD = "payload:read"
     READ_CHECKPOINT = "checkpoint:read"
     READ_TILE = "tile:read"
@@ -43,8 +44,9 @@ class Role(Enum):
     APPROVER = "approver"
 
 
-OPEN_ACTIONS: Final = frozenset({Action.OPERATE, Action.LIST_SEGMENTS})
-"""What everyone may do. A list shows only the segments that its reader may read."""
+OPEN_ACTIONS: Final = frozenset({Action.OPERATE, Action.LIST_SEGMENTS, Action.INGEST})
+"""What everyone may do. A list shows only the segments that its reader may read, and an event that is sent in is
+decided upon by the segment that it goes into; who sends one must show a credential."""
 
 CONFLICTS: Final = ((Role.WRITER, Role.ADMIN), (Role.ADMIN, Role.AUDITOR))
 """Pairs of roles that nobody holds both of in one segment."""

@@ -1,12 +1,14 @@
 """From the body of a request to payloads: the media type, the limits, and the canonical form of each event."""
 
 import re
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final, TypeVar
 
 import msgspec
+import zstandard
 from flask import Request
 from werkzeug.http import parse_options_header
 
@@ -41,6 +43,9 @@ _DIGITS: Final = len(str(MAX_PAYLOAD_BYTES))
 _LONGEST: Final = 20
 _MAX_MODEL_BYTES: Final = 1 << 16
 _MAX_DISCARDED: Final = 1 << 16
+_MAX_WINDOW: Final = 8 << 20
+# How zlib is told which of its wrappings to expect.
+_WINDOWS: Final = {"gzip": 31, "deflate": 15}
 _BATCH_TYPES: Final = ("application/x-ndjson", "application/ndjson")
 _FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -115,14 +120,47 @@ def read_body(request: Request, most: int = MAX_BATCH_BYTES) -> bytes:
 
 
 def is_large(request: Request) -> bool:
-    """Tell whether the body is said to be longer than one payload may be."""
+    """Tell whether the body is longer than one payload may be, as its headers say, or may be once it is unpacked."""
+    if "HTTP_CONTENT_ENCODING" in request.environ:
+        return True
     given = request.environ.get("CONTENT_LENGTH", "")
     return _DIGITS <= len(given) < _LONGEST and given.isascii() and given.isdigit() and int(given) > MAX_PAYLOAD_BYTES
 
 
-def receive_body(request: Request) -> None:
+def receive_body(request: Request, most: int) -> None:
     """Have the whole body in memory, so that to read it waits for nobody; raises as `read_body` does."""
-    request.environ["wsgi.input"] = BytesIO(read_body(request))
+    request.environ["wsgi.input"] = BytesIO(read_body(request, most))
+
+
+def unpacked_body(request: Request, most: int) -> bytes:
+    """Return the whole body, unpacked if its Content-Encoding is gzip, deflate or zstd, of at most so many bytes.
+
+    Raises as `read_body` does, UnsupportedEncodingError, or MalformedError if it cannot be unpacked.
+    """
+    body = read_body(request, most)
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    try:
+        unpacked = _unpack(encoding, body, most + 1)
+    except (zlib.error, zstandard.ZstdError, EOFError) as error:
+        raise MalformedError(f"the body is not {encoding}, as its Content-Encoding says: {error}") from None
+    if len(unpacked) > most:
+        raise TooLargeError(f"a request has at most {most} bytes here once it is unpacked; send less, or split it")
+    return unpacked
+
+
+def _unpack(encoding: str, body: bytes, most: int) -> bytes:
+    if encoding == "zstd":
+        reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(body, read_across_frames=True)
+        return bytes(reader.read(most))
+    if encoding not in _WINDOWS:
+        raise UnsupportedEncodingError(f"send the body as {', '.join(_WINDOWS)} or zstd, or without Content-Encoding")
+    inflater = zlib.decompressobj(_WINDOWS[encoding])
+    unpacked = inflater.decompress(body, most)
+    if len(unpacked) < most and (not inflater.eof or inflater.unused_data):
+        raise EOFError("it ends too early, or goes on behind its end")
+    return unpacked
 
 
 def discard_body(request: Request) -> None:

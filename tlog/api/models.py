@@ -250,6 +250,15 @@ class AccessRequestList:
     requests: list[AccessRequest]
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of events that were sent to a receiver; those `seen` were logged before, and not again."""
+
+    logged: int
+    quarantined: int
+    seen: int
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error (RFC 9457); `line`, counted from 1, is there if one line of a batch is at fault.
 

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents, and the one table of their statuses."""
 
 import math
+from collections.abc import Callable
 from http import HTTPStatus
 
 from flask import Flask, Response, g
@@ -100,9 +101,14 @@ def _problem(
         title=title,
         type=f"urn:tlog:problem:{slug}",
     )
-    response = answer(encode(problem), "application/problem+json", status=status, caching=SECRET)
+    refuse: Callable[[Problem], Response] = g.get("refuse", _as_problem)
+    response = refuse(problem)
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="tlog"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
     return response
+
+
+def _as_problem(problem: Problem) -> Response:
+    return answer(encode(problem), "application/problem+json", status=problem.status, caching=SECRET)

@@ -11,11 +11,14 @@ from flask import Flask, Request, Response, g, request
 from tlog.access import Action
 from tlog.access.rule import Target
 from tlog.api.body import check_body, discard_body, is_large, receive_body
+from tlog.api.models import Problem
 from tlog.api.site import check_site
 from tlog.canonical import Canonicalizer
+from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
 from tlog.errors import BusyError, ConfigError, QuotaError
 from tlog.guard import Caller, Guard
+from tlog.intake import Intake
 from tlog.journal import Journal
 from tlog.memory import give_back
 from tlog.metrics import Metrics
@@ -37,6 +40,7 @@ class Services:
     segments: Segments
     control: Control
     guard: Guard
+    intake: Intake
     reads: Reads
     asker: Asker | None
     room: Room
@@ -62,6 +66,7 @@ class Route:
     `headers` are those that it reads, and whether it needs each.
     One that `grows` takes in more than what ends or closes something, and only while the disk has room.
     For a route that makes a segment, `labels` reads from the request which it is to have.
+    A body has at most so many bytes as `most`. Errors come as problem documents, or as `refuse` puts one.
     """
 
     method: str
@@ -76,6 +81,8 @@ class Route:
     opens: bool = True
     grows: bool = False
     labels: Callable[[], Mapping[str, str]] | None = None
+    most: int = MAX_BATCH_BYTES
+    refuse: Callable[[Problem], Response] | None = None
 
     @property
     def syncs(self) -> bool:
@@ -112,6 +119,8 @@ def register(app: Flask, route: Route, services: Services) -> None:
     def handle(segment: str | None = None, **arguments: str) -> Response:
         # Behind the proxy, once: each look through it costs as much as a method call.
         asked = request._get_current_object()  # type: ignore[attr-defined]
+        if route.refuse is not None:
+            g.refuse = route.refuse
         if not is_large(asked):
             return work(_admit(asked, route, segment, services), segment, arguments)
         with services.large.take():
@@ -152,13 +161,13 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
             check_site(asked)
         check_body(asked, route.takes)
         caller = services.guard.authorize(asked, route.action, segment, labels)
-        if route.action is not Action.OPERATE:
+        if route.action not in (Action.OPERATE, Action.INGEST):
             g.caller = caller
         if route.grows:
             services.room.check()
         if route.takes and labels is None:
             with services.receiving.take():
-                receive_body(asked)
+                receive_body(asked, route.most)
         return caller
     except TlogError as error:
         with suppress(BusyError), services.discarding.take():

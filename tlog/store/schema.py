@@ -5,7 +5,7 @@ from sqlite_utils import Database, Migrations
 from tlog.errors import ConfigError
 from tlog.store.connection import Connection
 
-SEGMENT_VERSION = 5
+SEGMENT_VERSION = 6
 """How many migrations the database of a segment has seen."""
 
 _SEGMENT = """
@@ -162,6 +162,16 @@ _ANCHORED = """
 alter table head add column anchored integer not null default 0 check (anchored in (0, 1));
 """
 
+_EVENTS = """
+-- Events that were logged lately and have an id, each by a hash of what tells it apart; `time` is that of its entry.
+create table event (
+    key blob primary key check (length(key) = 32),
+    time integer not null
+) strict, without rowid;
+
+create index event_by_time on event (time);
+"""
+
 _KEYS = """
 -- The verifier keys by which writers sign; `name` is that in the key.
 create table writer_key (
@@ -236,6 +246,10 @@ def migrate_segment(connection: Connection) -> None:
     @migrations()
     def m005_anchored(database: Database) -> None:
         _run(database, _ANCHORED)
+
+    @migrations()
+    def m006_events(database: Database) -> None:
+        _run(database, _EVENTS)
 
     _apply(migrations, connection)
     connection.execute(f"pragma user_version = {SEGMENT_VERSION}")

@@ -51,6 +51,15 @@ _ADD_REQUESTS = """
 insert into request (key, start, count, size)
 select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from json_each(?)
 """
+_FIND_EVENTS = "select key from event where key in (select unhex(value) from json_each(?))"
+# All of them or none.
+_TAKE_EVENTS = """
+insert into event (key, time) select unhex(value), ?2 from json_each(?1)
+where not exists (select 1 from event where key in (select unhex(value) from json_each(?1)))
+"""
+_FORGET_EVENTS = """
+delete from event where key in (select key from event where time < ? order by time limit ?)
+"""
 # A writer's first sequence is 0, and each further one goes on from its last.
 _TAKE_SEQUENCES = """
 insert into writer (name, next)
@@ -132,6 +141,15 @@ class Transaction:
         """Return the sequence that a writer's next signed entry is to have."""
         row = self._connection.execute("select next from writer where name = ?", [writer]).fetchone()
         return 0 if row is None else int(row[0])
+
+    def take_events(self, keys: Sequence[bytes], now: int, before: int) -> bool:
+        """Remember the events of these 32-byte keys, all different; False, and none is taken, if one is known.
+
+        Some of those from `before` that time are forgotten, in milliseconds, so that they become fewer by and by.
+        """
+        self._connection.execute(_FORGET_EVENTS, [before, 2 * len(keys)])
+        taken = self._connection.execute(_TAKE_EVENTS, [json.dumps([key.hex() for key in keys]), now])
+        return taken.rowcount == len(keys)
 
     def append(self, start: int, entries: Sequence[bytes], payloads: Columns) -> None:
         """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""
@@ -307,6 +325,12 @@ class SegmentStore:
         """Return the entries of [start, end), which must be below the head; CorruptError if one is missing."""
         with self._reading() as connection:
             return _entries(connection, start, end)
+
+    def known_events(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return those of the 32-byte keys whose events are remembered."""
+        with self._reading() as connection:
+            rows = connection.execute(_FIND_EVENTS, [json.dumps([key.hex() for key in keys])])
+            return {bytes(key) for (key,) in rows}
 
     def packed_bundle(self, index: int) -> bytes:
         """Return the full entry bundle at `index` as its zstd frame; NotFoundError if it is not full."""

@@ -1,0 +1,168 @@
+"""Events that come without a segment, over real HTTP: where each goes, and that each is there once."""
+
+import gzip
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from live import Server, start
+
+ROUTES = """
+remember_days = 3
+
+[quarantine]
+segment = "lost-and-found"
+
+[[route]]
+match = { format = "kubernetes", namespace = "*", "/verb" = ["get", "del*"] }
+segment = "k8s-{namespace}"
+labels = { system = "kubernetes", namespace = "{namespace}" }
+
+[[route]]
+match = { format = "plain" }
+segment = "{/app/name}"
+"""
+
+
+def event(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "auditID": f"id-{number}",
+        "stage": "ResponseComplete",
+        "verb": "get",
+        "user": {"username": "ann"},
+        "objectRef": {"namespace": "payments", "resource": "pods"},
+        **more,
+    }
+
+
+def event_list(*events: Any) -> bytes:
+    return json.dumps({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": events}).encode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("ingest") / "data"
+    data.mkdir()
+    (data / "routes.toml").write_text(ROUTES)
+    server = start(data)
+    yield server
+    server.kill()
+
+
+def send(server: Server, body: bytes, kind: str = "kubernetes", **headers: str) -> dict[str, int]:
+    answer = server.request("POST", f"/ingest/{kind}", body, {"Content-Type": "application/json", **headers})
+    assert answer.status == 200, answer.body
+    found: dict[str, int] = answer.json()
+    return found
+
+
+def payloads(server: Server, name: str) -> list[Any]:
+    answer = server.request("GET", f"/segments/{name}/entries?limit=1000")
+    return [] if answer.status == 404 else [one["payload"] for one in answer.json()["entries"]]
+
+
+def data_of(kept: dict[str, str]) -> bytes:
+    """Return the bytes that a quarantined event keeps."""
+    return kept["text"].encode() if "text" in kept else b64decode(kept["data"], validate=True)
+
+
+def test_each_event_goes_into_the_segment_of_its_route_which_is_made_with_its_labels(server: Server) -> None:
+    events = [event(1), event(2, verb="delete", objectRef={"namespace": "Web.Shop"}), event(3, verb="watch")]
+    assert send(server, event_list(*events)) == {"logged": 2, "quarantined": 1, "seen": 0}
+    assert events[0] in payloads(server, "k8s-payments")
+    assert payloads(server, "k8s-web-shop") == [events[1]]
+    described = server.request("GET", "/segments/k8s-web-shop").json()
+    assert described["labels"] == {"system": "kubernetes", "namespace": "Web.Shop"}
+    [kept] = [one for one in payloads(server, "lost-and-found") if "id-3" in one["text"]]
+    assert json.loads(kept["text"]) == events[2]
+    assert (kept["quarantined"], kept["receiver"]) == ("no route matches", "kubernetes")
+
+
+def test_an_event_that_was_logged_is_not_logged_again(server: Server) -> None:
+    first, second = event(10), event(11)
+    assert send(server, event_list(first, second, first)) == {"logged": 2, "quarantined": 0, "seen": 1}
+    assert send(server, event_list(second, event(12), first)) == {"logged": 1, "quarantined": 0, "seen": 2}
+    # By another way, in another form, it is the same event.
+    assert send(server, json.dumps(second, indent=1).encode(), "json") == {"logged": 0, "quarantined": 0, "seen": 1}
+    ids = [one["auditID"] for one in payloads(server, "k8s-payments")]
+    assert [ids.count(f"id-{number}") for number in (10, 11, 12)] == [1, 1, 1]
+
+
+def test_nobody_keeps_an_event_out_by_its_id(server: Server) -> None:
+    assert send(server, event_list(event(20, user={"username": "nobody"})))["logged"] == 1
+    assert send(server, event_list(event(20))) == {"logged": 1, "quarantined": 0, "seen": 0}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"auditID": 1, "auditID": 2}',
+        b'{"a": 9007199254740993}',
+        b'"\xff"',
+        b"[" * 70 + b"]" * 70,
+        b'{"a": "\\ud800"}',
+    ],
+)
+def test_an_event_that_cannot_be_read_is_kept_and_keeps_no_other_out(server: Server, item: bytes) -> None:
+    body = event_list(event(len(item) + 1_000)).replace(b'"items": [', b'"items": [' + item + b", ")
+    assert send(server, body) == {"logged": 1, "quarantined": 1, "seen": 0}
+    assert send(server, body) == {"logged": 0, "quarantined": 1, "seen": 1}
+    kept = [data_of(one) for one in payloads(server, "lost-and-found")]
+    assert kept.count(item) == 1
+
+
+def test_what_is_no_list_at_all_is_kept_and_not_refused(server: Server) -> None:
+    assert send(server, b"\x00\xffno list") == {"logged": 0, "quarantined": 1, "seen": 0}
+    assert [one for one in payloads(server, "lost-and-found") if one.get("data") == "AP9ubyBsaXN0"]
+
+
+def test_an_event_that_is_too_large_for_an_entry_is_kept_in_parts(server: Server) -> None:
+    large = event(30, requestObject={"data": "é" * 700_000})
+    item = json.dumps(large).encode()
+    for logged in (1, 0):
+        assert send(server, event_list(large, event(31))) == {"logged": logged, "quarantined": 1, "seen": 1 - logged}
+    parts = [one for one in payloads(server, "lost-and-found") if one["sha256"] == sha256(item).hexdigest()]
+    assert [one["part"] for one in parts] == list(range(1, len(parts) + 1)) == list(range(1, parts[0]["parts"] + 1))
+    assert b"".join(map(data_of, parts)) == item
+
+
+def test_json_comes_as_an_array_as_lines_or_one_behind_the_other(server: Server) -> None:
+    events = [{"app": {"name": "till"}, "number": number} for number in range(9)]
+    array, lines = json.dumps(events[:3], indent=1), "\n".join(map(json.dumps, events[3:6]))
+    behind = "".join(map(json.dumps, events[6:]))
+    for body in (array, lines + "\n", behind):
+        assert send(server, body.encode(), "json") == {"logged": 3, "quarantined": 0, "seen": 0}
+    assert payloads(server, "till") == events
+    assert send(server, b"", "json") == {"logged": 0, "quarantined": 0, "seen": 0}
+
+
+def test_of_lines_the_bad_one_alone_goes_into_quarantine(server: Server) -> None:
+    lines = [b'{"app": {"name": "bad"}, "number": 1}', b'{"app": {"name": "bad"}, "num', b'{"app": {"name": "bad"}}']
+    assert send(server, b"\n".join(lines), "json") == {"logged": 2, "quarantined": 1, "seen": 0}
+    assert [one for one in payloads(server, "lost-and-found") if one.get("text") == lines[1].decode()]
+
+
+def test_a_request_with_a_key_is_logged_once_though_its_events_have_no_ids(server: Server) -> None:
+    body = b'{"app": {"name": "keyed"}}\n' * 3
+    for taken in ({"logged": 3, "quarantined": 0, "seen": 0}, {"logged": 0, "quarantined": 0, "seen": 3}):
+        assert send(server, body, "json", **{"Idempotency-Key": "one"}) == taken
+    assert send(server, body, "json")["logged"] == 3
+
+
+def test_a_body_comes_packed(server: Server) -> None:
+    packed = gzip.compress(event_list(event(40)))
+    assert send(server, packed, **{"Content-Encoding": "gzip"})["logged"] == 1
+    broken = server.request("POST", "/ingest/kubernetes", packed[:-4], {"Content-Encoding": "gzip"})
+    assert broken.status == 400
+    assert b"it ends too early" in broken.body
+    bomb = gzip.compress(b" " * (21 << 20))
+    assert server.request("POST", "/ingest/kubernetes", bomb, {"Content-Encoding": "gzip"}).status == 413
+    assert server.request("POST", "/ingest/kubernetes", packed, {"Content-Encoding": "br"}).status == 415
+
+
+def test_a_record_of_cloudtrail_comes_in_a_file(server: Server) -> None:
+    record = {"eventID": "1", "eventSource": "s3", "eventName": "Get"}
+    assert send(server, json.dumps({"Records": [record]}).encode(), "cloudtrail")["quarantined"] == 1

@@ -1,0 +1,125 @@
+"""What receivers share: the body, unpacked, the events in it, and the routes."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from json import JSONDecodeError, JSONDecoder
+from typing import Any, Final
+
+import msgspec
+from flask import Response, request
+
+from tlog import intake
+from tlog.access import Action
+from tlog.api.body import ANY_TYPE, idempotency_key, unpacked_body
+from tlog.api.models import Problem, Taken
+from tlog.api.route import Call, Route
+from tlog.config import MAX_INGEST_BYTES
+
+_DEEP: Final = 1_000
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
+"""What readers of JSON raise where there is none, or another than was looked for."""
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The events of a body, each as its JSON text, and what stands there that is none."""
+
+    texts: Sequence[bytes] = ()
+    faults: Sequence[bytes] = ()
+
+
+def listed(raw: bytes, member: str) -> Found:
+    """Return the events of a list that is a member of the object that a body is; any other body is a fault."""
+    try:
+        within = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return Found([bytes(item) for item in msgspec.json.decode(within[member], type=list[msgspec.Raw])])
+    except UNREADABLE:
+        return _listed_one_by_one(raw, member)
+
+
+def _listed_one_by_one(raw: bytes, member: str) -> Found:
+    """Return the same where one event is such that the fast reader refuses all, as for half a surrogate pair."""
+    try:
+        items = json.loads(raw, object_pairs_hook=_unique)[member]
+        if isinstance(items, list):
+            return Found([json.dumps(item).encode() for item in items])
+    except UNREADABLE:
+        pass
+    return Found(faults=[raw])
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a member comes twice")
+    return found
+
+
+def concatenated(raw: bytes) -> Found:
+    """Return JSON values that stand one behind the other, or one a line; a line on which none begins is a fault."""
+    try:
+        return Found([bytes(value) for value in msgspec.json.Decoder(msgspec.Raw).decode_lines(raw)])
+    except UNREADABLE:
+        return _scan(raw)
+
+
+def _scan(raw: bytes) -> Found:
+    # Each byte is a character, so that a place in the text is one in the bytes.
+    text, texts, faults = raw.decode("latin-1"), list[bytes](), list[bytes]()
+    decode, place, wasted = JSONDecoder().raw_decode, _after_space(text, 0), 0
+    while place < len(text):
+        try:
+            _, end = decode(text, place)
+            texts.append(raw[place:end])
+        except (ValueError, RecursionError) as error:
+            # What was read in vain is read again from the next line on; who sends nothing else is not read for ever.
+            wasted += error.pos - place if isinstance(error, JSONDecodeError) else _DEEP
+            newline = text.find("\n", place) if wasted <= len(raw) else -1
+            end = len(text) if newline < 0 else newline
+            faults.append(raw[place:end])
+        place = _after_space(text, end)
+    return Found(texts, faults)
+
+
+def _after_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return place if found is None else found.end()
+
+
+def body() -> bytes:
+    """Return the body of the request, unpacked; raises as `unpacked_body` does."""
+    return unpacked_body(request, MAX_INGEST_BYTES)
+
+
+def take(call: Call, receiver: str, found: Found) -> Taken:
+    """Have the events of a request logged; raises as `Intake.take` does."""
+    sent = intake.Request(call.caller, receiver, idempotency_key(request))
+    taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
+    return Taken(taken.logged, taken.quarantined, taken.seen)
+
+
+def receiver(
+    path: str,
+    view: Callable[[Call], Response],
+    summary: str,
+    *,
+    refuse: Callable[[Problem], Response] | None = None,
+    gives: tuple[type, ...] | str = (Taken,),
+) -> Route:
+    """Return the route of a receiver, whose errors `refuse` puts in the sender's words."""
+    return Route(
+        "POST",
+        path,
+        Action.INGEST,
+        view,
+        summary,
+        gives={200: gives},
+        takes={ANY_TYPE: bytes},
+        headers={"Idempotency-Key": False},
+        grows=True,
+        most=MAX_INGEST_BYTES,
+        refuse=refuse,
+    )
