@@ -116,9 +116,12 @@ def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, An
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     content = {kind: {"schema": schemas[model]} for kind, model in route.takes.items()}
     opaque = content.pop(ANY_TYPE, None)
-    # Only a segment is made without a body too.
-    body: dict[str, Any] = {"required": route.labels is None, "content": content}
-    if opaque is not None:
+    # A segment is made without a body too, and a receiver takes whatever it is sent, so that nothing is lost.
+    receives = route.action is Action.INGEST
+    body: dict[str, Any] = {"required": route.labels is None and not receives, "content": content}
+    if receives:
+        content[ANY_TYPE] = {}
+    elif opaque is not None:
         # To say `*/*` would promise that forms are taken.
         content["application/octet-stream"] = opaque
         body["description"] = "Of any other media type, but that of a form, the body is one opaque payload."
