@@ -3,7 +3,7 @@
 import gzip
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -166,3 +166,14 @@ def test_a_body_comes_packed(server: Server) -> None:
 def test_a_record_of_cloudtrail_comes_in_a_file(server: Server) -> None:
     record = {"eventID": "1", "eventSource": "s3", "eventName": "Get"}
     assert send(server, json.dumps({"Records": [record]}).encode(), "cloudtrail")["quarantined"] == 1
+
+
+def test_who_watches_sees_what_went_into_quarantine(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    send(server, event_list(event(1), event(1)) + b"x")
+    send(server, event_list(event(1), event(1)))
+    samples = {name: value for name, value in server.metrics().items() if "received_events_total" in name}
+    assert samples == {
+        f'tlog_received_events_total{{outcome="{outcome}",receiver="kubernetes"}}': 1
+        for outcome in ("logged", "quarantined", "seen")
+    }

@@ -98,6 +98,9 @@ def take(call: Call, receiver: str, found: Found) -> Taken:
     """Have the events of a request logged; raises as `Intake.take` does."""
     sent = intake.Request(call.caller, receiver, idempotency_key(request))
     taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
+    outcomes = {"logged": taken.logged, "quarantined": taken.quarantined, "seen": taken.seen}
+    for outcome, events in outcomes.items():
+        call.services.metrics.received(receiver, outcome, events)
     return Taken(taken.logged, taken.quarantined, taken.seen)
 
 
