@@ -1,4 +1,4 @@
-"""Recording what a Python program does: a handler for `logging`, a processor for structlog, middleware for WSGI and ASGI.
+"""Recording what a Python program does: a handler for `logging`, a processor for structlog, middleware for the web.
 
 All put events into the spool of a `Recorder`, from where they come into a log, each once (`spec/python.md`).
 """

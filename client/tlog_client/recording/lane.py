@@ -1,4 +1,4 @@
-"""Events on disk until the log has them (`spec/python.md`): files of lines, each file a batch, in a folder of one process.
+"""Events on disk until the log has them (`spec/python.md`): files of lines, each a batch, in a folder of one process.
 
 Each line has a checksum: what a crash has torn, or the disk has damaged, is not taken for an event.
 """
@@ -161,9 +161,10 @@ class Lane:
         return _Open(batch, descriptor)
 
     def _close_file(self) -> None:
-        if self._open is not None:
-            os.close(self._open.descriptor)
-        self._open = None
+        # In this order: a fork between the two leaves the child one descriptor too many, and not the wrong one.
+        file, self._open = self._open, None
+        if file is not None:
+            os.close(file.descriptor)
 
     def _write(self, file: _Open, line: bytes) -> None:
         self._dirty.add(file.batch.path)

@@ -15,12 +15,37 @@ _OURS: Final = ("time", "level", "logger", "message", "code", "process", "thread
 
 # What `logging.LogRecord` has, and formatters put there.
 _STANDARD: Final = frozenset(
-    "args asctime created exc_info exc_text filename funcName levelname levelno lineno message module msecs msg name "
-    "pathname process processName relativeCreated stack_info taskName thread threadName".split()
+    [
+        "args",
+        "asctime",
+        "created",
+        "exc_info",
+        "exc_text",
+        "filename",
+        "funcName",
+        "levelname",
+        "levelno",
+        "lineno",
+        "message",
+        "module",
+        "msecs",
+        "msg",
+        "name",
+        "pathname",
+        "process",
+        "processName",
+        "relativeCreated",
+        "stack_info",
+        "taskName",
+        "thread",
+        "threadName",
+    ]
 )
 
 # What structlog and its processors put into an event.
-_OF_STRUCTLOG: Final = frozenset("event timestamp level logger exc_info exception stack_info stack".split())
+_OF_STRUCTLOG: Final = frozenset(
+    ["event", "timestamp", "level", "logger", "exc_info", "exception", "stack_info", "stack"]
+)
 
 
 def of_record(record: logging.LogRecord) -> dict[str, Any]:

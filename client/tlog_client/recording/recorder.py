@@ -38,6 +38,12 @@ class Recorder:
     a fork the child has a spool of its own.
     """
 
+    _turn: threading.Lock
+    _dropped: int
+    _reason: str
+    _lane: Lane | None
+    _sender: Sender | None
+
     def __init__(
         self,
         url: str,
@@ -130,8 +136,7 @@ class Recorder:
     def _begin(self) -> None:
         self._turn = threading.Lock()
         self._dropped, self._reason = 0, ""
-        self._lane: Lane | None = None
-        self._sender: Sender | None = None
+        self._lane = self._sender = None
 
     def _opened(self) -> Lane:
         if self._lane is None:

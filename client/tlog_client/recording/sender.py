@@ -139,7 +139,8 @@ class Sender:
         self._failure, self._failures, self._asked = "", 0, 0.0
 
     def _pause(self) -> float:
-        return min(LONGEST_PAUSE, max(self._asked, FIRST_PAUSE * 2 ** min(self._failures, _DOUBLINGS)))
+        own = FIRST_PAUSE * float(1 << min(self._failures, _DOUBLINGS))
+        return min(LONGEST_PAUSE, max(self._asked, own))
 
     def _sync(self, lane: Lane) -> None:
         try:
