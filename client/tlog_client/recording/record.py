@@ -15,7 +15,7 @@ _OURS: Final = ("time", "level", "logger", "message", "code", "process", "thread
 
 # What `logging.LogRecord` has, and formatters put there.
 _STANDARD: Final = frozenset(
-    [
+    {
         "args",
         "asctime",
         "created",
@@ -39,12 +39,12 @@ _STANDARD: Final = frozenset(
         "taskName",
         "thread",
         "threadName",
-    ]
+    }
 )
 
 # What structlog and its processors put into an event.
 _OF_STRUCTLOG: Final = frozenset(
-    ["event", "timestamp", "level", "logger", "exc_info", "exception", "stack_info", "stack"]
+    {"event", "timestamp", "level", "logger", "exc_info", "exception", "stack_info", "stack"}
 )
 
 
