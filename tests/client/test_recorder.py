@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import PATIENCE, Segment, Server, free_port, until
+from live import PATIENCE, Segment, Server, free_port, tell, until
 from simulator import Simulator, alter, drop_after, refuse, unavailable
 
 from tlog_client import MalformedError, StateError
@@ -86,6 +86,8 @@ def test_a_killed_process_loses_nothing_that_it_recorded(segment: Segment, spool
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         numbers = [int(child.stdout.readline()) for _ in range(wanted)]
+        while segment.checkpoint().size == 0:
+            numbers += [int(child.stdout.readline()) for _ in range(100)]
         child.kill()
         child.wait(PATIENCE)
         rest = [int(line) for line in child.stdout.read().split("\n")[:-1]]
@@ -179,7 +181,7 @@ def test_a_busy_log_is_given_the_time_that_it_asks_for(sim: Simulator, spool: Pa
 
 
 def test_a_full_spool_drops_events_and_says_how_many(sim: Simulator, spool: Path) -> None:
-    sim.faults += [unavailable()] * 4
+    sim.faults += [unavailable()] * 2
     with Recorder(sim.url, sim.key, spool, max_bytes=1_000) as recorder:
         for number in range(200):
             recorder.record({"n": number})
@@ -251,6 +253,17 @@ def test_an_empty_file_that_a_crash_left_is_done_with(sim: Simulator, spool: Pat
     with Recorder(sim.url, sim.key, spool):
         until(lambda: not waiting(spool), "both to be done with")
     assert payloads(sim) == [{"n": 1}]
+
+
+def test_a_file_that_somebody_removed_holds_up_no_other(sim: Simulator, spool: Path) -> None:
+    sim.faults.append(unavailable())
+    with Recorder(sim.url, sim.key, spool) as recorder:
+        recorder.record({"n": 1})
+        until(lambda: sim.requests, "the first to be sent")
+        waiting(spool)[0].unlink()
+        recorder.record({"n": 2})
+        until(lambda: sim.size, "the second to be logged")
+    assert payloads(sim) == [{"n": 2}]
 
 
 def test_two_that_share_a_folder_do_not_share_a_file(sim: Simulator, spool: Path) -> None:

@@ -97,6 +97,9 @@ class Lane:
     def take(self) -> Batch | None:
         """Return the oldest batch, which gets no more events from now on; None if there is none."""
         with self._turn:
+            # What somebody has removed must not be waited for.
+            while self._batches and not self._batches[0].path.exists():
+                self._batches.popleft()
             if len(self._batches) == 1:
                 self._close_file()
             return self._batches[0] if self._batches else None

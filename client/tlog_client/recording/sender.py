@@ -82,12 +82,12 @@ class Sender:
 
     def _round(self, log: Log) -> bool:
         is_last = self._closing.is_set()
-        if self._drain(log, self._lane) and (is_last or self._drain_left(log)):
+        if not (self._drain(log, self._lane) and (is_last or self._drain_left(log))):
+            self._closing.wait(self._pause())
+        elif not is_last:
             self._wake.wait(SWEEP_SECONDS)
             self._wake.clear()
             self._closing.wait(LINGER_SECONDS)
-        elif not is_last:
-            self._closing.wait(self._pause())
         return not is_last
 
     def _drain_left(self, log: Log) -> bool:
