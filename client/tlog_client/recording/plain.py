@@ -45,6 +45,7 @@ def event_bytes(event: Mapping[str, Any]) -> bytes:
 def shown(value: Any) -> str:
     """Return the repr of a value, cut to 4,096 characters, or its type if it has none."""
     writer = reprlib.Repr()
+    writer.maxlevel = 2
     writer.maxother = writer.maxstring = writer.maxlong = MAX_SHOWN
     try:
         return writer.repr(value)
