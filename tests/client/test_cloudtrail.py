@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import PATIENCE, until
+from live import PATIENCE, Segment, Server, until
 from simulator import Answer, Request, Simulator, refuse, unavailable
 
 from tlog_client import Backoff
 from tlog_client.cli import run
 
 DONE, FAILED, USAGE, NOT_FETCHED = 0, 1, 2, 3
+REAL = os.environ.get("TLOG_EVENTS")
+SAMPLE = Path(__file__).parent.parent / "samples" / "cloudtrail.json"
 COMMAND = str(Path(sys.executable).parent / "tlog-client")
 
 
@@ -289,3 +292,49 @@ def test_who_looks_sees_how_far_it_is() -> None:
     )
     assert b"importing" in seen.stdout
     assert b"100%" in seen.stdout
+
+
+# The real server
+
+
+def segment_of(server: Server) -> Segment | None:
+    """The segment that events of CloudTrail go into unless a route says otherwise."""
+    answer = server.request("GET", "/segments/cloudtrail")
+    return server.segment("cloudtrail", answer.json()["vkey"]) if answer.status == 200 else None
+
+
+def logged(server: Server) -> list[Any]:
+    segment = segment_of(server)
+    assert segment is not None
+    return [entry["payload"] for entry in segment.entries(0, segment.checkpoint().size)]
+
+
+def test_a_real_server_logs_each_event_once(
+    start_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = start_server(workers=1)
+    for state, events in (("a", "8 logged, 0 seen"), ("b", "0 logged, 8 seen")):
+        arguments = ["--server", server.url, "--state", str(tmp_path / state), str(SAMPLE)]
+        assert run(["import", "cloudtrail", *arguments]) == DONE
+        assert f"events: {events}, 0 quarantined" in capsys.readouterr().out
+    assert logged(server) == json.loads(SAMPLE.read_bytes())["Records"]
+
+
+@pytest.mark.skipif(REAL is None, reason="TLOG_EVENTS names no folder of real CloudTrail events")
+def test_a_killed_import_of_real_events_goes_on_and_logs_each_once(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server()
+    folder = Path(REAL or "") / "cloudtrail"
+    arguments = ["import", "cloudtrail", "--server", server.url, "--state", str(tmp_path / "state"), str(folder)]
+    child = subprocess.Popen([COMMAND, *arguments], stdout=subprocess.DEVNULL)
+    until(lambda: segment_of(server), "the first events to be logged")
+    child.kill()
+    assert child.wait(PATIENCE) == -signal.SIGKILL
+    between = len(logged(server))
+    assert run(arguments) == DONE
+    events = [one for path in sorted(folder.glob("*.json")) for one in json.loads(path.read_bytes())["Records"]]
+    assert 0 < between < len(events)
+    found = {event["eventID"]: event for event in logged(server)}
+    assert len(logged(server)) == len(found) == len(events)
+    assert found == {event["eventID"]: event for event in events}

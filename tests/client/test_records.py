@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import Segment
 
@@ -183,6 +183,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=[])), VALUES))
 def test_any_values_are_an_event_that_the_log_takes(values: dict[str, Any]) -> None:
     parse_json(event_bytes(values))
