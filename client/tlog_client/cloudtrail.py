@@ -20,6 +20,7 @@ from tlog_client.errors import RefusedError
 from tlog_client.transport import Transport
 from tlog_core.encoding import canonical_json, number_member, parse_json
 from tlog_core.errors import MalformedError, TlogError
+from tlog_core.receipt import JSON_TYPE
 
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_BODY_BYTES: Final = 20 << 20
@@ -98,12 +99,14 @@ def import_file(path: Path, transport: Transport, done: "DoneFile", report: Impo
     Raises FetchError or MalformedError for what would befall every other file too.
     """
     try:
-        if path in done:
+        # Before it is read: a change meanwhile makes it another file.
+        mark = _mark(path)
+        if mark in done:
             report.skipped += 1
             return
         # In parts, each of which the server has for good once it is answered.
         for part in _bodies(read_records(path)):
-            report.events += _parse_answer(transport.ingest("ingest/cloudtrail", part, limit=MAX_ANSWER_BYTES))
+            report.events += _send(transport, part)
     except FileError as error:
         report.failed.append(f"{path}: {error}")
     except RefusedError as error:
@@ -111,7 +114,7 @@ def import_file(path: Path, transport: Transport, done: "DoneFile", report: Impo
             raise
         report.failed.append(f"{path}: {error}")
     else:
-        done.add(path)
+        done.add(mark)
         report.imported += 1
 
 
@@ -127,26 +130,26 @@ class DoneFile:
         with naming_disk(self.path):
             self._done = set((read_if_there(self.path) or b"").split(b"\n")[:-1])
 
-    def __contains__(self, path: Path) -> bool:
-        """Tell whether a file is done with, and has not changed since."""
-        return self._line(path) in self._done
+    def __contains__(self, mark: bytes) -> bool:
+        """Tell whether the file of this mark is done with."""
+        return mark in self._done
 
-    def add(self, path: Path) -> None:
-        """Keep that a file is done with; raise FetchError."""
-        line = self._line(path)
-        self._done.add(line)
+    def add(self, mark: bytes) -> None:
+        """Keep that the file of this mark is done with; raise FetchError."""
+        self._done.add(mark)
         with naming_disk(self.path):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 # Not behind one that a crash has torn.
-                file.write(b"\n" + line + b"\n")
+                file.write(b"\n" + mark + b"\n")
 
-    def _line(self, path: Path) -> bytes:
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise FileError((error.strerror or str(error)).lower()) from None
-        return canonical_json([str(path.resolve()), found.st_size, str(found.st_mtime_ns)])
+
+def _mark(path: Path) -> bytes:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise FileError((error.strerror or str(error)).lower()) from None
+    return canonical_json([str(path.resolve()), found.st_size, str(found.st_mtime_ns)])
 
 
 def _is_wanted(path: Path) -> bool:
@@ -220,6 +223,19 @@ def _bodies(records: Iterable[bytes]) -> Iterator[bytes]:
         room -= len(record) + 1
     if part:
         yield _OPEN + b",".join(part) + _CLOSE
+
+
+def _send(transport: Transport, body: bytes) -> Imported:
+    answer = transport.post(
+        "ingest/cloudtrail",
+        body,
+        content_type=JSON_TYPE,
+        # Of what is sent, so that a record without an id is known again too.
+        idempotency_key=hashlib.sha256(body).hexdigest(),
+        limit=MAX_ANSWER_BYTES,
+        expected=HTTPStatus.OK,
+    )
+    return _parse_answer(answer)
 
 
 def _parse_answer(raw: bytes) -> Imported:

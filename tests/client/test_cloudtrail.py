@@ -1,6 +1,7 @@
 """CloudTrail files come to a server whole, whatever interrupts that, and a bad file stops no good one."""
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ class Ingest:
     def __call__(self, request: Request) -> Answer | None:
         assert (request.method, request.path) == ("POST", "/ingest/cloudtrail")
         assert request.headers["content-type"] == "application/json"
+        assert request.headers["idempotency-key"] == hashlib.sha256(request.body).hexdigest()
         assert len(request.body) <= 20 << 20
         self.tokens.add(request.headers.get("authorization"))
         self.bodies.append(request.body)
@@ -108,6 +110,19 @@ def test_what_is_done_is_not_sent_again_until_it_changes(ingest: Ingest, capsys:
     assert len(ingest.bodies) == 1
     write("a.json", record(1), record(2))
     assert load(capsys, ".")[1] == "files: 1 imported, 0 skipped, 0 failed; events: 1 logged, 1 seen, 0 quarantined\n"
+
+
+def test_a_file_that_changes_while_it_is_sent_is_sent_again(ingest: Ingest) -> None:
+    write("a.json", record(1))
+
+    def change(work: Callable[[], Answer]) -> Answer:
+        write("a.json", record(1), record(2))
+        return work()
+
+    ingest.faults.append(change)
+    for _ in range(2):
+        assert run(["import", "cloudtrail", "a.json"]) == DONE
+    assert ingest.ids == ["id-1", "id-2"]
 
 
 def test_what_one_server_has_another_has_not(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:

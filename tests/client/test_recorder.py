@@ -3,7 +3,9 @@
 import json
 import logging
 import logging.config
+import logging.handlers
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -340,11 +342,11 @@ def test_threads_record_together(segment: Segment, spool: Path) -> None:
             for number in range(500):
                 recorder.record({"thread": thread, "n": number})
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
     found = logged(segment)
     for thread in range(4):
         assert [event["n"] for event in found if event["thread"] == thread] == list(range(500))
@@ -451,6 +453,20 @@ def test_handlers_do_not_log_what_sending_says(sim: Simulator, spool: Path, logg
     for handler in handlers:
         handler.close()
     assert [event["message"] for event in payloads(sim)] == ["once", "once"]
+
+
+def test_nor_what_a_queue_hands_on(sim: Simulator, spool: Path, logger: logging.Logger) -> None:
+    records: queue.Queue[Any] = queue.Queue()
+    handler = TlogHandler(Recorder(sim.url, sim.key, spool))
+    listener = logging.handlers.QueueListener(records, handler)
+    listener.start()
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    logging.getLogger("shop").debug("once")
+    until(lambda: sim.size == 1, "it to be logged")
+    time.sleep(0.5)
+    listener.stop()
+    handler.close()
+    assert [event["message"] for event in payloads(sim)] == ["once"]
 
 
 def test_what_a_handler_cannot_make_an_event_of_is_no_error_of_the_program(

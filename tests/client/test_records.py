@@ -199,6 +199,11 @@ def recorder(segment: Segment, tmp_path: Path) -> Recorder:
 
 def test_structlog_hands_on_what_was_recorded(segment: Segment, recorder: Recorder) -> None:
     shown: list[dict[str, Any]] = []
+
+    def render(_logger: Any, _name: str, event: Any) -> str:
+        shown.append(dict(event))
+        return str(event)
+
     log = structlog.wrap_logger(
         structlog.PrintLogger(),
         processors=[
@@ -206,7 +211,7 @@ def test_structlog_hands_on_what_was_recorded(segment: Segment, recorder: Record
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             TlogProcessor(recorder),
-            lambda _logger, _name, event: shown.append(dict(event)) or str(event),
+            render,
         ],
     )
     with structlog.contextvars.bound_contextvars(actor="alice"):

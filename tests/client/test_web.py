@@ -223,7 +223,7 @@ def test_asgi_requests_are_logged(segment: Segment, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("URL", segment.url)
     monkeypatch.setenv("KEY", str(segment.key))
     port = free_port()
-    command = [Path(sys.executable).parent / "granian", "--interface", "asgi", "--port", str(port), "page:app"]
+    command = [str(Path(sys.executable).parent / "granian"), "--interface", "asgi", "--port", str(port), "page:app"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             url = f"http://127.0.0.1:{port}"

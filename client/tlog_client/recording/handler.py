@@ -20,7 +20,7 @@ class TlogHandler(logging.Handler):
         super().__init__(level)
         self._recorder = recorder
         # A filter, and not in `emit`, which runs under the handler's lock: `logging` holds that while it closes.
-        self.addFilter(lambda _: not is_ours())
+        self.addFilter(lambda record: not is_ours(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Record it; what goes wrong is for `handleError`, and never raised."""

@@ -101,14 +101,14 @@ class Sender:
         return True
 
     def _drain(self, log: Log, lane: Lane) -> bool:
-        while (batch := lane.take()) is not None:
-            # Synced first: what is sent under a key must not be less after a loss of power.
-            self._sync(lane)
-            try:
+        try:
+            while (batch := lane.take()) is not None:
+                # Synced first: what is sent under a key must not be less after a loss of power.
+                self._sync(lane)
                 self._send(log, lane, batch)
-            except Exception as error:  # whatever it is, the thread must go on
-                self._fail(error)
-                return False
+        except Exception as error:  # whatever it is, the thread must go on
+            self._fail(error)
+            return False
         return True
 
     def _send(self, log: Log, lane: Lane, batch: Batch) -> None:
@@ -152,6 +152,7 @@ class Sender:
         logging.getLogger(__name__).warning(text)
 
 
-def is_ours() -> bool:
-    """Tell whether this thread is one of those here."""
-    return threading.current_thread().name.startswith(THREAD_NAME)
+def is_ours(record: logging.LogRecord) -> bool:
+    """Tell whether a record was made by a thread of those here, also if another hands it on."""
+    names = (record.threadName or "", threading.current_thread().name)
+    return any(name.startswith(THREAD_NAME) for name in names)
