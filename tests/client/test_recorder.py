@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from live import PATIENCE, Segment, Server, free_port, tell, until
-from simulator import Simulator, alter, drop_after, refuse, unavailable
+from simulator import Answer, Simulator, alter, drop_after, refuse, unavailable
 
 from tlog_client import MalformedError, StateError
 from tlog_client.cli import run
@@ -117,6 +117,51 @@ def test_events_wait_while_the_server_is_down(start_server: Callable[..., Server
         start_server(port=port, workers=1)
         until(lambda: segment.checkpoint().size == 2_000, "the rest to be logged")
     assert logged(segment) == [{"n": number} for number in range(2_000)]
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were synced to disk so far."""
+    names: list[str] = []
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        real(descriptor)
+        names.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr("os.fsync", sync)
+    return names
+
+
+def test_a_batch_is_synced_before_it_is_sent_and_others_while_it_is(
+    sim: Simulator, spool: Path, synced: list[str]
+) -> None:
+    sent = threading.Event()
+    go_on = threading.Event()
+
+    def hold(work: Callable[[], Answer]) -> Answer:
+        (batch,) = waiting(spool)
+        assert batch.name in synced
+        sent.set()
+        assert go_on.wait(PATIENCE)
+        return work()
+
+    sim.faults.append(hold)
+    with Recorder(sim.url, sim.key, spool) as recorder:
+        recorder.record({"n": 1})
+        assert sent.wait(PATIENCE)
+        recorder.record({"n": 2})
+        until(lambda: waiting(spool)[1].name in synced, "the next event to be synced")
+        go_on.set()
+    assert payloads(sim) == [{"n": 1}, {"n": 2}]
+
+
+def test_what_was_flushed_is_synced(sim: Simulator, spool: Path, synced: list[str]) -> None:
+    with Recorder(sim.url, sim.key, spool) as recorder:
+        recorder.record({"n": 1})
+        recorder.flush()
+        (batch,) = waiting(spool)
+        assert batch.name in synced
 
 
 def test_a_batch_whose_answer_was_lost_is_logged_once(sim: Simulator, spool: Path) -> None:
