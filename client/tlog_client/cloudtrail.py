@@ -19,7 +19,7 @@ from tlog_client.durable import naming_disk, read_if_there
 from tlog_client.errors import RefusedError
 from tlog_client.transport import Transport
 from tlog_core.encoding import canonical_json, number_member, parse_json
-from tlog_core.errors import MalformedError, TlogError
+from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 
 MAX_FILE_BYTES: Final = 256 << 20
@@ -44,7 +44,7 @@ _FOR_WHAT_IT_IS: Final = frozenset(
 )
 
 
-class FileError(TlogError):
+class FileError(MalformedError):
     """A file is not what CloudTrail writes, or cannot be read."""
 
 
@@ -69,10 +69,10 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def read_records(path: Path) -> list[bytes]:
-    """Return the records of a file, each as it stands there; raise FileError."""
+def parse_records(raw: bytes) -> list[bytes]:
+    """Return the records of a file, packed or not, each as it stands there; raise FileError."""
     try:
-        return _records(_unpacked(_read(path)).decode("utf-8"))
+        return _records(_unpacked(raw).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise FileError(f"not UTF-8 at byte {error.start}") from None
 
@@ -105,7 +105,7 @@ def import_file(path: Path, transport: Transport, done: "DoneFile", report: Impo
             report.skipped += 1
             return
         # In parts, each of which the server has for good once it is answered.
-        for part in _bodies(read_records(path)):
+        for part in _bodies(parse_records(_read(path))):
             report.events += _send(transport, part)
     except FileError as error:
         report.failed.append(f"{path}: {error}")
