@@ -631,7 +631,7 @@ def import_() -> None:
     epilog="""\b
 Example:
     $ tlog-client import cloudtrail --server https://log.example AWSLogs/
-    files: 55 imported, 0 skipped, 0 failed; events: 2900 logged, 0 seen before, 0 in quarantine"""
+    files: 55 imported, 0 skipped, 0 failed; events: 2900 logged, 0 seen, 0 quarantined"""
 )
 @click.option(
     "--server",
@@ -640,7 +640,12 @@ Example:
     required=True,
     help="The server, such as https://log.example. [env: TLOG_SERVER]",
 )
-@STATE
+@click.option(
+    "--state",
+    envvar="TLOG_STATE",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that remembers which files are done with. [env: TLOG_STATE]",
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
 def cloudtrail(server: str, state: Path | None, paths: tuple[Path, ...]) -> None:
     """Log the events of AWS CloudTrail files, each once.

@@ -32,10 +32,10 @@ _FULL: Final = "the spool was full"
 class Recorder:
     """Puts events into a spool on disk, from where a thread sends them to one segment of a log.
 
-    What `record` returned from survives the process, and is logged once, now or after a restart: each batch is sent
-    under a key of its own until a receipt for it was verified. It is synced to disk within a second, and before it is
-    sent: of that second a loss of power may take what was not sent. Threads may share it, and processes a folder; after
-    a fork the child has a spool of its own.
+    Unless it was dropped, what `record` returned from survives the process, and is logged once, now or after a restart:
+    each batch is sent under a key of its own until a receipt for it was verified. It is synced to disk within a second,
+    and before it is sent: of that second a loss of power may take what was not sent. Threads may share it, and
+    processes a folder; after a fork the child has a spool of its own.
     """
 
     _turn: threading.Lock
