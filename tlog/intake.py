@@ -8,14 +8,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from tlog.access import Action
 from tlog.access.rule import Target
 from tlog.canonical import Canonicalizer
-from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_PAYLOAD_BYTES
+from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from tlog.control import Control
 from tlog.errors import (
     ConflictError,
@@ -24,15 +22,13 @@ from tlog.errors import (
     RepeatedError,
     SealedError,
     SignatureRequiredError,
-    UnroutedError,
 )
-from tlog.formats.known import format_of
 from tlog.formats.quarantine import enclose
 from tlog.guard import Caller, Guard
-from tlog.routing import Routing, route
+from tlog.placing import NO_EVENT, Place, Placing
+from tlog.routing import Routing
 from tlog.segments import Segments
 from tlog.submit import append, commit_to
-from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 
 Waits = Callable[[], AbstractContextManager[None]]
@@ -85,8 +81,7 @@ class Intake:
         self._control = control
         self._segments = segments
         self._routing = routing
-        self._canonicalize = canonicalize
-        self._decode = msgspec.json.Decoder().decode
+        self._placing = Placing(routing, canonicalize)
 
     def take(self, request: Request, texts: Sequence[bytes], waits: Waits, faults: Iterable[bytes] = ()) -> Taken:
         """Log events, each given as its JSON text, durably when this returns; `faults` are no events to begin with.
@@ -94,7 +89,7 @@ class Intake:
         Raises NotFoundError if who sends them may not write to the quarantine segment, and it has to; QuotaError;
         and what `submit.append` raises: then some may be logged, and are told by their ids if all are sent again.
         """
-        found = _Sorted(rejected=[(fault, "it is no event of this format") for fault in faults])
+        found = _Sorted(rejected=[(fault, NO_EVENT) for fault in faults])
         self._sort(request, texts, found)
         found.placed = self._admitted(request, found)
         for target, events in found.placed.items():
@@ -112,39 +107,12 @@ class Intake:
         return Taken(logged, len(found.rejected), seen)
 
     def _sort(self, request: Request, texts: Sequence[bytes], found: _Sorted) -> None:
-        for number, (text, payload) in enumerate(zip(texts, self._payloads(texts), strict=True)):
-            if isinstance(payload, MalformedError):
-                found.rejected.append((text, str(payload)))
-                continue
-            value = self._decode(payload)
-            try:
-                target = route(self._routing, value)
-            except UnroutedError as error:
-                found.rejected.append((payload, str(error)))
-                continue
-            event = Event(payload, _key(request, payload, value, number))
-            found.placed.setdefault(target, []).append(event)
-
-    def _payloads(self, texts: Sequence[bytes]) -> Sequence[bytes | MalformedError]:
-        try:
-            together = self._canonicalize.lines(texts)
-        except MalformedError:
-            together = []
-        if together and max(map(len, together)) <= MAX_PAYLOAD_BYTES:
-            return together
-        return [self._payload_or_fault(text) for text in texts]
-
-    def _payload_or_fault(self, text: bytes) -> bytes | MalformedError:
-        try:
-            return self._payload(text)
-        except MalformedError as error:
-            return error
-
-    def _payload(self, text: bytes) -> bytes:
-        payload = self._canonicalize(text)
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise MalformedError(f"it has more than {MAX_PAYLOAD_BYTES} bytes")
-        return payload
+        for number, place in enumerate(self._placing.find(texts)):
+            if place.target is None:
+                found.rejected.append((place.data, place.reason))
+            else:
+                event = Event(place.data, _key(request, place, number))
+                found.placed.setdefault(place.target, []).append(event)
 
     def _admitted(self, request: Request, found: _Sorted) -> dict[Target, list[Event]]:
         """Return the events whose sender may write to their segments, which are there; the others are rejected."""
@@ -200,13 +168,11 @@ class Intake:
         self._log(request.caller, target, events, waits)
 
 
-def _key(request: Request, payload: bytes, value: Any, number: int) -> bytes | None:
+def _key(request: Request, place: Place, number: int) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
-    form = format_of(value)
-    own = form.id(value)
-    if own is not None:
-        return _digest(request, form.name, own, payload)
-    return None if request.key is None else _digest(request, "request", f"{request.key}/{number}", payload)
+    if place.id is not None:
+        return _digest(request, str(place.format), place.id, place.data)
+    return None if request.key is None else _digest(request, "request", f"{request.key}/{number}", place.data)
 
 
 def _digest(request: Request, kind: str, one: str, payload: bytes) -> bytes:
