@@ -25,7 +25,7 @@ from tlog.errors import (
 )
 from tlog.formats.quarantine import enclose
 from tlog.guard import Caller, Guard
-from tlog.placing import NO_EVENT, Place, Placing
+from tlog.placing import Place, Placing
 from tlog.routing import Routing
 from tlog.segments import Segments
 from tlog.submit import append, commit_to
@@ -89,8 +89,7 @@ class Intake:
         Raises NotFoundError if who sends them may not write to the quarantine segment, and it has to; QuotaError;
         and what `submit.append` raises: then some may be logged, and are told by their ids if all are sent again.
         """
-        found = _Sorted(rejected=[(fault, NO_EVENT) for fault in faults])
-        self._sort(request, texts, found)
+        found = self._sort(request, texts, faults)
         found.placed = self._admitted(request, found)
         for target, events in found.placed.items():
             self._guard.draw(request.caller, target, sum(len(event.payload) for event in events))
@@ -106,13 +105,15 @@ class Intake:
             self._quarantine(request, found.rejected, waits)
         return Taken(logged, len(found.rejected), seen)
 
-    def _sort(self, request: Request, texts: Sequence[bytes], found: _Sorted) -> None:
-        for number, place in enumerate(self._placing.find(texts)):
+    def _sort(self, request: Request, texts: Sequence[bytes], faults: Iterable[bytes]) -> _Sorted:
+        found = _Sorted()
+        for number, place in enumerate(self._placing.find(texts, faults)):
             if place.target is None:
                 found.rejected.append((place.data, place.reason))
             else:
                 event = Event(place.data, _key(request, place, number))
                 found.placed.setdefault(place.target, []).append(event)
+        return found
 
     def _admitted(self, request: Request, found: _Sorted) -> dict[Target, list[Event]]:
         """Return the events whose sender may write to their segments, which are there; the others are rejected."""

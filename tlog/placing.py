@@ -1,6 +1,6 @@
 """From events as they came to payloads, each with the segment that the routing has for it, or why it has none."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,7 @@ from tlog.formats.known import format_of
 from tlog.routing import Routing, route
 from tlog_core.errors import MalformedError
 
-NO_EVENT: Final = "it is no event of this format"
-"""Why there is no place for what a receiver could not take for an event."""
+_NO_EVENT: Final = "it is no event of this format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,14 @@ class Placing:
         self._canonicalize = canonicalize
         self._decode = msgspec.json.Decoder().decode
 
-    def find(self, texts: Sequence[bytes]) -> Iterator[Place]:
-        """Yield the place of each event, given as its JSON text."""
+    def find(self, texts: Sequence[bytes], faults: Iterable[bytes] = ()) -> Iterator[Place]:
+        """Yield the place of each event, given as its JSON text, and then of what is none."""
         for text, payload in zip(texts, self._payloads(texts), strict=True):
             if isinstance(payload, MalformedError):
                 yield Place(text, reason=str(payload))
             else:
                 yield self._place(payload)
+        yield from (Place(fault, reason=_NO_EVENT) for fault in faults)
 
     def _place(self, payload: bytes) -> Place:
         event = self._decode(payload)
