@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class Server:
     port: int
     data: Path
     log: Path
-    certificate: Path | None = None
+    certificate: Path | None = field(default=None, kw_only=True)
 
     @property
     def url(self) -> str:
@@ -276,7 +276,7 @@ def start(
             env={**os.environ, **(environment or {})},
             preexec_fn=before,
         )
-    server = Server(process, port, data, log, certificate)
+    server = Server(process, port, data, log, certificate=certificate)
     try:
         until(lambda: _is_ready(server, workers), f"the server to be ready; see {log}")
     except BaseException:
