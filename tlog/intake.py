@@ -86,24 +86,45 @@ class Intake:
     def take(self, request: Request, texts: Sequence[bytes], waits: Waits, faults: Iterable[bytes] = ()) -> Taken:
         """Log events, each given as its JSON text, durably when this returns; `faults` are no events to begin with.
 
-        Raises NotFoundError if who sends them may not write to the quarantine segment, and it has to; QuotaError;
-        and what `submit.append` raises: then some may be logged, and are told by their ids if all are sent again.
+        Raises QuotaError; NotFoundError if something is to be kept in the quarantine segment, and who sends it may not
+        write there; and what `submit.append` raises: then some may be logged, and are not again if all are sent again.
         """
         found = self._sort(request, texts, faults)
         found.placed = self._admitted(request, found)
-        for target, events in found.placed.items():
-            self._guard.draw(request.caller, target, sum(len(event.payload) for event in events))
+        sizes = self._sizes(found)
+        self._guard.draw(request.caller, sizes)
+        try:
+            return self._keep(request, found, waits)
+        except NotFoundError:
+            raise
+        except Exception:
+            # Whom the server failed it does not refuse when he tries again.
+            self._guard.give_back(request.caller, sizes)
+            raise
+
+    def _keep(self, request: Request, found: _Sorted, waits: Waits) -> Taken:
         logged = seen = 0
         for target, events in found.placed.items():
-            try:
-                fresh = self._log(request.caller, target, events, waits)
-            except _CLOSED as error:
-                found.rejected += [(event.payload, str(error)) for event in events]
-                continue
-            logged, seen = logged + fresh, seen + len(events) - fresh
+            for chunk in _chunks(events):
+                try:
+                    self._make(request.caller, target)
+                    fresh = self._log(request.caller, target, chunk, waits)
+                except (NotFoundError, *_CLOSED) as error:
+                    found.rejected += [(event.payload, str(error)) for event in chunk]
+                    continue
+                logged, seen = logged + fresh, seen + len(chunk) - fresh
         if found.rejected:
             self._quarantine(request, found.rejected, waits)
         return Taken(logged, len(found.rejected), seen)
+
+    def _sizes(self, found: _Sorted) -> list[tuple[Target, int]]:
+        """Return how many bytes of events go into which segment."""
+        sizes = [(target, sum(len(event.payload) for event in events)) for target, events in found.placed.items()]
+        if found.rejected:
+            wanted = self._routing.quarantine
+            there = self._guard.target(wanted.segment) or wanted
+            sizes.append((there, sum(len(data) for data, _ in found.rejected)))
+        return sizes
 
     def _sort(self, request: Request, texts: Sequence[bytes], faults: Iterable[bytes]) -> _Sorted:
         found = _Sorted()
@@ -116,31 +137,38 @@ class Intake:
         return found
 
     def _admitted(self, request: Request, found: _Sorted) -> dict[Target, list[Event]]:
-        """Return the events whose sender may write to their segments, which are there; the others are rejected."""
+        """Return the events whose sender may write to their segments, or make these; the others are rejected."""
         admitted: dict[Target, list[Event]] = {}
         for target, events in found.placed.items():
             try:
-                admitted.setdefault(self._ready(request.caller, target), []).extend(events)
-            except (NotFoundError, ConflictError) as error:
+                admitted.setdefault(self._allowed(request.caller, target), []).extend(events)
+            except NotFoundError as error:
                 found.rejected += [(event.payload, str(error)) for event in events]
         return admitted
 
-    def _ready(self, caller: Caller, wanted: Target) -> Target:
-        """Return a segment that is there, made if it was not and the policy lets the caller; raise NotFoundError."""
+    def _allowed(self, caller: Caller, wanted: Target) -> Target:
+        """Return a segment that is there, or else is to be made, if the policy lets the caller; raise NotFoundError."""
         there, who = self._guard.target(wanted.segment), caller.principal.name
         may_make = there is not None or self._guard.may(caller, Action.CREATE_SEGMENT, wanted)
         if not may_make or not self._guard.may(caller, Action.APPEND, there or wanted):
             # The same whether there is none.
             raise NotFoundError(f"there is no segment {wanted.segment} that {who} may write to, or make and write to")
-        if there is None:
-            self._control.create_segment(who, wanted.segment, dict(wanted.labels))
         return there or wanted
 
-    def _log(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
-        """Log those events that are not remembered, and return how many those are."""
-        return sum(self._log_chunk(caller, target, chunk, waits) for chunk in _chunks(events))
+    def _make(self, caller: Caller, allowed: Target) -> None:
+        """Make a segment if it is not there; raise NotFoundError if it came to be one that the caller may not write to.
 
-    def _log_chunk(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
+        Only once the quotas are drawn on: it costs more than all else.
+        """
+        if self._guard.target(allowed.segment) is None:
+            try:
+                self._control.create_segment(caller.principal.name, allowed.segment, dict(allowed.labels))
+            except ConflictError:
+                # Made meanwhile with other labels, which it keeps.
+                self._allowed(caller, allowed)
+
+    def _log(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
+        """Log those of a run of events that are not remembered, and return how many those are."""
         fresh = _without(events, frozenset())
         with self._segments.use(target.segment) as segment:
             while fresh:
@@ -159,14 +187,15 @@ class Intake:
         return len(fresh)
 
     def _quarantine(self, request: Request, rejected: Iterable[tuple[bytes, str]], waits: Waits) -> None:
-        target = self._ready(request.caller, self._routing.quarantine)
+        target = self._allowed(request.caller, self._routing.quarantine)
+        self._make(request.caller, target)
         events = [
             Event(payload, _digest(request, "quarantine", hashlib.sha256(payload).hexdigest(), payload))
             for data, reason in rejected
             for payload in enclose(data, request.receiver, reason)
         ]
-        self._guard.draw(request.caller, target, sum(len(event.payload) for event in events))
-        self._log(request.caller, target, events, waits)
+        for chunk in _chunks(events):
+            self._log(request.caller, target, chunk, waits)
 
 
 def _key(request: Request, place: Place, number: int) -> bytes | None:
