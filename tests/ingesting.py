@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from live import LOG_NAME, PATIENCE, Server, start, tell
+from live import LOG_NAME, PATIENCE, Server, tell
 
 ROUTES = """
 [[route]]
@@ -50,7 +50,7 @@ labels = { system = "other" }
 name = "the auditor reads all of it"
 roles = ["auditor"]
 principals = ["auditor"]
-segments = ["*", "control"]
+segments = ["*", "access", "control"]
 """
 
 
@@ -62,10 +62,11 @@ class Log:
     sender: str
     auditor: str
     server: Server
+    starter: Callable[..., Server]
 
     def start(self, **options: Any) -> None:
         was = self.server
-        self.server = start(
+        self.server = self.starter(
             self.data, port=was.port, guarded=True, log_name=None, certificate=was.certificate, **options
         )
 
@@ -93,7 +94,7 @@ class Log:
     def payloads(self, name: str) -> list[Any]:
         return [one["payload"] for one in self.entries(name)]
 
-    def ids(self, member: str) -> Counter[str]:
+    def ids(self, member: str = "auditID") -> Counter[str]:
         """Return how often each event is there, in whatever segment but quarantine, by a member that tells it apart."""
         names = [name for name in self.names() if name not in ("quarantine", "control", "access")]
         return Counter(payload[member] for name in names for payload in self.payloads(name))
@@ -108,4 +109,4 @@ def make_log(
     (data.parent / "policy.toml").write_text(policy)
     tell("policy", "apply", data.parent / "policy.toml", "--data", data)
     sender, auditor = (tell("token", "issue", name, "--data", data) for name in ("sender", "auditor"))
-    return Log(data, sender, auditor, start_server(data, guarded=True, log_name=None, **options))
+    return Log(data, sender, auditor, start_server(data, guarded=True, log_name=None, **options), start_server)

@@ -81,9 +81,9 @@ def tell(*arguments: object) -> str:
 
 
 @contextmanager
-def stalled(port: int, count: int, request: str, *headers: str) -> Iterator[list[socket.socket]]:
+def stalled(port: int, count: int, request: str, *headers: str, length: int = 1000) -> Iterator[list[socket.socket]]:
     """Hold so many connections open that each send a part of the body of a request, such as `POST /add-checkpoint`."""
-    head = "\r\n".join([f"{request} HTTP/1.1", "Host: x", "Content-Length: 1000", *headers])
+    head = "\r\n".join([f"{request} HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers])
     with ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(count)]
         for one in held:
