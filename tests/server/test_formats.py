@@ -90,6 +90,15 @@ def test_a_record_of_cloudtrail_says_who_did_what_to_what() -> None:
     assert format_of(CLOUDTRAIL).id(CLOUDTRAIL) == "11e4"
 
 
+def test_an_insights_event_of_cloudtrail_is_one_of_its_records() -> None:
+    about = {"state": "Start", "eventSource": "s3.amazonaws.com", "eventName": "DeleteBucket"}
+    insight = {"eventID": "11e5", "eventType": "AwsCloudTrailInsight", "insightDetails": about}
+    assert format_of(insight).name == "cloudtrail"
+    assert format_of(insight).id(insight) == "11e5"
+    found = fields_of(insight)
+    assert (found.action, found.service, found.target) == ("DeleteBucket", "s3.amazonaws.com", "s3.amazonaws.com")
+
+
 @pytest.mark.parametrize(
     ("event", "fields"),
     [
