@@ -24,6 +24,8 @@ from tlog_core.receipt import JSON_TYPE
 HOST = "127.0.0.1"
 TIMEOUT_SECONDS = 60
 EVENTS = 20_000
+FRESH = b"0123456789abcdef"
+"""What stands in bodies where each request has 16 characters of its own."""
 
 # wrk with this alone gets one path. It reports on the last line, latencies in milliseconds. Its percentiles make up for
 # the requests that a slow answer held back.
@@ -96,6 +98,33 @@ def send_batches(
                 connection.request("POST", path, bodies[ticket % len(bodies)], headers)
                 check(connection, 201)
                 sent += size
+        return sent / (time.perf_counter() - began)
+
+    with ThreadPoolExecutor(connections) as pool:
+        return sum(pool.map(send, range(connections)))
+
+
+def send_bodies(
+    port: int, path: str, kind: str, bodies: Sequence[bytes], *, events: int, connections: int, seconds: float
+) -> float:
+    """Send bodies of so many events each, with an id of its own for each event of each request.
+
+    Returns how many events a second were logged.
+    """
+    deadline = time.perf_counter() + seconds
+
+    def send(place: int) -> float:
+        sent = 0
+        with closing(HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)) as connection:
+            connection.connect()
+            began = time.perf_counter()
+            while time.perf_counter() < deadline:
+                body = bodies[(place + sent // events) % len(bodies)]
+                connection.request(
+                    "POST", path, body.replace(FRESH, secrets.token_hex(8).encode()), {"Content-Type": kind}
+                )
+                check(connection, 200, 201)
+                sent += events
         return sent / (time.perf_counter() - began)
 
     with ThreadPoolExecutor(connections) as pool:
