@@ -4,7 +4,7 @@ An event whose members need no more than sorting is read by msgspec and written 
 could differ (`spec/decisions/0004-canonical-json.md`), the strict path decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -14,7 +14,9 @@ from tlog_core.encoding import MAX_JSON_DEPTH, canonicalize
 
 _SORTED: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _AS_READ: Final = orjson.OPT_STRICT_INTEGER
-_TOGETHER: Final = 16
+TOGETHER: Final = 16
+"""How many events are best read at a time."""
+
 _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 
 
@@ -48,24 +50,29 @@ class Canonicalizer:
         # So few at a time that what is read of them is still in the cache when it is written.
         return [
             form
-            for place in range(0, len(lines), _TOGETHER)
-            for form in self._together(lines[place : place + _TOGETHER])
+            for place in range(0, len(lines), TOGETHER)
+            for form in self._together(lines[place : place + TOGETHER])[0]
         ]
 
-    def _together(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the same as one by one, mostly by a few calls for all."""
+    def read(self, lines: Sequence[bytes]) -> Iterable[tuple[bytes, Any]]:
+        """Return the canonical form of each of some `TOGETHER` lines, and its value; raise MalformedError."""
+        forms, values = self._together(lines)
+        return zip(forms, map(msgspec.json.decode, forms) if values is None else values, strict=True)
+
+    def _together(self, lines: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[Any] | None]:
+        """Return the same as one by one, mostly by a few calls for all, and the values if they were read."""
         joined = b",".join(lines)
         try:
             values = self._decode_lines(b"\n".join(lines))
             # A line break within a value would stand where this has a comma too many, so each line is one value.
             if len(values) == len(lines) and not any(map(_may_be_deep, lines)) and not _may_order_differ(joined):
                 if orjson.dumps(values, option=_SORTED)[1:-1] == joined:
-                    return lines
+                    return lines, values
                 if orjson.dumps(values, option=_AS_READ)[1:-1] == joined:
-                    return [orjson.dumps(value, option=_SORTED) for value in values]
+                    return [orjson.dumps(value, option=_SORTED) for value in values], values
         except (msgspec.MsgspecError, orjson.JSONEncodeError, UnicodeDecodeError, RecursionError):
             pass
-        return [self(line) for line in lines]
+        return [self(line) for line in lines], None
 
 
 def _refuse_float(_text: str) -> NoReturn:

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import msgspec
+from typing import Any, Final
 
 from tlog.access.rule import Target
-from tlog.canonical import Canonicalizer
+from tlog.canonical import TOGETHER, Canonicalizer
 from tlog.config import MAX_PAYLOAD_BYTES
 from tlog.errors import UnroutedError
 from tlog.formats.known import format_of
@@ -38,42 +36,32 @@ class Placing:
         """Go by a routing."""
         self._routing = routing
         self._canonicalize = canonicalize
-        self._decode = msgspec.json.Decoder().decode
 
     def find(self, texts: Sequence[bytes], faults: Iterable[bytes] = ()) -> Iterator[Place]:
         """Yield the place of each event, given as its JSON text, and then of what is none."""
-        for text, payload in zip(texts, self._payloads(texts), strict=True):
-            if isinstance(payload, MalformedError):
-                yield Place(text, reason=str(payload))
-            else:
-                yield self._place(payload)
+        for start in range(0, len(texts), TOGETHER):
+            yield from self._some(texts[start : start + TOGETHER])
         yield from (Place(fault, reason=_NO_EVENT) for fault in faults)
 
-    def _place(self, payload: bytes) -> Place:
-        event = self._decode(payload)
+    def _some(self, texts: Sequence[bytes]) -> Iterator[Place]:
+        try:
+            pairs = self._canonicalize.read(texts)
+        except MalformedError:
+            return map(self._one, texts)
+        return (self._place(text, payload, event) for text, (payload, event) in zip(texts, pairs, strict=True))
+
+    def _one(self, text: bytes) -> Place:
+        try:
+            [(payload, event)] = self._canonicalize.read([text])
+            return self._place(text, payload, event)
+        except MalformedError as error:
+            return Place(text, reason=str(error))
+
+    def _place(self, text: bytes, payload: bytes, event: Any) -> Place:
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            return Place(text, reason=f"it has more than {MAX_PAYLOAD_BYTES} bytes")
         form = format_of(event)
         try:
             return Place(payload, form.name, form.id(event), route(self._routing, event, form))
         except UnroutedError as error:
             return Place(payload, form.name, reason=str(error))
-
-    def _payloads(self, texts: Sequence[bytes]) -> Sequence[bytes | MalformedError]:
-        try:
-            together = self._canonicalize.lines(texts)
-        except MalformedError:
-            together = []
-        if together and max(map(len, together)) <= MAX_PAYLOAD_BYTES:
-            return together
-        return [self._payload_or_fault(text) for text in texts]
-
-    def _payload_or_fault(self, text: bytes) -> bytes | MalformedError:
-        try:
-            return self._payload(text)
-        except MalformedError as error:
-            return error
-
-    def _payload(self, text: bytes) -> bytes:
-        payload = self._canonicalize(text)
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise MalformedError(f"it has more than {MAX_PAYLOAD_BYTES} bytes")
-        return payload

@@ -151,11 +151,13 @@ def _has(event: Any, name: str, found: Fields, steps: Steps, globs: tuple[str, .
 
 
 def _fill(template: Template, event: Any, name: str, found: Fields) -> str | None:
-    values = [_value(event, name, found, place) for place in template.places]
-    if any(value is None for value in values):
-        return None
-    between = [*(value for value in values if value is not None), ""]
-    return "".join(text + value for text, value in zip(template.texts, between, strict=True))
+    parts = [template.texts[0]]
+    for place, text in zip(template.places, template.texts[1:], strict=True):
+        value = _value(event, name, found, place)
+        if value is None:
+            return None
+        parts += value, text
+    return "".join(parts)
 
 
 def _value(event: Any, name: str, found: Fields, steps: Steps) -> str | None:
