@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench_load import FRESH
+from bench_load import ID, TIME
 
 BATCH: Final = 400
 """How many events there are in a body: as many as an API server of Kubernetes sends."""
@@ -30,7 +30,7 @@ class Received:
 def bodies(events: Path, received: Received) -> tuple[list[bytes], list[bytes]]:
     """Return what is sent to a receiver, and the same events as lines."""
     lines = events.read_bytes().splitlines()[: BATCH * _BODIES]
-    texts = [_text(received.event({**json.loads(line), "id": f"{FRESH.decode()}-{n}"})) for n, line in enumerate(lines)]
+    texts = [_text(received.event({**json.loads(line), "id": f"{ID.decode()}-{n}"})) for n, line in enumerate(lines)]
     batches = [texts[place : place + BATCH] for place in range(0, len(texts), BATCH)]
     return [received.body(batch) for batch in batches], [b"\n".join(batch) for batch in batches]
 
@@ -41,11 +41,13 @@ def _text(event: dict[str, Any]) -> bytes:
 
 def _kubernetes(event: dict[str, Any]) -> dict[str, Any]:
     named = {"auditID": event.pop("id"), "stage": "ResponseComplete", "verb": event.pop("kind")}
-    return {**event, **named, "user": {"username": event["user"]["name"]}, "objectRef": {"namespace": "payments"}}
+    more = {"requestReceivedTimestamp": TIME.decode(), "objectRef": {"namespace": "payments"}}
+    return {**event, **named, **more, "user": {"username": event["user"]["name"]}}
 
 
 def _cloudtrail(event: dict[str, Any]) -> dict[str, Any]:
     named = {"eventID": event.pop("id"), "eventName": event.pop("kind"), "eventSource": "s3.amazonaws.com"}
+    named["eventTime"] = TIME.decode()
     return {**event, **named, "userIdentity": {"userName": event["user"]["name"]}}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final
+from zlib import crc32
 
 from tlog.access import Action
 from tlog.access.rule import Target
@@ -33,6 +34,7 @@ from tlog_core.receipt import JSON_TYPE
 
 Waits = Callable[[], AbstractContextManager[None]]
 
+_LAST_NEAR: Final = (1 << 48) - 1
 _CLOSED: Final = (SealedError, FrozenError, SignatureRequiredError)
 
 
@@ -56,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event in canonical form, with what tells it apart for as long as it is remembered: 32 bytes, or nothing."""
+    """An event in canonical form, with what tells it apart for as long as it is remembered: 38 bytes, or nothing."""
 
     payload: bytes
     key: bytes | None
@@ -201,14 +203,21 @@ class Intake:
 def _key(request: Request, place: Place, number: int) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
     if place.id is not None:
-        return _digest(request, str(place.format), place.id, place.data)
-    return None if request.key is None else _digest(request, "request", f"{request.key}/{number}", place.data)
+        return _digest(request, str(place.format), place.id, place.data, place.time or 0)
+    if request.key is None:
+        return None
+    return _digest(request, "request", f"{request.key}/{number}", place.data, crc32(request.key.encode()))
 
 
-def _digest(request: Request, kind: str, one: str, payload: bytes) -> bytes:
+def _digest(request: Request, kind: str, one: str, payload: bytes, near: int = 0) -> bytes:
+    """Return a hash of 256 bits, after the number of what is sent at about the same time.
+
+    So keys of a request stand side by side in the database, which would else write a page for each.
+    """
     # With the payload, so that an event of another's id keeps nothing out; and the writer, whose entry it is to be.
     head = "\n".join([request.caller.principal.name, kind, one]).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(b"%d\n%b%b" % (len(head), head, payload)).digest()
+    digest = hashlib.sha256(b"%d\n%b%b" % (len(head), head, payload)).digest()
+    return max(0, min(near, _LAST_NEAR)).to_bytes(6, "big") + digest
 
 
 def _without(events: Iterable[Event], known: Iterable[bytes]) -> list[Event]:

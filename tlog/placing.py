@@ -17,7 +17,7 @@ _NO_EVENT: Final = "it is no event of this format"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An event: its payload, or its text as it came if it can be none; its format and its own id, if it has them.
+    """An event: its payload, or its text as it came if it can be none; its format, its own id, and its time, if there.
 
     Without a `target` it goes into quarantine, for the `reason`.
     """
@@ -25,6 +25,7 @@ class Place:
     data: bytes
     format: str | None = None
     id: str | None = None
+    time: int | None = None
     target: Target | None = None
     reason: str = ""
 
@@ -62,6 +63,8 @@ class Placing:
             return Place(text, reason=f"it has more than {MAX_PAYLOAD_BYTES} bytes")
         form = format_of(event)
         try:
-            return Place(payload, form.name, form.id(event), route(self._routing, event, form))
+            own = form.id(event)
+            at = None if own is None else form.time(event)
+            return Place(payload, form.name, own, at, route(self._routing, event, form))
         except UnroutedError as error:
             return Place(payload, form.name, reason=str(error))

@@ -125,3 +125,4 @@ def test_no_event_at_all_makes_a_format_raise(event: Any) -> None:
         one.fields(event)
         one_id = one.id(event)
         assert one_id is None or isinstance(one_id, str)
+        assert one.time(event) in (None, one.fields(event).time)

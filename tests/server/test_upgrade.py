@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import upgrading
-from live import LOG_NAME, NDJSON, PATIENCE, TLOG, Server, free_port
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Server, free_port
 from upgrading import MIGRATE, content, make_earlier, schema_of, shape_of, upgrade, versions
 
 from tlog.access.action import RESERVED
@@ -141,12 +141,17 @@ def test_a_server_goes_on_with_a_folder_of_the_first_version(
     receipts = [segment.append(body, kind, key=kind) for body, kind in BODIES]
     assert server.stop() == 0
     age(server.data, 1)
-    start_server(port=server.port)
+    (server.data / "routes.toml").write_text('[[route]]\nsegment = "payments"\n')
+    server = start_server(port=server.port)
     # The same key finds the same entries, and what is signed for them is the same.
     assert [segment.append(body, kind, key=kind) for body, kind in BODIES] == receipts
     parsed = parse_receipt(segment.append(b'"more"'))
     verify_receipt(parsed, key=segment.key, payload=b'"more"')
     assert (parsed.index, segment.checkpoint().size) == (601, 602)
+    event = b'{"auditID":"1","stage":"Panic","verb":"get"}'
+    for logged in (1, 0):
+        answer = server.request("POST", "/ingest/json", event, {"Content-Type": JSON})
+        assert answer.json() == {"logged": logged, "quarantined": 0, "seen": 1 - logged}
     assert [row["name"] for row in server.request("GET", "/segments").json()["segments"]] == ["payments"]
     assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
 

@@ -13,7 +13,7 @@ def _recognizes(event: Mapping[str, Any]) -> bool:
 def _fields(event: Any) -> Fields:
     who = find(event, "userIdentity")
     return Fields(
-        time=milliseconds(find(event, "eventTime")),
+        time=_time(event),
         actor=text(who, "arn") or text(who, "userName") or text(who, "invokedBy") or text(who, "principalId"),
         action=text(event, "eventName") or text(event, "insightDetails", "eventName"),
         target=_target(event),
@@ -22,6 +22,10 @@ def _fields(event: Any) -> Fields:
         service=_service(event),
         account=text(event, "recipientAccountId") or text(who, "accountId"),
     )
+
+
+def _time(event: Any) -> int | None:
+    return milliseconds(find(event, "eventTime"))
 
 
 def _target(event: Any) -> str | None:
@@ -39,4 +43,4 @@ def _id(event: Any) -> str | None:
     return text(event, "eventID")
 
 
-FORMAT: Final = Format("cloudtrail", _recognizes, _fields, _id)
+FORMAT: Final = Format("cloudtrail", _recognizes, _fields, _id, _time)
