@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlog.canonical import Canonicalizer
+from tlog.canonical import TOGETHER, Canonicalizer
 from tlog_core.encoding import MAX_JSON_INTEGER, canonicalize
 from tlog_core.errors import MalformedError
 
@@ -159,6 +159,9 @@ def check_lines(lines: Sequence[bytes]) -> None:
     except MalformedError as error:
         together = str(error)
     assert together == (wrong[0] if wrong else alone)
+    if not wrong:
+        read = [pair for start in range(0, len(lines), TOGETHER) for pair in fast.read(lines[start : start + TOGETHER])]
+        assert read == [(form, json.loads(form)) for form in together]
 
 
 compact = values.map(lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

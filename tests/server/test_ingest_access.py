@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import clocked
 import pytest
@@ -229,7 +230,18 @@ def test_who_is_refused_for_one_segment_has_drawn_on_the_quota_of_none(start_ser
     assert send(log, *events("plain-free", 1)) == taken(1)
 
 
-# For how long
+# Each once, for how long
+
+
+def test_events_are_remembered_in_the_order_of_their_times_so_that_few_pages_are_written(log: Log) -> None:
+    at = "2026-01-02T03:04:05.678Z"
+    assert send(log, *events("plain-times", 9, requestReceivedTimestamp=at)) == taken(9)
+    assert log.post("json", lines(*[{"segment": "plain-keyed", "system": "other"}] * 9), **{"Idempotency-Key": "one"})
+    for name, expected in (("plain-times", {1767323045678}), ("plain-keyed", {crc32(b"one")})):
+        with closing(sqlite3.connect(log.data / "segments" / f"{id_of(log, name)}.db")) as rows:
+            keys = [key for (key,) in rows.execute("select key from event")]
+        assert len(keys) == 9
+        assert {int.from_bytes(key[:6], "big") for key in keys} == expected
 
 
 def test_an_event_is_remembered_for_so_many_days_and_then_forgotten_by_and_by(
