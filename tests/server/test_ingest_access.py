@@ -230,6 +230,20 @@ def test_who_is_refused_for_one_segment_has_drawn_on_the_quota_of_none(start_ser
     assert send(log, *events("plain-free", 1)) == taken(1)
 
 
+def test_what_the_server_failed_to_log_is_drawn_on_no_quota(start_server: Starting, tmp_path: Path) -> None:
+    quota = '\n[[quota]]\nname = "all"\nbytes_per_second = 1000\n'
+    log = make_log(start_server, tmp_path / "data", policy=POLICY + quota, routes=ROUTES, workers=1)
+    tell("segment", "create", "plain-later", "--data", log.data)
+    with closing(sqlite3.connect(log.data / "segments" / f"{id_of(log, 'plain-later')}.db")) as rows, rows:
+        rows.execute("insert into _sqlite_migrations values ('segment', 'm999_later', '')")
+        rows.execute("pragma user_version = 999")
+    large = {"text": "x" * 9_000}
+    failed = log.post("json", lines(*events("plain-later", 1, **large)))
+    assert (failed.status_code, failed.headers["Retry-After"]) == (503, "1")
+    assert send(log, *events("plain-fine", 1, **large)) == taken(1)
+    assert log.post("json", lines(*events("plain-fine", 2))).status_code == 429
+
+
 # Each once, for how long
 
 
