@@ -231,7 +231,7 @@ def test_who_is_refused_for_one_segment_has_drawn_on_the_quota_of_none(start_ser
 
 
 def test_what_the_server_failed_to_log_is_drawn_on_no_quota(start_server: Starting, tmp_path: Path) -> None:
-    quota = '\n[[quota]]\nname = "all"\nbytes_per_second = 1000\n'
+    quota = '\n[[quota]]\nname = "all"\nbytes_per_second = 1000\nprincipals = ["sender"]\n'
     log = make_log(start_server, tmp_path / "data", policy=POLICY + quota, routes=ROUTES, workers=1)
     tell("segment", "create", "plain-later", "--data", log.data)
     with closing(sqlite3.connect(log.data / "segments" / f"{id_of(log, 'plain-later')}.db")) as rows, rows:
