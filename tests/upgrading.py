@@ -49,6 +49,15 @@ def applied(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("select name from _sqlite_migrations order by id")]
 
 
+def make_later(path: Path, kind: str) -> None:
+    """Make a database one that a later version of tlog has written."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "insert into _sqlite_migrations (migration_set, name, applied_at) values (?, 'm999_later', '')", [kind]
+        )
+        connection.execute("pragma user_version = 999")
+
+
 def make_earlier(kind: str, present: Path, path: Path, version: int) -> None:
     """Make at `path` what a database of an earlier version has of the rows of a present one."""
     with closing(connect(path, create=True)) as connection:

@@ -16,6 +16,7 @@ import pytest
 import requests
 from ingesting import POLICY, Log, make_log
 from live import PATIENCE, Server, stalled, start, tell, until
+from upgrading import make_later
 
 from tlog.config import Config
 from tlog.receivers import RECEIVERS
@@ -234,9 +235,7 @@ def test_what_the_server_failed_to_log_is_drawn_on_no_quota(start_server: Starti
     quota = '\n[[quota]]\nname = "all"\nbytes_per_second = 1000\nprincipals = ["sender"]\n'
     log = make_log(start_server, tmp_path / "data", policy=POLICY + quota, routes=ROUTES, workers=1)
     tell("segment", "create", "plain-later", "--data", log.data)
-    with closing(sqlite3.connect(log.data / "segments" / f"{id_of(log, 'plain-later')}.db")) as rows, rows:
-        rows.execute("insert into _sqlite_migrations values ('segment', 'm999_later', '')")
-        rows.execute("pragma user_version = 999")
+    make_later(log.data / "segments" / f"{id_of(log, 'plain-later')}.db", "segment")
     large = {"text": "x" * 9_000}
     failed = log.post("json", lines(*events("plain-later", 1, **large)))
     assert (failed.status_code, failed.headers["Retry-After"]) == (503, "1")

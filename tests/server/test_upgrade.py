@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import upgrading
 from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Server, free_port
-from upgrading import MIGRATE, content, make_earlier, schema_of, shape_of, upgrade, versions
+from upgrading import MIGRATE, content, make_earlier, make_later, schema_of, shape_of, upgrade, versions
 
 from tlog.access.action import RESERVED
 from tlog.clock import now
@@ -188,14 +188,6 @@ def upgrade_killed_everywhere(kind: str, earlier: Path, copies: Path) -> None:
     upgrade(kind, earlier)
     assert all(one == content(earlier) for one in upgraded)
     assert all(schema_of(path) == schema_of(earlier) for path in copies.glob("*.db"))
-
-
-def make_later(path: Path, kind: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "insert into _sqlite_migrations (migration_set, name, applied_at) values (?, 'm999_later', '')", [kind]
-        )
-        connection.execute("pragma user_version = 999")
 
 
 def test_a_log_of_a_later_version_is_refused(fast: Path) -> None:
