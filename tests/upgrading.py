@@ -8,6 +8,7 @@ within a statement, where what SQLite does is SQLite's promise. After each kill 
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
