@@ -173,7 +173,7 @@ def test_what_the_api_server_takes_for_sent_is_there_once_however_often_the_log_
         ids: list[str] = []
         for _ in range(2):
             done = len(sender.reported())
-            ids += sender.send(events(1_600))
+            ids += sender.send(events(4_800))
             until(lambda done=done: len(sender.reported()) > done, "a list to be sent")  # type: ignore[misc]
             log.server.kill()
             log.start()
