@@ -13,23 +13,34 @@ from tlog.api.body import ANY_TYPE
 from tlog.api.models import Problem
 from tlog.api.route import Route
 from tlog.config import MAX_PAGE
+from tlog.search.terms import MAX_VALUE
 from tlog_core.encoding import MAX_INTEGER, MAX_JSON_INTEGER
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"<(?:path:)?([a-z]+)>")
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_VALUE: Final[Mapping[str, Any]] = {"type": "string", "minLength": 1, "maxLength": MAX_VALUE}
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "action": _VALUE,
+    "actor": _VALUE,
     "after": {"type": "string"},
+    "before": _NUMBER,
     "cosigned": {"type": "string", "enum": ["true"]},
     "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
     "index": _NUMBER,
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
     "new": _NUMBER,
     "old": _NUMBER,
+    "outcome": {"type": "string", "enum": ["success", "failure"]},
     "path": {"type": "string", "pattern": r"^([0-7]|entries)/(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"},
+    "q": {**_VALUE, "pattern": r"[\p{L}\p{N}_]"},
     "segment": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+    "since": _NUMBER,
     "size": _NUMBER,
+    "source": _VALUE,
     "start": _NUMBER,
+    "target": _VALUE,
+    "until": _NUMBER,
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
 }
