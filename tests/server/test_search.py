@@ -1,11 +1,12 @@
 """Entries are found by who did what, and by words; each hit is proven, and what was not looked at is said."""
 
-import itertools
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live import JSON, NDJSON, PATIENCE, Segment, Server, tell, tlog, until
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, Answer, Segment, Server, start, tell, tlog, until
 
 from tlog.config import Config
+from tlog.files import exclusive
 from tlog.formats.known import format_of
 from tlog.search.terms import FIELDS
+from tlog.store.codec import LOST, columns_of, decode_payloads, payload_runs
 from tlog.store.connection import connect
+from tlog.store.control import ControlStore
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Opening, verify_commitment
 from tlog_core.encoding import canonicalize, decode_base64
@@ -49,7 +53,7 @@ def log_all(segment: Segment, *events: Any) -> None:
     segment.append(b"".join(json.dumps(one).encode() + b"\n" for one in events), NDJSON)
 
 
-def ask(segment: Segment, **terms: object) -> dict[str, Any]:
+def ask(segment: Segment, **terms: Any) -> dict[str, Any]:
     answer = requests.get(f"{segment.url}/entries", params={**terms}, timeout=PATIENCE)
     assert answer.status_code == 200, answer.content
     page: dict[str, Any] = answer.json()
@@ -61,19 +65,17 @@ def indexed(segment: Segment) -> bool:
     return bool(page["indexed"] == page["size"])
 
 
-def find(segment: Segment, **terms: object) -> list[int]:
+def find(segment: Segment, **terms: Any) -> list[int]:
     """Return the indexes of all that is found, page by page, each hit verified, once all is indexed."""
     until(lambda: indexed(segment), "the index to come to the end")
     found: list[int] = []
-    page = {"next": None}
-    while not found or page["next"] is not None:
-        before = {} if page["next"] is None else {"before": page["next"]}
-        page = ask(segment, **{**terms, **before})
+    while True:
+        page = ask(segment, **terms)
         found += verified(segment, page)
         if page["next"] is None:
-            break
-    assert found == sorted(set(found), reverse=True)
-    return found
+            assert found == sorted(set(found), reverse=True)
+            return found
+        terms["before"] = page["next"]
 
 
 def verified(segment: Segment, page: dict[str, Any]) -> list[int]:
@@ -99,7 +101,7 @@ def verified(segment: Segment, page: dict[str, Any]) -> list[int]:
     return [hit["index"] for hit in page["entries"]]
 
 
-def refused(segment: Segment, **terms: object) -> str:
+def refused(segment: Segment, **terms: Any) -> str:
     answer = requests.get(f"{segment.url}/entries", params={**terms}, timeout=PATIENCE)
     assert answer.status_code == 400, answer.content
     return str(answer.json()["detail"])
@@ -154,7 +156,7 @@ def ledger(server: Server) -> Segment:
     ids=str,
 )
 def test_what_has_all_that_is_asked_for_is_found_latest_first(
-    ledger: Segment, terms: dict[str, object], found: list[int]
+    ledger: Segment, terms: dict[str, Any], found: list[int]
 ) -> None:
     assert find(ledger, **terms) == found
 
@@ -173,9 +175,7 @@ def test_what_has_all_that_is_asked_for_is_found_latest_first(
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_for_is_refused_with_what_to_do(
-    ledger: Segment, terms: dict[str, object], said: str
-) -> None:
+def test_what_cannot_be_asked_for_is_refused_with_what_to_do(ledger: Segment, terms: dict[str, Any], said: str) -> None:
     assert said in refused(ledger, **terms)
 
 
@@ -212,22 +212,18 @@ def test_a_page_of_large_payloads_ends_early_and_the_next_goes_on(segment: Segme
 def test_an_event_of_a_known_format_is_found_by_its_fields(segment: Segment) -> None:
     lines = (Path(__file__).parent.parent / "samples" / "kubernetes.jsonl").read_bytes().splitlines()
     segment.append(b"\n".join(lines), NDJSON)
-    found_by_their_fields(segment, [json.loads(line) for line in lines])
+    events = [json.loads(line) for line in lines]
+    for index, one in enumerate(events):
+        found = find(segment, **terms_of(one))
+        assert index in found
+        assert all(terms_of(events[place]) | terms_of(one) == terms_of(events[place]) for place in found)
 
 
-def found_by_their_fields(segment: Segment, events: list[Any]) -> None:
-    """Check that each event is found by all its fields together, and with no event that has others."""
-    all_fields = [format_of(one).fields(one) for one in events]
-    for index, fields in enumerate(all_fields):
-        terms = {name: getattr(fields, name) for name in FIELDS if getattr(fields, name) is not None}
-        times = {} if fields.time is None else {"since": fields.time, "until": fields.time + 1}
-        same = [
-            place
-            for place, other in enumerate(all_fields)
-            if all(getattr(other, name) == value for name, value in terms.items()) and other.time == fields.time
-        ]
-        assert index in same
-        assert find(segment, **terms, **times, limit=1_000) == sorted(same, reverse=True)
+def terms_of(event: Any) -> dict[str, Any]:
+    """Return by what an event is found: all its fields, and its time."""
+    fields = format_of(event).fields(event)
+    times = {} if fields.time is None else {"since": fields.time, "until": fields.time + 1}
+    return {name: getattr(fields, name) for name in FIELDS if getattr(fields, name) is not None} | times
 
 
 @pytest.mark.skipif(REAL is None, reason="TLOG_EVENTS names no folder of real CloudTrail and Kubernetes events")
@@ -236,6 +232,306 @@ def test_each_real_event_is_found_by_its_fields(segment: Segment) -> None:
     events = [json.loads(line) for path in sorted(folder.rglob("*.jsonl")) for line in path.read_bytes().splitlines()]
     for path in sorted(folder.rglob("*.json")):
         events += json.loads(path.read_bytes())["Records"]
-    for part in itertools.batched(events, 1_000) if hasattr(itertools, "batched") else [events]:
-        log_all(segment, *part)
-    found_by_their_fields(segment, events)
+    for first in range(0, len(events), 1_000):
+        log_all(segment, *events[first : first + 1_000])
+    until(lambda: indexed(segment), "the index to come to the end")
+
+    def is_found(index: int) -> bool:
+        page = ask(segment, **terms_of(events[index]), start=index, before=index + 1)
+        return verified(segment, page) == [index]
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(is_found, range(len(events))))
+
+
+# Following
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that is not expected to find all well."""
+    running = start(tmp_path_factory.mktemp("own") / "data")
+    yield running
+    running.kill()
+
+
+def test_nothing_is_made_for_a_segment_that_nobody_searches(server: Server, segment: Segment) -> None:
+    log_all(segment, *map(event, range(3)))
+    assert len(segment.entries(0, 3)) == 3
+    assert not [path for path in server.data.rglob(f"*{segment.name}*") if path.suffix == ".db"]
+
+
+def test_what_is_logged_is_found_within_a_second_where_there_is_little_to_do(segment: Segment) -> None:
+    assert find(segment, actor="ann") == []
+    waits = []
+    for number in range(1, 6):
+        log_all(segment, event(0))
+        began = time.monotonic()
+        wait_for(segment, number)
+        waits.append(time.monotonic() - began)
+    assert sorted(waits)[2] < 1
+
+
+def wait_for(segment: Segment, count: int) -> None:
+    until(lambda: len(ask(segment, actor="ann")["entries"]) == count, "the event to be found")
+
+
+def test_pages_neither_repeat_nor_leave_out_anything_while_the_segment_grows(segment: Segment) -> None:
+    log_all(segment, *map(event, range(50)))
+    find(segment, action="refund")
+    found: list[int] = []
+    before: dict[str, int] = {}
+    while True:
+        page = ask(segment, action="refund", limit=7, **before)
+        found += verified(segment, page)
+        if page["next"] is None:
+            break
+        before = {"before": page["next"]}
+        log_all(segment, event(0), event(1))
+    assert found == [*range(49, -1, -1)]
+
+
+def test_what_was_not_looked_at_is_said_and_built_by_command(start_server: Starting, tmp_path: Path) -> None:
+    # As if the process that follows were far behind.
+    (tmp_path / "data").mkdir()
+    with exclusive(Config(tmp_path / "data").following):
+        server = start_server()
+        segment = server.create("payments")
+        log_all(segment, *map(event, range(4)))
+        page = ask(segment, actor="ann")
+        assert (page["entries"], page["indexed"], page["size"], page["next"]) == ([], 0, 4, None)
+        assert "4 of 4 entries indexed" in tell("search", "build", "payments", "--data", server.data)
+        log_all(segment, event(4))
+        page = ask(segment, actor="ann")
+        assert (verified(segment, page), page["indexed"], page["size"]) == ([2, 0], 4, 5)
+        assert "payments: 4 of 5 entries indexed" in tell("search", "status", "--data", server.data)
+    assert find(segment, actor="ann") == [4, 2, 0]
+
+
+def test_a_server_killed_in_the_middle_of_indexing_goes_on_from_there(start_server: Starting) -> None:
+    server = start_server()
+    segment = server.create("payments")
+    log_all(segment, *map(event, range(8_000)))
+    until(lambda: ask(segment, before=0)["indexed"], "the index to have begun")
+    server.kill()
+    start_server(port=server.port)
+    assert 0 < ask(segment, before=0)["indexed"] < 8_000
+    assert find(segment, actor="ann", limit=1_000) == [*range(7_998, -1, -2)]
+    assert find(segment, q="no7777") == [7_777]
+
+
+def test_an_index_that_grew_with_its_segment_is_the_one_that_is_built_of_it(own: Server) -> None:
+    segment = own.create("grown")
+    for number in range(1, 40):
+        log_all(segment, *(event(number + more) for more in range(number)))
+        segment.append(b"\xff", "application/octet-stream")
+        ask(segment, actor="ann")
+    find(segment, actor="ann")
+    grown = contents(own.data / "search" / "grown.db")
+    tell("search", "erase", "grown", "--data", own.data)
+    tell("search", "build", "grown", "--data", own.data)
+    assert contents(own.data / "search" / "grown.db") == grown
+    assert len(grown["moment"]) == 819
+
+
+def contents(index: Path) -> dict[str, list[Any]]:
+    """Return all that an index says."""
+    with closing(connect(index)) as connection:
+        connection.execute("create virtual table temp.term using fts5vocab(main, word, 'instance')")
+        tables = {"state": "1", "moment": "1", "block": "1", "temp.term": "term, doc"}
+        read = {name: f"select * from {name} order by {order}" for name, order in tables.items()}  # noqa: S608
+        return {name: connection.execute(statement).fetchall() for name, statement in read.items()}
+
+
+# Losing it loses nothing
+
+
+def garble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for place in range(4_096, len(content), 512):
+        content[place : place + 64] = b"\xa5" * 64
+    path.write_bytes(content)
+
+
+def run_sql(path: Path, *statements: str) -> None:
+    with closing(connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "garbled": garble,
+    "empty": lambda path: path.write_bytes(b""),
+    "no database": lambda path: path.write_bytes(b"x" * 8_192),
+    "cut off": lambda path: os.truncate(path, 4_096),
+    "gone": lambda path: path.unlink(),
+    "all gone": lambda path: shutil.rmtree(path.parent),
+    "without a table": lambda path: run_sql(path, "drop table moment"),
+    "without a state": lambda path: run_sql(path, "delete from state"),
+    "by another version": lambda path: run_sql(path, "update state set version = '0'"),
+    "of another history": lambda path: run_sql(path, "update state set root = zeroblob(32)"),
+    "ahead of the log": lambda path: run_sql(path, "update state set indexed = 99"),
+    "with words of others": lambda path: run_sql(path, "insert into word (rowid, words) values (11, 'actor=616e6e')"),
+    "with other times": lambda path: run_sql(path, "update moment set time = time - 1000000"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_index_that_cannot_be_used_is_made_anew(own: Server, damage: str) -> None:
+    segment = own.create(f"s{[*DAMAGE].index(damage)}")
+    log_all(segment, *map(event, range(12)))
+    terms = {"actor": "ann", "until": AT + 8_000}
+    assert find(segment, **terms) == [6, 4, 2, 0]
+    path = own.data / "search" / f"{segment.name}.db"
+    # What stands in the WAL would hide it.
+    run_sql(path, "pragma wal_checkpoint(truncate)")
+    with exclusive(path.with_suffix(".lock")):
+        DAMAGE[damage](path)
+    until(lambda: again(segment, **terms) == [6, 4, 2, 0], "the same to be found")
+    assert find(segment, **terms) == [6, 4, 2, 0]
+    log_all(segment, event(0))
+    assert find(segment, **terms) == [12, 6, 4, 2, 0]
+    assert own.request("GET", "/readyz").status == 200
+
+
+def again(segment: Segment, **terms: Any) -> list[int]:
+    """Return what is found now, nothing if the index is being made."""
+    answer = requests.get(f"{segment.url}/entries", params={**terms}, timeout=PATIENCE)
+    assert answer.status_code in (200, 503), answer.content
+    page = answer.json()
+    is_whole = answer.status_code == 200 and page["indexed"] == page["size"]
+    return verified(segment, page) if is_whole else []
+
+
+def test_an_erased_index_gives_its_room_back_and_the_next_search_begins_another(own: Server) -> None:
+    segment = own.create("erased")
+    log_all(segment, *map(event, range(300)))
+    assert len(find(segment, actor="ann", limit=1_000)) == 150
+    assert "erased: index erased" in tell("search", "erase", "erased", "--data", own.data)
+    left = [path for path in (own.data / "search").glob("erased.*") if path.stat().st_size]
+    assert left == []
+    assert "has no index" in tlog("search", "status", "erased", "--data", own.data).stderr
+    log_all(segment, event(0))
+    assert len(find(segment, actor="ann", limit=1_000)) == 151
+
+
+def test_commands_refuse_a_segment_that_is_not_there(own: Server) -> None:
+    for command in ("build", "status", "erase"):
+        done = tlog("search", command, "../segments/x", "--data", own.data)
+        assert (done.exit_code, "no such segment" in done.stderr) == (2, True)
+
+
+def test_a_backup_has_no_index_and_a_check_looks_at_none(own: Server, tmp_path: Path) -> None:
+    segment = own.create("backed-up")
+    log_all(segment, *map(event, range(4)))
+    assert find(segment, actor="ann") == [2, 0]
+    tell("backup", tmp_path / "backup", "--data", own.data)
+    assert not (tmp_path / "backup" / "search").exists()
+    garble(own.data / "search" / "backed-up.db")
+    tell("fsck", "backed-up", "--data", own.data)
+
+
+# What is special
+
+
+def test_what_is_not_as_usual_is_searched_as_far_as_that_goes(start_server: Starting) -> None:
+    options = ["--scrub-rate", "0"]
+    server = start_server(options=options)
+    segments = [server.create(name) for name in ("sealed", "frozen", "lossy", "damaged", "late")]
+    sealed, frozen, lossy, damaged, late = segments
+    for segment in segments:
+        log_all(segment, *map(event, range(6)))
+    assert find(lossy, actor="ann") == [4, 2, 0]
+    assert server.request("PUT", "/segments/sealed/seal", b"").status == 200
+    assert server.stop() == 0
+
+    config = Config(server.data)
+    with closing(ControlStore.open(config.control)) as control:
+        ids = {row.name: row.id for row in control.list()}
+    config.anchor_of(ids["frozen"]).unlink()
+    lose(config.segment(ids["lossy"]), {2, 3})
+    run_sql(
+        config.segment(ids["damaged"]),
+        "update payload set payloads = unhex(replace(hex(payloads), hex('ann'), hex('joe')))",
+    )
+    # On a full disk an index takes no room.
+    full = start_server(port=server.port, options=[*options, "--reserve-mib", str(1 << 30)])
+    assert ask(late, actor="ann")["indexed"] == 0
+    time.sleep(0.5)
+    assert ask(late, actor="ann")["indexed"] == 0
+    assert full.stop() == 0
+
+    again = start_server(port=server.port, options=options)
+    assert frozen.post(b"1").status_code == 409
+    assert find(late, actor="ann") == find(sealed, actor="ann") == find(frozen, actor="ann") == [4, 2, 0]
+    assert lossy.get("/entries/2").status_code == 410
+    assert find(lossy, actor="ann") == [4, 0]
+    tell("search", "erase", "lossy", "--data", server.data)
+    assert find(lossy, actor="ann") == [4, 0]
+    assert find(lossy, before=6) == [5, 4, 1, 0]
+    ask(damaged, actor="joe")
+    until(lambda: any(line["event"] == "not indexed" for line in again.logged()), "the damage to be said")
+    page = ask(damaged, actor="joe")
+    assert (page["entries"], page["indexed"], page["size"]) == ([], 0, 6)
+
+
+def lose(database: Path, lost: set[int]) -> None:
+    with closing(connect(database)) as connection:
+        [(start, openings, blob)] = connection.execute("select start, openings, payloads from payload").fetchall()
+        kept = [LOST if n in lost else one for n, one in enumerate(decode_payloads(blob, openings), start)]
+        [run] = payload_runs(start, columns_of(kept))
+        connection.execute("update payload set openings = ?, payloads = ?", [run.openings, run.blob])
+
+
+# Who may
+
+
+def test_only_who_may_read_payloads_may_search_and_it_is_on_record(start_server: Starting, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tell("segment", "create", "payments", "--data", data, "--log-name", LOG_NAME)
+    (tmp_path / "policy.toml").write_text(POLICY)
+    tell("policy", "apply", tmp_path / "policy.toml", "--data", data)
+    tokens = {name: tell("token", "issue", name, "--data", data) for name in ("till", "ann", "mallory")}
+    server = start_server(guarded=True, log_name=None)
+
+    def say(who: str, method: str, path: str, body: bytes | None = None) -> Answer:
+        headers = {"Authorization": f"Bearer {tokens[who]}", "Content-Type": JSON}
+        return server.request(method, f"/segments/{path}", body, headers if body else {**headers, "Content-Type": ""})
+
+    assert say("till", "POST", "payments/entries", json.dumps(event(0)).encode()).status == 201
+    search = "payments/entries?actor=ann&q=Gr%C3%BC%C3%9Fe"
+    for who in ("till", "mallory"):
+        one, other = say(who, "GET", search), say(who, "GET", search.replace("payments", "missing"))
+        assert one.status == other.status == 404
+        assert masked(one) == masked(other)
+    assert not (data / "search").exists()
+    until(lambda: say("ann", "GET", search).json()["entries"], "the event to be found")
+    assert say("ann", "GET", "payments/entries?actor=bob").json()["entries"] == []
+    until(lambda: say("ann", "GET", "access/entries?before=9999").json()["entries"], "the record to be indexed")
+    reads = [
+        read for entry in say("ann", "GET", "access/entries").json()["entries"] for read in entry["payload"]["reads"]
+    ]
+    shown = [(one["by"], one["segment"], one["search"], one["indexes"]) for one in reads if "search" in one]
+    asked = {"actor": "ann", "q": "Grüße"}
+    assert ("ann", "payments", asked, [0]) in shown
+    assert ("ann", "payments", {"actor": "bob"}, []) in shown
+    assert not any(by != "ann" for by, *_ in shown)
+
+
+POLICY = """
+[[rule]]
+name = "the till writes"
+roles = ["writer"]
+principals = ["till"]
+segments = ["payments"]
+
+[[rule]]
+name = "ann reads"
+roles = ["auditor"]
+principals = ["ann"]
+segments = ["payments", "control", "access"]
+"""
+
+
+def masked(answer: Answer) -> dict[str, Any]:
+    return {name: value for name, value in answer.json().items() if name != "request_id"}
