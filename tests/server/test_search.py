@@ -23,12 +23,14 @@ from tlog.search.terms import FIELDS
 from tlog.store.codec import LOST, columns_of, decode_payloads, payload_runs
 from tlog.store.connection import connect
 from tlog.store.control import ControlStore
+from tlog_client import Log
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Opening, verify_commitment
 from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry
 from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.proof import verify_inclusion
+from tlog_core.receipt import verify_receipt
 
 REAL = os.environ.get("TLOG_EVENTS")
 AT = 1_767_323_045_000
@@ -224,6 +226,16 @@ def terms_of(event: Any) -> dict[str, Any]:
     fields = format_of(event).fields(event)
     times = {} if fields.time is None else {"since": fields.time, "until": fields.time + 1}
     return {name: getattr(fields, name) for name in FIELDS if getattr(fields, name) is not None} | times
+
+
+def test_the_client_finds_the_same_with_receipts(ledger: Segment, tmp_path: Path) -> None:
+    expected = find(ledger, actor="ann", q="Grüße")
+    with Log(ledger.url, ledger.key, state=tmp_path) as log:
+        found = log.search(actor="ann", q="Grüße", limit=3)
+        assert found.indexed == found.size
+        for index, (opened, receipt) in zip(expected, found, strict=True):
+            assert (opened.index, opened.event()["actor"]) == (index, "ann")
+            verify_receipt(receipt, key=ledger.key, payload=opened.payload)
 
 
 @pytest.mark.skipif(REAL is None, reason="TLOG_EVENTS names no folder of real CloudTrail and Kubernetes events")

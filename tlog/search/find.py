@@ -13,7 +13,7 @@ from tlog.search.terms import Wanted
 from tlog.segments import Segment
 from tlog.store.codec import Payload
 from tlog.store.search import DamagedIndexError, Span
-from tlog.submit import check_stored
+from tlog.submit import check_payload
 from tlog_core.tile import TILE_WIDTH
 
 _READ_BYTES: Final = 1 << 20
@@ -66,14 +66,16 @@ def _hits(segment: Segment, places: Sequence[int]) -> Iterator[Hit]:
     """Yield the entries at these places, which fall, but those whose payloads are lost."""
     for _, together in groupby(places, lambda place: place // TILE_WIDTH):
         near = list(together)
+        start, end = near[-1], near[0] + 1
+        entries = segment.store.entries(start, end)
+        segment.nodes.check_entries(start, entries)
         # Most of those under one tile come by one read, unless they are large.
-        payloads = _payloads(segment, near[-1], near[0] + 1)
+        payloads = _payloads(segment, start, end)
         for place in near:
             found = payloads.get(place) or _payloads(segment, place, place + 1).get(place)
             if found is not None:
-                [entry] = segment.store.entries(place, place + 1)
-                check_stored(segment, place, [entry], [found])
-                yield Hit(place, entry, found)
+                check_payload(place, entries[place - start], found)
+                yield Hit(place, entries[place - start], found)
 
 
 def _payloads(segment: Segment, start: int, end: int) -> dict[int, Payload]:
