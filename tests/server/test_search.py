@@ -23,12 +23,13 @@ from tlog.search.terms import FIELDS
 from tlog.store.codec import LOST, columns_of, decode_payloads, payload_runs
 from tlog.store.connection import connect
 from tlog.store.control import ControlStore
+from tlog.store.search import MOST_LOOKED_AT, Index, Indexed, Span, State
 from tlog_client import Log
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Opening, verify_commitment
 from tlog_core.encoding import canonicalize, decode_base64
 from tlog_core.entry import parse_entry
-from tlog_core.merkle import Hash, leaf_hash
+from tlog_core.merkle import EMPTY_ROOT, Hash, leaf_hash
 from tlog_core.proof import verify_inclusion
 from tlog_core.receipt import verify_receipt
 
@@ -181,7 +182,7 @@ def test_what_cannot_be_asked_for_is_refused_with_what_to_do(ledger: Segment, te
     assert said in refused(ledger, **terms)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([*FIELDS, "q", "since", "before"]), st.binary(min_size=1, max_size=40))
 def test_whatever_bytes_are_asked_for_there_is_an_answer_or_a_refusal(ledger: Segment, name: str, value: bytes) -> None:
     escaped = "".join(f"%{byte:02x}" for byte in value)
@@ -355,6 +356,22 @@ def contents(index: Path) -> dict[str, list[Any]]:
         return {name: connection.execute(statement).fetchall() for name, statement in read.items()}
 
 
+def test_a_page_looks_at_so_many_entries_only_and_the_next_goes_on(tmp_path: Path) -> None:
+    Index.create(tmp_path / "index.db", "1")
+    size = 3 * MOST_LOOKED_AT
+    with closing(Index(tmp_path / "index.db", "1")) as index:
+        # Of no stretch of entries can be said that none is of the time asked for.
+        entries = [Indexed(place, 2_000 * (place % 2), "x") for place in range(size)]
+        entries[7] = Indexed(7, 1_000, "x")
+        index.add(0, State(size, EMPTY_ROOT), entries)
+        pages, before = 0, size
+        while (page := index.find([("x", False)], Span(before=before, since=1_000, until=2_000), 10)).next is not None:
+            assert page.places == []
+            assert before - page.next == MOST_LOOKED_AT
+            pages, before = pages + 1, page.next
+        assert (pages, page.places, page.indexed) == (2, [7], size)
+
+
 # Losing it loses nothing
 
 
@@ -519,6 +536,7 @@ def test_only_who_may_read_payloads_may_search_and_it_is_on_record(start_server:
     assert not (data / "search").exists()
     until(lambda: say("ann", "GET", search).json()["entries"], "the event to be found")
     assert say("ann", "GET", "payments/entries?actor=bob").json()["entries"] == []
+    assert {path.stat().st_mode & 0o077 for path in (data / "search", *(data / "search").iterdir())} == {0}
     until(lambda: say("ann", "GET", "access/entries?before=9999").json()["entries"], "the record to be indexed")
     reads = [
         read for entry in say("ann", "GET", "access/entries").json()["entries"] for read in entry["payload"]["reads"]

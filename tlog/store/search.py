@@ -14,9 +14,10 @@ from tlog.store.connection import Connection, DatabaseError, may_pass, transacti
 from tlog_core.encoding import MAX_INTEGER
 from tlog_core.merkle import EMPTY_ROOT, Hash
 
-_BLOCK: Final = 1_024
-_MOST_LOOKED_AT: Final = 20_000
+MOST_LOOKED_AT: Final = 20_000
 """How many entries that have the words are looked at for their time: what bounds the time that a page takes."""
+
+_BLOCK: Final = 1_024
 
 # Consistent after a loss of power, with few syncs: WAL, NORMAL.
 _SETTINGS: Final = {
@@ -158,7 +159,7 @@ class Index:
         found: list[int] = []
         last = before
         for looked_at, (place, time) in enumerate(rows):
-            if len(found) == limit or looked_at == _MOST_LOOKED_AT:
+            if len(found) == limit or looked_at == MOST_LOOKED_AT:
                 return Page(found, last, indexed)
             last = place
             if span.since <= time < span.until:
