@@ -436,9 +436,11 @@ def test_an_erased_index_gives_its_room_back_and_the_next_search_begins_another(
     segment = own.create("erased")
     log_all(segment, *map(event, range(300)))
     assert len(find(segment, actor="ann", limit=1_000)) == 150
-    assert "erased: index erased" in tell("search", "erase", "erased", "--data", own.data)
-    left = [path for path in (own.data / "search").glob("erased.*") if path.stat().st_size]
-    assert left == []
+    # As a crash leaves it, with a write-ahead log.
+    with closing(connect(own.data / "search" / "erased.db")) as held:
+        held.execute("update state set indexed = indexed")
+        assert "erased: index erased" in tell("search", "erase", "erased", "--data", own.data)
+        assert [path.name for path in (own.data / "search").glob("erased.*")] == ["erased.lock"]
     assert "has no index" in tlog("search", "status", "erased", "--data", own.data).stderr
     log_all(segment, event(0))
     assert len(find(segment, actor="ann", limit=1_000)) == 151
