@@ -107,16 +107,16 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     if peers is not None:
         peers.keep(opened)
     Sealing(config, control, log).keep()
-    room = Room(config.data, config.reserve)
+    room, indexes = Room(config.data, config.reserve), Indexes(config)
     Follower(config, opened, room, log).keep()
     guard, canonicalize = Guard(config, control, oidc), Canonicalizer()
     services = Services(
         segments=opened,
         control=control,
         guard=guard,
-        intake=Intake(guard, control, opened, routing or read_routing(config.routes), canonicalize),
+        intake=Intake(guard, control, opened, indexes, routing or read_routing(config.routes), canonicalize),
         reads=Reads(opened),
-        indexes=Indexes(config),
+        indexes=indexes,
         asker=asker,
         room=room,
         metrics=metrics,

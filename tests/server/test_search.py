@@ -274,6 +274,14 @@ def test_nothing_is_made_for_a_segment_that_nobody_searches(server: Server, segm
     assert not [path for path in server.data.rglob(f"*{segment.name}*") if path.suffix == ".db"]
 
 
+def test_a_segment_into_which_events_are_routed_has_an_index_before_anyone_searches(own: Server) -> None:
+    body = (Path(__file__).parent.parent / "samples" / "kubernetes.jsonl").read_bytes()
+    sent = own.request("POST", "/ingest/json", body, {"Content-Type": NDJSON})
+    assert (sent.status, sent.json()["logged"]) == (200, len(body.splitlines())), sent.body
+    said = f"{sent.json()['logged']} of {sent.json()['logged']} entries indexed"
+    until(lambda: said in tlog("search", "status", "kubernetes", "--data", own.data).stdout, "the events to be indexed")
+
+
 def test_what_is_logged_is_found_within_a_second_where_there_is_little_to_do(segment: Segment) -> None:
     assert find(segment, actor="ann") == []
     waits = []
