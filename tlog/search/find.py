@@ -6,13 +6,13 @@ from itertools import groupby
 from typing import Final
 
 from tlog.config import MAX_PAGE_BYTES
-from tlog.errors import LostError
+from tlog.errors import LostError, NotFoundError, UnavailableError
 from tlog.search.follow import terms_in, time_of
 from tlog.search.indexes import Indexes
 from tlog.search.terms import Wanted
 from tlog.segments import Segment
 from tlog.store.codec import Payload
-from tlog.store.search import DamagedIndexError, Span
+from tlog.store.search import DamagedIndexError, Index, Span
 from tlog.submit import check_payload
 from tlog_core.tile import TILE_WIDTH
 
@@ -40,18 +40,25 @@ class Found:
 def find(indexes: Indexes, segment: Segment, wanted: Sequence[Wanted], span: Span, limit: int) -> Found:
     """Return the latest entries of a segment that have all that is wanted, from now on followed if it was not.
 
-    Raises UnavailableError if the index is made anew, and CorruptError if the log is damaged.
+    Raises UnavailableError if the index is made anew or erased, and CorruptError if the log is damaged.
     """
     indexes.want(segment.row.name)
-    with indexes.use(segment.row.name) as index:
-        page = index.find([(one.word, one.is_prefix) for one in wanted], span, limit)
-        hits, size = [], 0
-        for hit in _hits(segment, page.places):
-            _check(hit, wanted, span)
-            hits.append(hit)
-            size += len(hit.payload.data)
-            if size >= MAX_PAGE_BYTES:
-                return Found(hits, hit.index, page.indexed)
+    try:
+        with indexes.use(segment.row.name) as index:
+            return _found(index, segment, wanted, span, limit)
+    except NotFoundError as error:
+        raise UnavailableError(f"the index of {segment.row.name} was erased just now; retry") from error
+
+
+def _found(index: Index, segment: Segment, wanted: Sequence[Wanted], span: Span, limit: int) -> Found:
+    page = index.find([(one.word, one.is_prefix) for one in wanted], span, limit)
+    hits, size = [], 0
+    for hit in _hits(segment, page.places):
+        _check(hit, wanted, span)
+        hits.append(hit)
+        size += len(hit.payload.data)
+        if size >= MAX_PAGE_BYTES:
+            return Found(hits, hit.index, page.indexed)
     return Found(hits, page.next, page.indexed)
 
 
