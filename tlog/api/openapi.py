@@ -107,7 +107,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": [
             *(_parameter(name, "path", required=True) for name in _PARAMETER.findall(route.path)),
-            *(_parameter(name, "query") for name in route.query),
+            *(_parameter(name, "query", _schemas_of_query(route)) for name in route.query),
             *(_parameter(name, "header", required=needed) for name, needed in route.headers.items()),
         ],
         "responses": {
@@ -127,10 +127,15 @@ def _security(action: Action, guarded: bool) -> dict[str, Any]:
     return {"security": [{}, _CREDENTIAL] if action is Action.LIST_SEGMENTS else [_CREDENTIAL]}
 
 
-def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
-    # In a query, the index is one of Splunk.
-    schema = _STRING if (name, place) == ("index", "query") else _PARAMETERS.get(name, _STRING)
-    return {"name": name, "in": place, "required": required, "schema": schema}
+def _schemas_of_query(route: Route) -> Mapping[str, Any]:
+    # To Splunk, index and source are texts, as all else in a query.
+    return {} if route.path.startswith("/services/") else _PARAMETERS
+
+
+def _parameter(
+    name: str, place: str, schemas: Mapping[str, Any] = _PARAMETERS, *, required: bool = False
+) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schemas.get(name, _STRING)}
 
 
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
