@@ -46,6 +46,9 @@ MAX_BATCH_EVENTS: Final = 10_000
 MAX_INGEST_BYTES: Final = 20 << 20
 """How long the body of a request to a receiver may be, as sent and as unpacked: what OTLP/HTTP asks for."""
 
+MAX_INGEST_EVENTS: Final = 100_000
+"""How many events there may be in it: each takes memory beyond its own bytes."""
+
 MAX_COMMIT_EVENTS: Final = 20_000
 """How many events one commit takes in, so that a small request never waits for more than one large one."""
 
@@ -131,6 +134,16 @@ class Config:
     def sealing(self) -> Path:
         """The file whose lock is held by the worker that looks for what is half sealed."""
         return self.data / "sealing.lock"
+
+    @property
+    def search(self) -> Path:
+        """The folder of the indexes for searches, which can all be made again."""
+        return self.data / "search"
+
+    @property
+    def following(self) -> Path:
+        """The file whose lock is held by the worker that has the indexes follow their segments."""
+        return self.data / "following.lock"
 
     @property
     def importing(self) -> Path:

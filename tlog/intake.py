@@ -6,7 +6,7 @@ may write to, is kept in the quarantine segment with the reason.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
@@ -23,11 +23,13 @@ from tlog.errors import (
     RepeatedError,
     SealedError,
     SignatureRequiredError,
+    UnavailableError,
 )
 from tlog.formats.quarantine import enclose
 from tlog.guard import Caller, Guard
 from tlog.placing import Place, Placing
 from tlog.routing import Routing
+from tlog.search.indexes import Indexes
 from tlog.segments import Segments
 from tlog.submit import append, commit_to
 from tlog_core.receipt import JSON_TYPE
@@ -76,12 +78,19 @@ class Intake:
     """Takes events in, for the threads of one process."""
 
     def __init__(
-        self, guard: Guard, control: Control, segments: Segments, routing: Routing, canonicalize: Canonicalizer
+        self,
+        guard: Guard,
+        control: Control,
+        segments: Segments,
+        indexes: Indexes,
+        routing: Routing,
+        canonicalize: Canonicalizer,
     ) -> None:
         """Put events where the routing says, as far as the guard lets who sends them."""
         self._guard = guard
         self._control = control
         self._segments = segments
+        self._indexes = indexes
         self._routing = routing
         self._placing = Placing(routing, canonicalize)
 
@@ -186,6 +195,9 @@ class Intake:
                     break
                 except RepeatedError:
                     fresh = _without(fresh, segment.store.known_events(submission.events))
+        # What was logged is not to be sent again because it cannot be found yet.
+        with suppress(OSError, UnavailableError):
+            self._indexes.want(target.segment)
         return len(fresh)
 
     def _quarantine(self, request: Request, rejected: Iterable[tuple[bytes, str]], waits: Waits) -> None:

@@ -27,7 +27,7 @@ SAMPLE = [json.loads(line) for line in (SOURCES.parent / "samples" / "kubernetes
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
-    run_go("build", "-mod=readonly", "-o", built, ".", sources=SOURCES)
+    run_go("build", "-mod=readonly", "-o", built, ".", folder=SOURCES)
     return built
 
 

@@ -1,6 +1,7 @@
 """The API as OpenAPI 3.1, from the routes and their models: what is not there is not served."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -12,26 +13,38 @@ from tlog.api.body import ANY_TYPE
 from tlog.api.models import Problem
 from tlog.api.route import Route
 from tlog.config import MAX_PAGE
+from tlog.search.terms import MAX_VALUE
 from tlog_core.encoding import MAX_INTEGER, MAX_JSON_INTEGER
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"<(?:path:)?([a-z]+)>")
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_VALUE: Final[Mapping[str, Any]] = {"type": "string", "minLength": 1, "maxLength": MAX_VALUE}
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "action": _VALUE,
+    "actor": _VALUE,
     "after": {"type": "string"},
+    "before": _NUMBER,
     "cosigned": {"type": "string", "enum": ["true"]},
     "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
     "index": _NUMBER,
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
     "new": _NUMBER,
     "old": _NUMBER,
+    "outcome": {"type": "string", "enum": ["success", "failure"]},
     "path": {"type": "string", "pattern": r"^([0-7]|entries)/(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"},
+    "q": {**_VALUE, "pattern": r"[\p{L}\p{N}_]"},
     "segment": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+    "since": _NUMBER,
     "size": _NUMBER,
+    "source": _VALUE,
     "start": _NUMBER,
+    "target": _VALUE,
+    "until": _NUMBER,
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
 }
+_STRING: Final = {"type": "string"}
 # RFC 8785 writes each of these numbers so that every reader reads it alike.
 _EVENT: Final = {
     "description": "A JSON value, nesting at most 64 deep.",
@@ -56,10 +69,14 @@ def describe(routes: Sequence[Route], *, guarded: bool) -> bytes:
     models = [Problem, *(model for route in routes for model in _models(route))]
     schemas, components = msgspec.json.schema_components(models, ref_template=_REFERENCE)
     known = dict(zip(models, schemas, strict=True)) | {Any: {"$ref": "#/components/schemas/Event"}}
+    views = Counter(route.view for route in routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, known) | _security(route.action, guarded)
+        operation = _operation(route, known) | _security(route.action, guarded)
+        if views[route.view] == 1:
+            operation["operationId"] = route.view.__name__
+        paths.setdefault(path, {})[route.method.lower()] = operation
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -80,22 +97,23 @@ def _models(route: Route) -> list[Any]:
     return [
         *route.takes.values(),
         *(model for given in route.gives.values() if not isinstance(given, str) for model in given),
+        *([] if route.refusal is None else [route.refusal]),
     ]
 
 
 def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    error = _PROBLEM if route.refusal is None else _answer("An error", (route.refusal,), schemas)
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": route.view.__name__,
         "parameters": [
             *(_parameter(name, "path", required=True) for name in _PARAMETER.findall(route.path)),
-            *(_parameter(name, "query") for name in route.query),
+            *(_parameter(name, "query", _schemas_of_query(route)) for name in route.query),
             *(_parameter(name, "header", required=needed) for name, needed in route.headers.items()),
         ],
         "responses": {
             **{str(status): _answer(route.summary, given, schemas) for status, given in route.gives.items()},
-            "4XX": _PROBLEM,
-            "5XX": _PROBLEM,
+            "4XX": error,
+            "5XX": error,
         },
     }
     if route.takes:
@@ -109,8 +127,15 @@ def _security(action: Action, guarded: bool) -> dict[str, Any]:
     return {"security": [{}, _CREDENTIAL] if action is Action.LIST_SEGMENTS else [_CREDENTIAL]}
 
 
-def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": required, "schema": _PARAMETERS[name]}
+def _schemas_of_query(route: Route) -> Mapping[str, Any]:
+    # To Splunk, index and source are texts, as all else in a query.
+    return {} if route.path.startswith("/services/") else _PARAMETERS
+
+
+def _parameter(
+    name: str, place: str, schemas: Mapping[str, Any] = _PARAMETERS, *, required: bool = False
+) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schemas.get(name, _STRING)}
 
 
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:

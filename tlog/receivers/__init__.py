@@ -1,6 +1,6 @@
 """Receivers: what is already running sends its events to these routes, each in its own words (spec/ingest.md)."""
 
-from tlog.receivers import cloudtrail, json, kubernetes
+from tlog.receivers import cloudevents, cloudtrail, json, kubernetes, splunk
 
-RECEIVERS = (*kubernetes.ROUTES, *cloudtrail.ROUTES, *json.ROUTES)
+RECEIVERS = (*kubernetes.ROUTES, *cloudtrail.ROUTES, *cloudevents.ROUTES, *splunk.ROUTES, *json.ROUTES)
 """The routes of all receivers."""
