@@ -51,6 +51,15 @@ def _cloudtrail(event: dict[str, Any]) -> dict[str, Any]:
     return {**event, **named, "userIdentity": {"userName": event["user"]["name"]}}
 
 
+def _cloudevent(event: dict[str, Any]) -> dict[str, Any]:
+    named = {"specversion": "1.0", "id": event.pop("id"), "source": "/bench", "type": event.pop("kind")}
+    return {**named, "time": TIME.decode(), "data": event}
+
+
+def _splunk(event: dict[str, Any]) -> dict[str, Any]:
+    return {"event": event, "time": 1_764_000_000.5, "host": "web-1", "index": "main", "sourcetype": "bench"}
+
+
 def _within(before: bytes, after: bytes) -> Callable[[Sequence[bytes]], bytes]:
     return lambda texts: before + b",".join(texts) + after
 
@@ -60,4 +69,8 @@ RECEIVED: Final[Mapping[str, Received]] = {
     "json, lines": Received("/ingest/json", dict, b"\n".join),
     "kubernetes": Received("/ingest/kubernetes", _kubernetes, _within(b'{"kind":"EventList","items":[', b"]}")),
     "cloudtrail": Received("/ingest/cloudtrail", _cloudtrail, _within(b'{"Records":[', b"]}")),
+    "cloudevents": Received(
+        "/ingest/cloudevents", _cloudevent, _within(b"[", b"]"), "application/cloudevents-batch+json"
+    ),
+    "splunk": Received("/services/collector/event", _splunk, b"".join),
 }
