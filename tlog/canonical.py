@@ -4,8 +4,9 @@ An event whose members need no more than sorting is read by msgspec and written 
 could differ (`spec/decisions/0004-canonical-json.md`), the strict path decides.
 """
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -17,6 +18,7 @@ _AS_READ: Final = orjson.OPT_STRICT_INTEGER
 TOGETHER: Final = 16
 """How many events are best read at a time."""
 
+_PLAIN: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})\.[0-9]{0,17}[1-9]")
 _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 
 
@@ -24,7 +26,7 @@ class Canonicalizer:
     """Turns JSON text into its RFC 8785 form. Threads share it."""
 
     def __init__(self) -> None:
-        decoder = msgspec.json.Decoder(float_hook=_refuse_float)
+        decoder = msgspec.json.Decoder(float_hook=_plain_float)
         self._decode = decoder.decode
         self._decode_lines = decoder.decode_lines
 
@@ -75,9 +77,12 @@ class Canonicalizer:
         return [self(line) for line in lines], None
 
 
-def _refuse_float(_text: str) -> NoReturn:
-    # RFC 8785 writes doubles as ECMAScript does, and orjson does not.
-    raise ValueError
+def _plain_float(text: str) -> float:
+    # RFC 8785 writes doubles as ECMAScript does, and orjson does not where there is an exponent, or no fraction. If it
+    # writes such a text as this again, that is the shortest for its double, and so that of both.
+    if _PLAIN.fullmatch(text) is None:
+        raise ValueError
+    return float(text)
 
 
 def _may_be_deep(raw: bytes) -> bool:
