@@ -64,6 +64,8 @@ FILL_CONNECTIONS: Final = 4
 FILL_BATCH: Final = 1_000
 FILL_SECONDS: Final = 240
 STOP_SECONDS: Final = 30
+IDLE_SECONDS: Final = 0.5
+IDLE_SHARE: Final = 0.1
 PATHS: Final = 20_000
 SEARCHES: Final = 50
 COMMANDS: Final = Path(sys.executable).parent
@@ -393,11 +395,17 @@ def measure_ingest(bench: Bench) -> None:
                 "receiver": partial(load_bodies, bench, server, received.path, received.kind, packed),
                 "lines": partial(load_bodies, bench, server, "/segments/lines/entries", "application/x-ndjson", lines),
             }
-            found = {job: median(rates) for job, rates in in_turn(bench, jobs).items()}
+            spent = in_turn(bench, jobs)
         shutil.rmtree(server.config.data)
+        found = {job: Spent(*map(median, zip(*map(astuple, each), strict=True))) for job, each in spent.items()}
         name = f"receiver of {name}, {BATCH} events at once"
-        bench.figures.append(Figure(f"{name}, beside lines", found["receiver"], "events/s", found["lines"]))
-        share = 100 * found["receiver"] / found["lines"]
+        bench.figures.extend(
+            [
+                Figure(f"{name}, beside lines", found["receiver"].rate, "events/s", found["lines"].rate),
+                Figure(f"{name}, CPU", found["receiver"].cpu, "s/M", found["lines"].cpu),
+            ]
+        )
+        share = 100 * found["receiver"].rate / found["lines"].rate
         bench.targets.append(Target(f"{name}, of lines", share, "%", at_least=50))
 
 
@@ -499,18 +507,22 @@ def load_batches(bench: Bench, server: Server, size: int, connections: int) -> f
     )
 
 
-def load_bodies(bench: Bench, server: Server, path: str, kind: str, packed: Sequence[bytes]) -> float:
-    """Send bodies of events, and return how many a second were logged."""
-    return aside(
-        send_bodies,
-        server.port,
-        path,
-        kind,
-        packed,
-        events=BATCH,
-        connections=FILL_CONNECTIONS,
-        seconds=bench.plan.seconds,
-    )
+def load_bodies(bench: Bench, server: Server, path: str, kind: str, packed: Sequence[bytes]) -> Spent:
+    """Send bodies of events, and return how many a second were logged, and seconds of the server's CPU a million."""
+    options = {"events": BATCH, "connections": FILL_CONNECTIONS, "seconds": bench.plan.seconds}
+    before = cpu_seconds(server.process)
+    rate = aside(send_bodies, server.port, path, kind, packed, **options)
+    cpu = 1e6 * (cpu_seconds(server.process) - before) / (rate * bench.plan.seconds)
+    wait_until_idle(server.process)
+    return Spent(rate, cpu)
+
+
+def wait_until_idle(process: "subprocess.Popen[bytes]") -> None:
+    """Return when a server has caught up with indexes of what was logged: that is not to slow down what comes next."""
+    before = 0.0
+    while (now := cpu_seconds(process)) - before > IDLE_SHARE * IDLE_SECONDS:
+        before = now
+        time.sleep(IDLE_SECONDS)
 
 
 def wrk(bench: Bench, script: str, url: str, clients: int, *arguments: str, token: str | None = None) -> Load:
