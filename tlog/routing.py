@@ -128,7 +128,7 @@ def route(routing: Routing, event: Any, form: Format) -> Target:
     """
     name, found = form.name, form.fields(event) if routing.asks else _NOT_ASKED
     for rule in routing.rules:
-        if all(_has(event, name, found, steps, globs) for steps, globs in rule.match):
+        if not rule.match or all(_has(event, name, found, steps, globs) for steps, globs in rule.match):
             segment = _fill(rule.segment, event, name, found)
             labels = [(key, _fill(template, event, name, found)) for key, template in rule.labels]
             if segment is not None and all(value is not None for _, value in labels):
