@@ -2,10 +2,9 @@
 
 from typing import Any, Final
 
-from tlog.formats import cloudtrail, kubernetes, plain, quarantine
+from tlog.formats import cloudtrail, kubernetes, plain, quarantine, vault
 from tlog.formats.fields import Format
-
-_BY_SHAPE: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT)
+from tlog.formats.syslog import syslog
 
 
 def format_of(event: Any) -> Format:
@@ -15,3 +14,6 @@ def format_of(event: Any) -> Format:
             if one.recognizes(event):
                 return one
     return plain.FORMAT
+
+
+_BY_SHAPE: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT, syslog(format_of), vault.FORMAT)
