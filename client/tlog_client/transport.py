@@ -91,6 +91,20 @@ class Transport:
         }
         return self._retried(lambda: self._once("POST", path, expected=201, limit=limit, headers=headers, body=body))
 
+    def ingest(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        limit: int,
+        content_type: str = "application/json",
+        idempotency_key: str | None = None,
+    ) -> bytes:
+        """Return the answer, at most `limit` bytes, to what the server knows again, by its ids or the request's key."""
+        key = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        headers = {"Accept-Encoding": "identity", "Content-Type": content_type, **key}
+        return self._retried(lambda: self._once("POST", path, expected=200, limit=limit, headers=headers, body=body))
+
     def _retried(self, once: Callable[[], bytes]) -> bytes:
         reached = False
         for attempt in itertools.count(1):

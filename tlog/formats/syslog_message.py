@@ -13,7 +13,7 @@ _ESCAPED: Final = re.compile(rb'\\(["\\\]])')
 _TO_ESCAPE: Final = re.compile(r'(["\\\]])')
 
 # RFC 5424 section 6. What repeats takes all it can and gives nothing back, so that no message takes long to refuse.
-_NAME: Final = rb'[!#-<>-\\^-~]{1,32}'
+_NAME: Final = rb"[!#-<>-\\^-~]{1,32}"
 _PARAM: Final = rb' (%b)="((?:[^"\\\]]|\\.)*+)"' % _NAME
 _ELEMENT: Final = rb"\[(%b)((?:%b)*+)\]" % (_NAME, _PARAM)
 _TIME: Final = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"

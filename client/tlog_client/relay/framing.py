@@ -56,10 +56,10 @@ class Lines:
     def end(self, *, clean: bool) -> Iterator[Frame]:
         """Yield what is left where the stream ends: a line, if that is a clean end."""
         held, self._held = bytes(self._held), bytearray()
-        if held and not clean and not self._parts:
-            yield Frame(held, NO_END)
-        else:
+        if clean or self._parts:
             yield from self._line(held, last=clean)
+        elif held:
+            yield Frame(held, NO_END)
 
     def _line(self, data: bytes, *, last: bool) -> Iterator[Frame]:
         if not last or self._parts:
@@ -72,7 +72,7 @@ class Lines:
 
 
 class Counted:
-    """Finds messages of which each stands behind its length in bytes and a space; a line break between them is none's."""
+    """Finds messages, each behind its length in bytes and a space; line breaks between two are passed over."""
 
     def __init__(self, limit: int) -> None:
         """Begin with a length. A message that is longer than the limit in bytes comes in parts."""
@@ -96,15 +96,15 @@ class Counted:
                 break
             yield self._take(piece)
 
-    def end(self, *, clean: bool) -> Iterator[Frame]:
-        """Yield what is left where the stream ends, which is never a message, however clean that is."""
-        if self._held or (self._parts and self._left):
+    def end(self) -> Iterator[Frame]:
+        """Yield what is left where the stream ends, which is no message."""
+        if self.pending:
             yield Frame(bytes(self._held), NO_END if self._left else NO_BEGINNING)
         self._held.clear()
         self._left = 0
 
     def _begin(self) -> bool:
-        while self._held[:1] in (b"\n", b"\r"):
+        while self._held.startswith((b"\n", b"\r")):
             del self._held[:1]
         count = _COUNT.match(self._held)
         if count is None:
@@ -163,7 +163,7 @@ class Syslog:
         if self._found is None:
             self._found = Lines(self._limit)
             yield from self._found.feed(self._first)
-        yield from self._found.end(clean=clean)
+        yield from self._found.end(clean=clean) if isinstance(self._found, Lines) else self._found.end()
 
 
 def _part(number: int, last: bool) -> str:
