@@ -14,7 +14,7 @@ LARGE = 1 << 20
 # Bytes of which framing is made come often.
 PIECES = st.sampled_from([b"\n", b"\r\n", b"\0", b"\r", b"<34>1 - - - - - -", b"5 ", b"12 ", b"1", b" ", b"0", b"x"])
 STREAMS = st.lists(PIECES | st.binary(max_size=8), max_size=12).map(b"".join)
-BREAKS = re.compile(rb"\A(?:\r?\n|\0|\r)+")
+BREAKS = re.compile(rb"\A(?:\r?\n|\0)+")
 BETWEEN = re.compile(rb"\A[\r\n]*[1-9][0-9]{0,8} ")
 CUTS = st.lists(st.integers(0, 200), max_size=6)
 
@@ -58,7 +58,7 @@ def test_no_byte_of_any_stream_is_lost(stream: bytes, cuts: list[int], clean: bo
         after_count, after_break = BETWEEN.sub(b"", stream, count=1), BREAKS.sub(b"", stream, count=1)
         stream = next(rest for rest in (after_count, after_break, stream) if rest.startswith(frame.data))
         stream = stream[len(frame.data) :]
-    assert not BREAKS.sub(b"", stream)
+    assert not stream.strip(b"\r\n\0")
 
 
 @given(st.binary(min_size=1), CUTS, st.integers(2, 9))

@@ -1,0 +1,238 @@
+"""Real senders of syslog before a real relay before a real log, which asks who comes."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from logging.handlers import SysLogHandler
+from pathlib import Path
+from socket import SOCK_STREAM
+
+import pytest
+from certificate import make_certificate
+from live import Server, until
+from relaying import TLOG_CLIENT, Log, Relay, make_log, relaying, rsyslog
+
+SYSLOG = ("--syslog", "127.0.0.1:0")
+COUNTED = 'template="RSYSLOG_SyslogProtocol23Format" TCP_Framing="octet-counted"'
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    made = make_log(tmp_path / "data")
+    yield made
+    made.server.kill()
+
+
+@pytest.fixture
+def relay(log: Log, tmp_path: Path) -> Iterator[Relay]:
+    with relaying(tmp_path, log.server.url, log.token, *SYSLOG) as running:
+        yield running
+
+
+def texts(count: int, first: int = 0) -> list[str]:
+    return [f"refund number {number} of 12.00 €" for number in range(first, first + count)]
+
+
+def test_each_message_of_rsyslog_is_logged_once_and_in_order_though_the_log_is_killed(
+    log: Log, relay: Relay, tmp_path: Path
+) -> None:
+    sent = texts(3_000)
+    with rsyslog(tmp_path / "rsyslog", relay.ports[0], COUNTED) as give:
+        give(sent[:1_000])
+        until(log.messages, "the first message")
+        for place in (1_000, 2_000):
+            log.server.kill()
+            give(sent[place : place + 1_000])
+            log.restart()
+        until(lambda: len(log.messages()) >= len(sent), "all messages")
+        assert relay.stop() == 0
+    found = log.messages()
+    assert [one["message"].strip() for one in found] == sent
+    assert {(one["version"], one["app_name"], one["procid"], one["severity"]) for one in found} == {(1, "till", "7", 6)}
+    assert log.kept() == []
+
+
+def test_rsyslog_sends_lines_as_older_senders_do(log: Log, relay: Relay, tmp_path: Path) -> None:
+    sent = texts(50)
+    with rsyslog(tmp_path / "rsyslog", relay.ports[0], 'template="older"') as give:
+        give(sent)
+        until(lambda: len(log.messages()) >= len(sent), "all messages")
+    found = log.messages()
+    assert [one["message"] for one in found] == sent
+    assert {(one["app_name"], one["procid"], one.get("version")) for one in found} == {("till", "7", None)}
+    assert all(re.fullmatch("<14>... .. ..:..:.. .*", one["raw"]) for one in found)
+
+
+def test_over_tls_only_clients_are_heard_whose_names_are_allowed(log: Log, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make_certificate(certificate, key)
+    files = {"CAFile": certificate, "CertFile": certificate, "KeyFile": key}
+    tls = " ".join(f'DefaultNetstreamDriver{name}="{path}"' for name, path in files.items())
+    mode = 'StreamDriver="gtls" StreamDriverMode="1" StreamDriverAuthMode="x509/name"'
+    options = f'{COUNTED} {mode} StreamDriverPermittedPeers="localhost"'
+    listening: tuple[str | Path, ...] = ("--syslog-tls", "127.0.0.1:0", "--certificate", certificate)
+    listening += ("--certificate-key", key, "--clients", certificate, "--client")
+    sent = texts(50)
+    with (
+        relaying(tmp_path, log.server.url, log.token, *listening, "elsewhere") as deaf,
+        rsyslog(tmp_path / "refused", deaf.ports[0], options, tls) as give,
+    ):
+        give(sent)
+        until(lambda: "is none of the clients that may send here" in deaf.said(), "the client to be refused")
+        # Nor who shows no certificate, or speaks no TLS.
+        with deaf.connect() as connection, suppress(ConnectionError):
+            connection.sendall(b"<34>in the clear\n" * 9)
+            assert connection.recv(99) == b"" or connection.recv(99) == b""
+        until(lambda: "a connection failed" in deaf.said(), "TLS to fail")
+        assert (deaf.stop(), log.messages(), log.kept()) == (0, [], [])
+    with (
+        relaying(tmp_path, log.server.url, log.token, *listening, "localhost") as relay,
+        rsyslog(tmp_path / "heard", relay.ports[0], options, tls) as give,
+    ):
+        give(sent)
+        until(lambda: len(log.messages()) >= len(sent), "all messages")
+    assert [one["message"].strip() for one in log.messages()] == sent
+
+
+def test_what_python_and_logger_send_comes_in(log: Log, relay: Relay) -> None:
+    handler = SysLogHandler(("127.0.0.1", relay.ports[0]), socktype=SOCK_STREAM)
+    for text in ("one", "two\nlines"):
+        handler.handle(logging.LogRecord("till", logging.ERROR, "", 0, text, None, None))
+    handler.close()
+    logger = ["logger", "--tcp", "--server", "127.0.0.1", "--port", str(relay.ports[0]), "--tag", "till"]
+    data = ["--sd-id", "zoo@32473", "--sd-param", 'tiger="hungry"']
+    for options in (["--rfc5424", *data], ["--rfc5424", "--octet-count"], ["--rfc3164"]):
+        subprocess.run([*logger, *options, "--", "hello\tworld"], check=True)
+    until(lambda: len(log.messages()) + len(log.kept()) == 6, "all messages")
+    found = log.messages()
+    assert sorted(one["message"] for one in found) == ["hello\tworld"] * 3 + ["one", "two"]
+    # A sender that ends its messages with NUL should not break its lines: what the second is, is no message.
+    assert log.kept() == ["lines"]
+    assert [one.get("app_name") for one in found if one["message"] == "hello\tworld"] == ["till"] * 3
+    zoo = [pair for one in found for pair in one.get("structured_data", []) if pair["key"] == "zoo@32473"]
+    assert zoo == [{"key": "zoo@32473", "value": [{"key": "tiger", "value": "hungry"}]}]
+
+
+def test_what_is_no_message_is_kept_and_says_what_it_is(log: Log, relay: Relay) -> None:
+    relay.send(b"<34>1 - - - - - - good\n<34>1 - - - - - [x bad\nno priority\n")
+    with relay.connect() as connection:
+        connection.sendall(b"8 <34>good9 <34>short" + b"10 <34>cut")
+        connection.shutdown(1)
+        assert connection.recv(1) == b""
+    with relay.connect() as connection:
+        connection.sendall(b"8 <34>goodx <34>bad")
+        # It is cut off; and others are still heard.
+        assert connection.recv(1) == b""
+        where = "{}:{}".format(*connection.getsockname())
+    relay.send(b"<34>good")
+    until(lambda: len(log.messages()) + len(log.kept()) == 9, "all of it")
+    assert sorted(log.raw()) == [b"<34>1 - - - - - - good", *[b"<34>good"] * 3, b"<34>short"]
+    kept = sorted(log.kept())
+    assert kept[:2] == ["<34>1 - - - - - [x bad", "no priority"]
+    assert re.fullmatch(r"tlog-client relay: a message whose end is missing, from 127.0.0.1:\d+: <34>cut", kept[2])
+    assert kept[3] == f"tlog-client relay: bytes at which no message begins, from {where}: x <34>bad"
+    assert f"{where} sends what is no message of syslog; it is cut off" in relay.said()
+
+
+def test_a_giant_is_kept_in_parts(log: Log, relay: Relay) -> None:
+    giant = b"<34>" + bytes(range(32, 127)) * 25_000
+    relay.send(b"%d %b8 <34>good" % (len(giant), giant))
+    until(lambda: log.raw() == [b"<34>good"], "what is behind it")
+    assert "part 1 of a message that is too long" in relay.said()
+    parts = log.payloads("quarantine")
+    # Parts of the relay, of which the log makes parts.
+    assert len(parts) == 2 + 2 + 2 or len(parts) > 3
+
+
+def test_while_the_log_is_away_the_relay_holds_so_much_and_has_senders_wait(log: Log, relay: Relay) -> None:
+    log.server.kill()
+    before, message = relay.memory(), b"<34>" + b"x" * 60_000 + b"\n"
+    sent = 0
+    with relay.connect() as connection:
+        connection.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            while sent < 2_000:
+                connection.sendall(b"%05d" % sent + message)
+                sent += 1
+        # 8 MiB, and what the kernel holds.
+        assert 8 << 20 < sent * len(message) < 24 << 20
+        assert relay.memory() - before < 48 << 20
+        log.restart()
+        connection.settimeout(30)
+    until(lambda: len(log.kept()) >= sent, "all that was sent")
+    assert "trying again until it is logged" in relay.said()
+    until(lambda: "the log takes it again" in relay.said(), "the relay to say so")
+
+
+def test_a_stop_sends_what_is_in_hand_and_waits_for_the_log(log: Log, relay: Relay) -> None:
+    log.server.kill()
+    with relay.connect() as connection:
+        connection.sendall(b"<34>first\n" * 100 + b"<34>no end")
+        until(lambda: "trying again" in relay.said(), "the relay to try")
+        relay.process.send_signal(signal.SIGTERM)
+        # Its sender sees the end, and what it has sent by then is heard.
+        assert connection.recv(1) == b""
+        connection.sendall(b" but here\n<34>last\n")
+    until(lambda: "messages that are still to be logged: 102" in relay.said(), "the relay to stop")
+    log.restart()
+    assert relay.process.wait(30) == 0
+    assert log.raw() == [*[b"<34>first"] * 100, b"<34>no end but here", b"<34>last"]
+
+
+def test_a_second_signal_ends_the_relay_at_once(log: Log, relay: Relay) -> None:
+    log.server.kill()
+    relay.send(b"<34>lost\n")
+    until(lambda: "trying again" in relay.said(), "the relay to try")
+    relay.process.send_signal(signal.SIGTERM)
+    until(lambda: "still to be logged: 1" in relay.said(), "the relay to stop")
+    assert relay.stop() == -signal.SIGTERM
+
+
+def test_a_token_that_is_not_taken_loses_nothing(log: Log, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("tlog_wrong")
+    output = tmp_path / "relay.said"
+    with output.open("wb") as out:
+        environment = {name: value for name, value in os.environ.items() if name != "TLOG_TOKEN"}
+        process = subprocess.Popen(
+            [TLOG_CLIENT, "relay", "--server", log.server.url, "--syslog", tmp_path / "socket"],
+            stderr=out,
+            env={**environment, "TLOG_TOKEN_FILE": str(token)},
+        )
+    until((tmp_path / "socket").is_socket, "the relay to listen")
+    logger = ["logger", "--socket", str(tmp_path / "socket"), "--rfc5424"]
+    subprocess.run([*logger, "--", "over a socket"], check=False)
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "socket"))
+        connection.sendall(b"<34>over a socket\n")
+    until(lambda: "trying again" in output.read_text(), "the relay to be refused")
+    token.write_text(log.token)
+    until(lambda: b"<34>over a socket" in log.raw(), "the message")
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "there is nothing to listen for; give --syslog, --syslog-tls or --vault"),
+        (("--syslog", "601"), "expected HOST:PORT"),
+        (("--syslog-tls", "127.0.0.1:0"), "--syslog-tls needs --certificate and --certificate-key"),
+        (("--syslog", "127.0.0.1:0", "--client", "x"), "--client needs --clients"),
+        (("--syslog", "203.0.113.1:601"), "cannot listen at 203.0.113.1:601: cannot assign requested address"),
+    ],
+)
+def test_what_cannot_be_listened_for_is_said(options: tuple[str, ...], says: str) -> None:
+    run = subprocess.run(
+        [TLOG_CLIENT, "relay", "--server", "http://127.0.0.1:1", *options], capture_output=True, text=True, check=False
+    )
+    assert run.returncode in (2, 3)
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
