@@ -1,4 +1,4 @@
-"""Software that is not ours: the Go program of tests/interop, built once for all tests that talk to it."""
+"""Software that is not ours: the Go programs in folders of tests, each built once for all tests that talk to it."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ BUILD_SECONDS = 600
 needs_go = pytest.mark.skipif(GO is None, reason="there is no Go here, in which the other side is written")
 
 
-def run_go(*arguments: str | Path, **environment: str) -> None:
+def run_go(*arguments: str | Path, sources: Path = SOURCES, **environment: str) -> None:
     run = subprocess.run(
         [str(GO), *arguments],
-        cwd=SOURCES,
+        cwd=sources,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -1,6 +1,5 @@
 """A guarded log, a relay before it, and rsyslog, each in processes of its own."""
 
-import json
 import logging
 import os
 import re
@@ -8,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,21 +40,33 @@ segments = ["*"]
 
 @dataclass
 class Log:
-    """A guarded log, its token for the relay, and what its auditor finds there."""
+    """A guarded log, its token for the relay, and what its auditor finds there behind a mark."""
 
     server: Server
     token: str
     auditor: str
+    marks: dict[str, int]
 
     def restart(self) -> None:
         self.server = start(self.server.data, port=self.server.port, guarded=True, log_name=None)
 
+    def mark(self) -> None:
+        """From here on, find only what comes."""
+        if self.server.process.poll() is not None:
+            self.restart()
+        for name in ("syslog", "vault", "quarantine"):
+            self.marks[name] = self.marks.get(name, 0) + len(self.payloads(name))
+
     def payloads(self, name: str) -> list[Any]:
         """Return the payloads of a segment, none if it is not there."""
         found: list[Any] = []
-        while page := self._page(name, len(found)):
+        while page := self._page(name, self.marks.get(name, 0) + len(found)):
             found += [one["payload"] for one in page]
         return found
+
+    def came(self, name: str) -> int:
+        """Return how many entries of a segment came since the mark."""
+        return int(self._get(name).json()["size"]) - self.marks.get(name, 0)
 
     def messages(self) -> list[Any]:
         """Return what each message of syslog was logged as."""
@@ -65,13 +77,20 @@ class Log:
         return list(map(format_message, self.messages()))
 
     def kept(self) -> list[str]:
-        """Return what is in quarantine, as text."""
-        return [payload["text"] for payload in self.payloads("quarantine")]
+        """Return what is in quarantine, which is ASCII here."""
+        parts: dict[str, bytes] = {}
+        for one in self.payloads("quarantine"):
+            data = one["text"].encode() if "text" in one else b64decode(one["data"])
+            parts[one["sha256"]] = parts.get(one["sha256"], b"") + data
+        return [data.decode("ascii") for data in parts.values()]
 
     def _page(self, name: str, start: int) -> Any:
-        url = f"{self.server.url}/segments/{name}/entries?start={start}&limit=1000"
-        answer = requests.get(url, headers={"Authorization": f"Bearer {self.auditor}"}, timeout=PATIENCE)
+        answer = self._get(f"{name}/entries?start={start}&limit=1000")
         return [] if answer.status_code == 404 else answer.json()["entries"]
+
+    def _get(self, path: str) -> requests.Response:
+        shown = {"Authorization": f"Bearer {self.auditor}"}
+        return requests.get(f"{self.server.url}/segments/{path}", headers=shown, timeout=PATIENCE)
 
 
 def make_log(data: Path) -> Log:
@@ -80,7 +99,7 @@ def make_log(data: Path) -> Log:
     policy.write_text(POLICY)
     tell("policy", "apply", policy, "--data", data)
     token, auditor = (tell("token", "issue", name, "--data", data) for name in ("relay", "auditor"))
-    return Log(start(data, guarded=True, log_name=None), token, auditor)
+    return Log(start(data, guarded=True, log_name=None), token, auditor, {})
 
 
 @dataclass
@@ -179,7 +198,3 @@ def lines_of(program: Path, *arguments: str | int | Path, **environment: str) ->
         timeout=PATIENCE,
     )
     return run.stdout.splitlines()
-
-
-def event_of(text: str) -> Any:
-    return json.loads(text)

@@ -1,9 +1,9 @@
 // The audit devices of Vault: its socket device itself, and what the HTTP device of OpenBao does.
 //
-//	vault socket tcp|unix ADDRESS FIRST COUNT
-//	vault http URL FIRST COUNT
+//	vault socket tcp|unix ADDRESS FIRST COUNT BYTES
+//	vault http URL FIRST COUNT BYTES
 //
-// Audits the requests FIRST to FIRST+COUNT, and prints for each whether Vault would have gone on with it.
+// Audits the requests FIRST to FIRST+COUNT, of a client that has a policy with a name of so many bytes, and prints for each whether Vault would have gone on with it.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/audit/socket"
@@ -32,9 +33,9 @@ func main() {
 		device = newHTTPDevice(arguments[0])
 		arguments = arguments[1:]
 	}
-	first, count := number(arguments[0]), number(arguments[1])
+	first, count, policy := number(arguments[0]), number(arguments[1]), strings.Repeat("p", number(arguments[2]))
 	for id := first; id < first+count; id++ {
-		if err := auditBoth(device, id); err != nil {
+		if err := auditBoth(device, id, policy); err != nil {
 			fmt.Printf("%d refused: %q\n", id, err)
 		} else {
 			fmt.Printf("%d audited\n", id)
@@ -43,9 +44,9 @@ func main() {
 }
 
 // auditBoth audits a request and its response as Vault does: without the first, there is no second.
-func auditBoth(device audit.Backend, id int) error {
+func auditBoth(device audit.Backend, id int, policy string) error {
 	input := &audit.LogInput{
-		Auth: &logical.Auth{DisplayName: "token-till", ClientToken: "s.secret", Policies: []string{"till"}},
+		Auth: &logical.Auth{DisplayName: "token-till", ClientToken: "s.secret", Policies: []string{policy}},
 		Request: &logical.Request{
 			ID:         fmt.Sprintf("id-%d", id),
 			Operation:  logical.UpdateOperation,
@@ -70,7 +71,7 @@ func config(options map[string]string) *audit.BackendConfig {
 }
 
 func socketDevice(kind, address string) audit.Backend {
-	options := map[string]string{"socket_type": kind, "address": address, "write_timeout": "1s"}
+	options := map[string]string{"socket_type": kind, "address": address, "write_timeout": "200ms"}
 	device, err := socket.Factory(context.Background(), config(options))
 	check(err)
 	return device

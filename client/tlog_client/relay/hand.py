@@ -34,6 +34,11 @@ class Hand:
             self._bytes += len(message)
         async with self._changed:
             self._changed.notify_all()
+        await self.room()
+
+    async def room(self) -> None:
+        """Wait until there is room."""
+        async with self._changed:
             await self._changed.wait_for(lambda: self._bytes < self._most or not self._waits)
 
     async def batch(self) -> list[bytes]:

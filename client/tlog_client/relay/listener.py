@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_INET, AF_INET6, AF_UNIX, create_server, socket
+from socket import AF_INET, AF_INET6, AF_UNIX, SO_RCVBUF, SOL_SOCKET, create_server, socket
 from typing import Any, Final
 
 from tlog_client.relay.framing import Frame, Lines, Syslog
@@ -20,7 +20,9 @@ MESSAGE_SECONDS: Final = 60.0
 
 _HANDSHAKE_SECONDS: Final = 15.0
 _CHUNK_BYTES: Final = 65_536
-_BACKLOG: Final = 128
+# Who may not send opens another connection, as Vault does: so what the kernel takes of each is kept small.
+_BACKLOG: Final = 16
+_KERNEL_BYTES: Final = 256 << 10
 
 Address = tuple[str, int] | Path
 
@@ -54,10 +56,11 @@ class Listener:
         return f"{self._kind.name} at {_name(self._socket.getsockname())}{' with TLS' if self._tls else ''}"
 
     async def accept(self) -> None:
-        """Accept connections until this is cancelled; more than there are places for wait for one."""
+        """Accept connections until this is cancelled; more than there are places for, or room, wait."""
         loop = asyncio.get_running_loop()
         while True:
             await self._places.acquire()
+            await self._hand.room()
             try:
                 accepted, _ = await loop.sock_accept(self._socket)
             except OSError as error:
@@ -158,6 +161,7 @@ def _bind(address: Address) -> socket:
         listening = _bind_path(address) if isinstance(address, Path) else _bind_port(*address)
     except OSError as error:
         raise FetchError(f"cannot listen at {_name(address)}: {_reason(error)}") from None
+    listening.setsockopt(SOL_SOCKET, SO_RCVBUF, _KERNEL_BYTES)
     listening.setblocking(False)
     return listening
 
