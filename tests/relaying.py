@@ -172,8 +172,6 @@ def rsyslog(folder: Path, port: int, options: str, tls: str = "") -> Iterator[Ca
     until((folder / "in.sock").exists, "rsyslog to listen", 120)
     handler = SysLogHandler(str(folder / "in.sock"))
     handler.ident = "till[7]: "
-    # It lost what it could not send at once.
-    handler.socket.setblocking(True)
 
     def give(texts: Sequence[str]) -> None:
         for text in texts:

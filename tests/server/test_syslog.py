@@ -29,7 +29,7 @@ NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_chara
 VALUES = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\\"]'), max_size=12)
 
 
-def names(most: int) -> st.SearchStrategy[str]:
+def names(most: int) -> st.SearchStrategy[str | None]:
     return st.none() | st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=most).filter(
         lambda text: text != "-"
     )

@@ -71,7 +71,7 @@ func config(options map[string]string) *audit.BackendConfig {
 }
 
 func socketDevice(kind, address string) audit.Backend {
-	options := map[string]string{"socket_type": kind, "address": address, "write_timeout": "200ms"}
+	options := map[string]string{"socket_type": kind, "address": address, "write_timeout": "50ms"}
 	device, err := socket.Factory(context.Background(), config(options))
 	check(err)
 	return device
