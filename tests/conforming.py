@@ -39,6 +39,11 @@ sizes = {{ values = [0, 1, 2, 3, 299, 300] }}
 [checks.missing_required_header]
 expected-statuses = [400, 401, 404]
 
+# No schema says that there is an event, or a channel.
+[[operations]]
+include-path-regex = "^/services/collector|^/ingest/cloudevents"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "404", "415"]
+
 [parameters]
 "body.vkey" = {{ dictionary = "vkeys", probability = 1.0 }}
 "header.If-Match" = {{ dictionary = "versions", probability = 0.8 }}

@@ -5,6 +5,7 @@ are kept that once broke something, or that reach what no seed does.
 """
 
 import base64
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ from tlog.errors import ConfigError, TooLargeError, UnauthorizedError, Unavailab
 from tlog.witness.log_list import parse_log_list
 from tlog.witness.submission import parse_submission, parse_subtree_request
 from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
+from tlog_client.cloudtrail import parse_records
 from tlog_client.files import Line, parse_event, read_lines
 from tlog_client.sequences import Expected, parse_expected
 from tlog_client.transport import Backoff, Transport
@@ -341,6 +343,13 @@ def read_input(raw: bytes) -> None:
         parse_event(Line(line.where, line.raw))
 
 
+def read_cloudtrail(raw: bytes) -> None:
+    records = parse_records(raw)
+    text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    # As text, since not every number is equal to itself.
+    assert repr([json.loads(record) for record in records]) == repr(json.loads(text)["Records"])
+
+
 def read_signed_events(raw: bytes) -> None:
     kind, payloads, signed = read_envelopes(raw.split(b"\n"), FAST)
     assert kind is not None
@@ -559,6 +568,10 @@ TARGETS: Final[dict[str, Target]] = {
     "proofs": Target(verify_proofs, given(bytes(16), bytes(7) + b"\3" + bytes(7) + b"\7" + bytes(160))),
     "answers": Target(read_answers, answers, HOLDS),
     "state": Target(read_state, given(bytes(Followed(3, {"till-7": 2})), bytes(Expected(1, 2)))),
+    "cloudtrail": Target(
+        read_cloudtrail,
+        given('{ "Records" : [{"eventID":"a","n":1.50} ,\n[]] }\n', gzip.compress(b'{"Records":[]}', mtime=0)),
+    ),
     "input": Target(read_input, given(b'{"a":1}\n[2]\n"x"', b"1\n\n2\n")),
     "signed-events": Target(
         read_signed_events, given(ENVELOPE, ENVELOPE + b"\n" + ENVELOPE), (MalformedError, TooLargeError)

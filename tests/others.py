@@ -14,10 +14,10 @@ BUILD_SECONDS = 600
 needs_go = pytest.mark.skipif(GO is None, reason="there is no Go here, in which the other side is written")
 
 
-def run_go(*arguments: str | Path, sources: Path = SOURCES, **environment: str) -> None:
+def run_go(*arguments: str | Path, folder: Path = SOURCES, **environment: str) -> None:
     run = subprocess.run(
         [str(GO), *arguments],
-        cwd=sources,
+        cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

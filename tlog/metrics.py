@@ -89,6 +89,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self._received = Counter(
+            "tlog_received_events",
+            "Events that receivers took: logged, in quarantine, or seen before.",
+            ["receiver", "outcome"],
+            registry=registry,
+        )
         self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._proofs: deque[float] = deque()
         self._commits: deque[tuple[str, int, float, int]] = deque()
@@ -138,6 +144,10 @@ class Metrics:
     def appended(self) -> None:
         """Count a request that logged entries."""
         self._appends.inc()
+
+    def received(self, receiver: str, outcome: str, events: int) -> None:
+        """Count events of a request to a receiver; there are few outcomes."""
+        self._received.labels(receiver, outcome).inc(events)
 
     def proved(self, seconds: float) -> None:
         """Note a proof, to be counted by `settle`."""

@@ -23,8 +23,9 @@ principals = ["admin"]
 segments = ["*", "access", "control"]
 
 [[rule]]
+# Who makes segments too: what receivers take goes into segments that are made for it; spec/ingest.md.
 name = "the writer"
-roles = ["writer"]
+roles = ["writer", "creator"]
 principals = ["writer"]
 segments = ["*"]
 

@@ -23,10 +23,12 @@ from traceback import format_exception
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+import requests
 from click.core import ParameterSource
 
 from tlog_client.answers import OpenedEntry
-from tlog_client.credential import credential_of
+from tlog_client.cloudtrail import DoneFile, ImportReport, find_files, import_file
+from tlog_client.credential import Bearer, credential_of
 from tlog_client.errors import RefusedError, StateError, TransientError
 from tlog_client.events import MAX_BATCH_BYTES
 from tlog_client.feeder import Feeder
@@ -49,7 +51,7 @@ from tlog_client.files import (
 from tlog_client.log import Log
 from tlog_client.state import default_folder
 from tlog_client.text import format_time, printable
-from tlog_client.transport import check_url, is_web
+from tlog_client.transport import Backoff, Transport, check_url, is_web, new_session
 from tlog_client.writer import Writer
 from tlog_core.checkpoint import Checkpoint, parse_checkpoint, parse_head
 from tlog_core.encoding import canonicalize, decode_text, encode_base64
@@ -187,6 +189,13 @@ URL: Final[Decorator] = click.option(
     metavar="URL",
     required=True,
     help="The segment, such as https://log.example/segments/payments. [env: TLOG_URL]",
+)
+SERVER: Final[Decorator] = click.option(
+    "--server",
+    envvar="TLOG_SERVER",
+    metavar="URL",
+    required=True,
+    help="The server, such as https://log.example. [env: TLOG_SERVER]",
 )
 STATE: Final[Decorator] = click.option(
     "--state",
@@ -632,6 +641,52 @@ def keygen(output: Path, name: str) -> None:
     click.echo(str(signer.verifier))
 
 
+@cli.group("import")
+def import_() -> None:
+    """Bring in what other systems have written to files."""
+
+
+@import_.command(
+    epilog="""\b
+Example:
+    $ tlog-client import cloudtrail --server https://log.example AWSLogs/
+    files: 55 imported, 0 skipped, 0 failed; events: 2900 logged, 0 seen, 0 quarantined"""
+)
+@SERVER
+@click.option(
+    "--state",
+    envvar="TLOG_STATE",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that remembers which files are done with. [env: TLOG_STATE]",
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
+def cloudtrail(server: str, state: Path | None, paths: tuple[Path, ...]) -> None:
+    """Log the events of AWS CloudTrail files, each once.
+
+    A PATH is a file, or a folder of which all files that end in .json or .json.gz are taken. The server puts each event
+    into its segment, and logs none again that it has seen. Files that are done with are remembered in the folder of
+    --state and skipped; after an interruption the same command goes on. Of a file that is no CloudTrail file it is said
+    what is wrong, the others are logged, and it ends with status 1.
+    """
+    files = list(find_files(paths))
+    report = ImportReport()
+    done = DoneFile(default_folder(os.environ) if state is None else state, server)
+    with new_session() as session:
+        transport = _server(server, session)
+        try:
+            with _bar(files, "importing") as advance:
+                for path in files:
+                    import_file(path, transport, done, report)
+                    advance(_length(path))
+        finally:
+            # Not while the bar is there, whose line it would break.
+            for problem in report.failed:
+                _say(problem)
+            click.echo(str(report))
+    if report.failed:
+        raise click.exceptions.Exit(REFUSED)
+
+
 @cli.command(
     "relay",
     epilog="""\b
@@ -640,13 +695,7 @@ Example:
     tlog-client: listening for syslog at 127.0.0.1:601
     tlog-client: listening for vault at /run/tlog/vault.sock""",
 )
-@click.option(
-    "--server",
-    envvar="TLOG_SERVER",
-    metavar="URL",
-    required=True,
-    help="The server, such as https://log.example. [env: TLOG_SERVER]",
-)
+@SERVER
 @listening_option("--syslog", "Take syslog over TCP.")
 @listening_option("--syslog-tls", "Take syslog over TLS.")
 @listening_option("--vault", "Take what a socket audit device of OpenBao or Vault sends.")
@@ -759,6 +808,14 @@ def _open_log(
         )
     except MalformedError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _server(url: str, session: requests.Session) -> Transport:
+    token = credential_of(os.environ)
+    if token is not None:
+        session.auth = Bearer(token)
+    with _as_usage():
+        return Transport(url, session=session, timeout=60.0, backoff=Backoff())
 
 
 def _trust(context: click.Context, key: VerifierKey | None, policy: TrustPolicy | None) -> VerifierKey | TrustPolicy:
@@ -931,12 +988,24 @@ def _append_payloads(log: Log, files: Iterable[Path], payload_type: str, receipt
 @contextmanager
 def _progress(files: tuple[Path, ...], output: IO[bytes]) -> Iterator[Advance]:
     # Only where somebody looks, the end is known, and no receipts run across the screen.
-    if not sys.stderr.isatty() or output.isatty() or Path(STANDARD_INPUT) in files:
+    if output.isatty() or Path(STANDARD_INPUT) in files:
         yield lambda _: None
         return
-    length = sum(path.stat().st_size for path in files if path.is_file())
-    with click.progressbar(length=length, label="appending", file=sys.stderr) as bar:
+    with _bar(files, "appending") as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(files: Sequence[Path], label: str) -> Iterator[Advance]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=sum(map(_length, files)), label=label, file=sys.stderr) as bar:
         yield bar.update
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _format_opened(opened: OpenedEntry) -> str:

@@ -82,28 +82,21 @@ class Transport:
         headers = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
         return self._retried(lambda: self._once("GET", path, expected=200, limit=limit, headers=headers))
 
-    def post(self, path: str, body: bytes, *, content_type: str, idempotency_key: str, limit: int) -> bytes:
-        """Return the answer, at most `limit` bytes, to what is safe to send again under its key; raise FetchError."""
+    def post(
+        self, path: str, body: bytes, *, content_type: str, idempotency_key: str, limit: int, expected: int = 201
+    ) -> bytes:
+        """Return the answer, at most `limit` bytes, to what is safe to send again under its key; raise FetchError.
+
+        Any other status than the one that is `expected` is an error.
+        """
         headers = {
             "Accept-Encoding": "identity",
             "Content-Type": content_type,
             "Idempotency-Key": idempotency_key,
         }
-        return self._retried(lambda: self._once("POST", path, expected=201, limit=limit, headers=headers, body=body))
-
-    def ingest(
-        self,
-        path: str,
-        body: bytes,
-        *,
-        limit: int,
-        content_type: str = "application/json",
-        idempotency_key: str | None = None,
-    ) -> bytes:
-        """Return the answer, at most `limit` bytes, to what the server knows again, by its ids or the request's key."""
-        key = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        headers = {"Accept-Encoding": "identity", "Content-Type": content_type, **key}
-        return self._retried(lambda: self._once("POST", path, expected=200, limit=limit, headers=headers, body=body))
+        return self._retried(
+            lambda: self._once("POST", path, expected=expected, limit=limit, headers=headers, body=body)
+        )
 
     def _retried(self, once: Callable[[], bytes]) -> bytes:
         reached = False

@@ -745,10 +745,11 @@ def test_a_segment_must_be_named(tlog: Shell, monkeypatch: pytest.MonkeyPatch, n
 
 
 @pytest.mark.parametrize(
-    "command", [None, "append", "get", "prove", "verify", "verify-evidence", "export-proof", "watch"]
+    "command",
+    ["", "append", "get", "prove", "verify", "verify-evidence", "export-proof", "watch", "import cloudtrail"],
 )
-def test_help_ends_with_an_example(tlog: Shell, command: str | None) -> None:
-    output = tlog(*filter(None, [command]), "--help")
+def test_help_ends_with_an_example(tlog: Shell, command: str) -> None:
+    output = tlog(*command.split(), "--help")
     assert output.status == VERIFIED
     usage, _, example = output.out.partition("Example:\n")
     assert usage.startswith("Usage: tlog-client")

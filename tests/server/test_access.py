@@ -293,11 +293,24 @@ GLOBAL = (
     Row("POST", "/keys/removal", "key:add", "admin", b'{"vkey":"x"}'),
     Row("GET", "/metrics", "metrics:read", "monitor auditor admin"),
 )
+SPLUNK = [f"/services/collector{path}" for path in ("", "/event", "/event/1.0", "/raw", "/raw/1.0")]
 OPEN = (
     Row("GET", "/segments", "segment:list", "everyone"),
     Row("GET", "/healthz", "server:operate", "everyone"),
     Row("GET", "/readyz", "server:operate", "everyone"),
     Row("GET", "/openapi.json", "server:operate", "everyone"),
+    *(Row("OPTIONS", path, "server:operate", "everyone") for path in SPLUNK),
+    Row("GET", "/services/collector/health", "server:operate", "everyone"),
+    Row("GET", "/services/collector/health/1.0", "server:operate", "everyone"),
+)
+# For who shows a credential, whoever it is: each event is decided upon by its segment.
+KNOWN = (
+    Row("POST", "/ingest/kubernetes", "event:ingest", "everyone"),
+    Row("POST", "/ingest/cloudtrail", "event:ingest", "everyone"),
+    Row("POST", "/ingest/json", "event:ingest", "everyone"),
+    Row("POST", "/ingest/cloudevents", "event:ingest", "everyone"),
+    Row("POST", "/services/collector/ack", "event:ingest", "everyone"),
+    *(Row("POST", path, "event:ingest", "everyone") for path in SPLUNK),
 )
 TLOG_ALONE = {"segment:create", "segment:seal", "entry:append"}
 # Who has just one role: in `payments` only, or in every segment, also `control` and `access`.
@@ -346,7 +359,7 @@ def test_each_role_may_do_at_each_route_what_the_table_says_and_nothing_elsewher
     for segment in ("secrets", "no-such", "control", "access"):
         assert open_to(house, who, ROUTES, segment) == set(), segment
     assert open_to(house, who, GLOBAL) == set()
-    assert open_to(house, who, OPEN) == may("everyone", OPEN)
+    assert open_to(house, who, (*OPEN, *KNOWN)) == may("everyone", (*OPEN, *KNOWN))
 
 
 @pytest.mark.parametrize("who", EVERYWHERE)
@@ -365,7 +378,7 @@ def test_whoever_has_a_role_everywhere_may_do_no_more_and_changes_no_segment_of_
 def test_who_shows_no_credential_is_asked_for_one_everywhere(house: House) -> None:
     for segment in ("payments", "no-such", "control", "access"):
         assert open_to(house, None, ROUTES, segment) == set()
-    assert open_to(house, None, GLOBAL) == set()
+    assert open_to(house, None, (*GLOBAL, *KNOWN)) == set()
     assert [house.send(None, row).status for row in OPEN] == [200] * len(OPEN)
     assert house.ask(None, "GET", "/segments").json() == {"next": None, "segments": []}
 
@@ -375,7 +388,7 @@ def test_every_route_has_the_action_that_the_table_says_and_no_route_is_left_out
     services.segments.close()
     served = {(route.method, route.path): route.action.value for route in services.routes}
     assert len(served) == len(services.routes)
-    assert {row.key: row.action for row in (*ROUTES, *GLOBAL, *OPEN)} == served
+    assert {row.key: row.action for row in (*ROUTES, *GLOBAL, *OPEN, *KNOWN)} == served
 
 
 def test_no_probe_finds_a_healthy_server_ill_because_its_credential_has_ended(house: House) -> None:

@@ -215,16 +215,19 @@ def test_a_message_says_when_and_where() -> None:
     assert fields_of(OLD) == Fields(source="mymachine", service="su", severity="crit")
 
 
-def test_an_event_within_a_message_says_what_it_says_outside() -> None:
-    inner = {"actor": "ann", "action": "refund", "level": "loud"}
+def test_an_event_within_a_message_says_more() -> None:
+    inner = {"actor": "ann", "target": "order 7", "service": "other"}
     for text in (json.dumps(inner), "@cee:" + json.dumps(inner), "@cee: " + json.dumps(inner)):
         found = fields_of(b"<34>1 - till app - ID1 - " + text.encode())
-        assert found == Fields(actor="ann", action="refund", source="till", service="app", severity="loud")
+        assert found == Fields(
+            actor="ann", action="ID1", target="order 7", source="till", service="app", severity="crit"
+        )
     vault = {"type": "response", "request": {"id": "7", "operation": "read", "path": "secret/x"}, "error": "no"}
-    found = fields_of(b"<34>Oct 11 22:14:15 till vault[1]: " + json.dumps(vault).encode())
-    assert found == Fields(
+    event = {"syslog": parse_message(b"<34>Oct 11 22:14:15 till bao[1]: " + json.dumps(vault).encode())}
+    assert format_of(event).fields(event) == Fields(
         action="read", target="secret/x", outcome="failure", source="till", service="vault", severity="crit"
     )
+    assert format_of(event).id(event) == "7/response"
     assert fields_of(b"<34>1 - - - - - - {not json}") == Fields(severity="crit")
 
 

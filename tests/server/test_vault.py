@@ -72,7 +72,7 @@ def test_of_lines_nothing_is_lost(lines: list[bytes]) -> None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("vault") / "vault"
-    run_go("build", "-mod=readonly", "-o", built, ".", sources=Path(__file__).parent.parent / "vault")
+    run_go("build", "-mod=readonly", "-o", built, ".", folder=Path(__file__).parent.parent / "vault")
     return built
 
 

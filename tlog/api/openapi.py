@@ -1,6 +1,7 @@
 """The API as OpenAPI 3.1, from the routes and their models: what is not there is not served."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -32,6 +33,7 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
 }
+_STRING: Final = {"type": "string"}
 # RFC 8785 writes each of these numbers so that every reader reads it alike.
 _EVENT: Final = {
     "description": "A JSON value, nesting at most 64 deep.",
@@ -56,10 +58,14 @@ def describe(routes: Sequence[Route], *, guarded: bool) -> bytes:
     models = [Problem, *(model for route in routes for model in _models(route))]
     schemas, components = msgspec.json.schema_components(models, ref_template=_REFERENCE)
     known = dict(zip(models, schemas, strict=True)) | {Any: {"$ref": "#/components/schemas/Event"}}
+    views = Counter(route.view for route in routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, known) | _security(route.action, guarded)
+        operation = _operation(route, known) | _security(route.action, guarded)
+        if views[route.view] == 1:
+            operation["operationId"] = route.view.__name__
+        paths.setdefault(path, {})[route.method.lower()] = operation
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -80,13 +86,14 @@ def _models(route: Route) -> list[Any]:
     return [
         *route.takes.values(),
         *(model for given in route.gives.values() if not isinstance(given, str) for model in given),
+        *([] if route.refusal is None else [route.refusal]),
     ]
 
 
 def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    error = _PROBLEM if route.refusal is None else _answer("An error", (route.refusal,), schemas)
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": route.view.__name__,
         "parameters": [
             *(_parameter(name, "path", required=True) for name in _PARAMETER.findall(route.path)),
             *(_parameter(name, "query") for name in route.query),
@@ -94,8 +101,8 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         ],
         "responses": {
             **{str(status): _answer(route.summary, given, schemas) for status, given in route.gives.items()},
-            "4XX": _PROBLEM,
-            "5XX": _PROBLEM,
+            "4XX": error,
+            "5XX": error,
         },
     }
     if route.takes:
@@ -110,15 +117,20 @@ def _security(action: Action, guarded: bool) -> dict[str, Any]:
 
 
 def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": required, "schema": _PARAMETERS[name]}
+    # In a query, the index is one of Splunk.
+    schema = _STRING if (name, place) == ("index", "query") else _PARAMETERS.get(name, _STRING)
+    return {"name": name, "in": place, "required": required, "schema": schema}
 
 
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     content = {kind: {"schema": schemas[model]} for kind, model in route.takes.items()}
     opaque = content.pop(ANY_TYPE, None)
-    # Only a segment is made without a body too.
-    body: dict[str, Any] = {"required": route.labels is None, "content": content}
-    if opaque is not None:
+    # A segment is made without a body too, and a receiver takes whatever it is sent, so that nothing is lost.
+    receives = route.action is Action.INGEST
+    body: dict[str, Any] = {"required": route.labels is None and not receives, "content": content}
+    if receives:
+        content[ANY_TYPE] = {}
+    elif opaque is not None:
         # To say `*/*` would promise that forms are taken.
         content["application/octet-stream"] = opaque
         body["description"] = "Of any other media type, but that of a form, the body is one opaque payload."

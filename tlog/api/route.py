@@ -66,7 +66,8 @@ class Route:
     `headers` are those that it reads, and whether it needs each.
     One that `grows` takes in more than what ends or closes something, and only while the disk has room.
     For a route that makes a segment, `labels` reads from the request which it is to have.
-    A body has at most so many bytes as `most`. Errors come as problem documents, or as `refuse` puts one.
+    A body has at most so many bytes as `most`. Errors come as problem documents, or as `refuse` puts one, which is JSON
+    of the model `refusal`.
     """
 
     method: str
@@ -83,6 +84,7 @@ class Route:
     labels: Callable[[], Mapping[str, str]] | None = None
     most: int = MAX_BATCH_BYTES
     refuse: Callable[[Problem], Response] | None = None
+    refusal: Any = None
 
     @property
     def syncs(self) -> bool:

@@ -1,12 +1,11 @@
 """Messages of syslog, as `syslog_message` makes objects of them; also those that carry an event of another format."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from tlog.formats.envelope import FormatOf, envelope
 from tlog.formats.fields import Fields, Format, find, milliseconds, text
 
 _SEVERITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
@@ -14,9 +13,9 @@ _SEVERITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "de
 _COOKIE = "@cee:"
 
 
-def syslog(format_of: Callable[[Any], Format]) -> Format:
-    """Return the format of messages of syslog, in which `format_of` tells that of an event within one."""
-    return Format("syslog", _recognizes, partial(_fields, format_of), lambda _: None)
+def syslog(format_of: FormatOf) -> Format:
+    """Return the format, of messages around an event whose format `format_of` finds."""
+    return envelope("syslog", _recognizes, _fields, _within, format_of)
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:
@@ -24,20 +23,15 @@ def _recognizes(event: Mapping[str, Any]) -> bool:
     return isinstance(members, dict) and "facility" in members and "severity" in members
 
 
-def _fields(format_of: Callable[[Any], Format], event: Any) -> Fields:
+def _fields(event: Any) -> Fields:
     members = find(event, "syslog")
-    own = Fields(
+    return Fields(
         time=milliseconds(find(members, "timestamp")),
         action=text(members, "msgid"),
         source=text(members, "hostname"),
         service=text(members, "app_name"),
         severity=_severity(find(members, "severity")),
     )
-    within = _within(find(members, "message"))
-    if within is None:
-        return own
-    found = asdict(format_of(within).fields(within))
-    return Fields(**(asdict(own) | {name: value for name, value in found.items() if value is not None}))
 
 
 def _severity(number: Any) -> str | None:
@@ -45,11 +39,10 @@ def _severity(number: Any) -> str | None:
     return _SEVERITIES[number] if is_one else None
 
 
-def _within(message: Any) -> Any:
+def _within(event: Any) -> Any:
     """Return the JSON object that a message is, None if it is none."""
-    if not isinstance(message, str):
-        return None
-    body = message.removeprefix(_COOKIE).lstrip()
+    message = find(event, "syslog", "message")
+    body = message.removeprefix(_COOKIE).lstrip() if isinstance(message, str) else ""
     if not body.startswith("{"):
         return None
     try:

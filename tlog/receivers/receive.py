@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -32,19 +33,27 @@ class Found:
     faults: Sequence[bytes] = ()
 
 
+def array(raw: bytes) -> Found:
+    """Return the events of an array; any other body is a fault."""
+    try:
+        return Found([bytes(item) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])])
+    except UNREADABLE:
+        return _one_by_one(raw, lambda read: read)
+
+
 def listed(raw: bytes, member: str) -> Found:
     """Return the events of a list that is a member of the object that a body is; any other body is a fault."""
     try:
         within = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         return Found([bytes(item) for item in msgspec.json.decode(within[member], type=list[msgspec.Raw])])
     except UNREADABLE:
-        return _listed_one_by_one(raw, member)
+        return _one_by_one(raw, itemgetter(member))
 
 
-def _listed_one_by_one(raw: bytes, member: str) -> Found:
-    """Return the same where one event is such that the fast reader refuses all, as for half a surrogate pair."""
+def _one_by_one(raw: bytes, list_of: Callable[[Any], Any]) -> Found:
+    """Return the events where one is such that the fast reader refuses all, as for half a surrogate pair."""
     try:
-        items = json.loads(raw, object_pairs_hook=_unique)[member]
+        items = list_of(json.loads(raw, object_pairs_hook=_unique))
         if isinstance(items, list):
             return Found([json.dumps(item).encode() for item in items])
     except UNREADABLE:
@@ -98,7 +107,20 @@ def take(call: Call, receiver: str, found: Found) -> Taken:
     """Have the events of a request logged; raises as `Intake.take` does."""
     sent = intake.Request(call.caller, receiver, idempotency_key(request))
     taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
+    outcomes = {"logged": taken.logged, "quarantined": taken.quarantined, "seen": taken.seen}
+    for outcome, events in outcomes.items():
+        call.services.metrics.received(receiver, outcome, events)
     return Taken(taken.logged, taken.quarantined, taken.seen)
+
+
+def media_type(given: str) -> str:
+    """Return the media type of a Content-Type, without parameters, and in lower case."""
+    return given.partition(";")[0].strip().lower()
+
+
+def keep(call: Call, receiver: str, raw: bytes) -> None:
+    """Put what is to be refused into quarantine, so that it is not lost with who does not send it again."""
+    take(call, receiver, Found(faults=[raw]))
 
 
 def receiver(
@@ -106,10 +128,14 @@ def receiver(
     view: Callable[[Call], Response],
     summary: str,
     *,
+    takes: Mapping[str, Any] = {},
+    query: tuple[str, ...] = (),
+    headers: Mapping[str, bool] = {},
     refuse: Callable[[Problem], Response] | None = None,
+    refusal: Any = None,
     gives: tuple[type, ...] | str = (Taken,),
 ) -> Route:
-    """Return the route of a receiver, whose errors `refuse` puts in the sender's words."""
+    """Return the route of a receiver, whose errors `refuse` puts in the sender's words; the rest is as in `Route`."""
     return Route(
         "POST",
         path,
@@ -117,9 +143,11 @@ def receiver(
         view,
         summary,
         gives={200: gives},
-        takes={ANY_TYPE: bytes},
-        headers={"Idempotency-Key": False},
+        takes={**takes, ANY_TYPE: bytes},
+        query=query,
+        headers={"Idempotency-Key": False, **headers},
         grows=True,
         most=MAX_INGEST_BYTES,
         refuse=refuse,
+        refusal=refusal,
     )

@@ -33,12 +33,13 @@ async def _send(kind: Kind, body: bytes, transport: Transport, say: Callable[[st
     while True:
         try:
             await asyncio.to_thread(
-                transport.ingest,
+                transport.post,
                 kind.path,
                 body,
                 content_type=kind.media_type,
                 idempotency_key=key,
                 limit=_MAX_ANSWER_BYTES,
+                expected=200,
             )
         except TlogError as error:
             # Whatever it is: a token that has expired may be replaced, and nothing is thrown away.

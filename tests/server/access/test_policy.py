@@ -44,7 +44,7 @@ def rule(**members: Any) -> dict[str, Any]:
 def test_a_role_lets_one_do_what_the_table_says_and_nothing_else(role: str, segment: str) -> None:
     decider = Decider(parse_policy(write([rule(roles=[role], segments=["*", "control", "access"])])))
     can = {a.value for a in Action if decider.decide(BOB, a, Target(segment), now=NOW, address=None).allowed}
-    assert can == allowed(role, segment) | {"server:operate", "segment:list"}
+    assert can == allowed(role, segment) | {"server:operate", "segment:list", "event:ingest"}
 
 
 def test_an_empty_policy_refuses_everything_that_is_not_open_to_all() -> None:
@@ -55,7 +55,7 @@ def test_an_empty_policy_refuses_everything_that_is_not_open_to_all() -> None:
         for target in (None, Target("a"))
         if decider.decide(BOB, a, target, now=NOW, address=None).allowed
     }
-    assert can == {Action.OPERATE, Action.LIST_SEGMENTS}
+    assert can == {Action.OPERATE, Action.LIST_SEGMENTS, Action.INGEST}
 
 
 @pytest.mark.parametrize("segment", ["control", "access"])
