@@ -230,3 +230,9 @@ def test_who_watches_sees_what_went_into_quarantine(start_server: Callable[..., 
         f'tlog_received_events_total{{outcome="{outcome}",receiver="kubernetes"}}': 1
         for outcome in ("logged", "quarantined", "seen")
     }
+
+
+def test_a_body_of_more_events_than_are_taken_is_refused_as_a_whole(server: Server) -> None:
+    answer = server.request("POST", "/ingest/json", b"1\n" * 100_001)
+    assert answer.status == 413
+    assert "at most 100000 events" in answer.json()["detail"]

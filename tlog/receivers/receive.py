@@ -16,7 +16,8 @@ from tlog.access import Action
 from tlog.api.body import ANY_TYPE, idempotency_key, unpacked_body
 from tlog.api.models import Problem, Taken
 from tlog.api.route import Call, Route
-from tlog.config import MAX_INGEST_BYTES
+from tlog.config import MAX_INGEST_BYTES, MAX_INGEST_EVENTS
+from tlog.errors import TooLargeError
 
 _DEEP: Final = 1_000
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
@@ -104,7 +105,9 @@ def body() -> bytes:
 
 
 def take(call: Call, receiver: str, found: Found) -> Taken:
-    """Have the events of a request logged; raises as `Intake.take` does."""
+    """Have the events of a request logged; raises TooLargeError, and as `Intake.take` does."""
+    if len(found.texts) + len(found.faults) > MAX_INGEST_EVENTS:
+        raise TooLargeError(f"a request has at most {MAX_INGEST_EVENTS} events here; send less, or split it")
     sent = intake.Request(call.caller, receiver, idempotency_key(request))
     taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
     outcomes = {"logged": taken.logged, "quarantined": taken.quarantined, "seen": taken.seen}
