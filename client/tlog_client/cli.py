@@ -729,8 +729,10 @@ def run_relay(
 
     if not (syslog or syslog_tls or vault):
         raise click.UsageError("there is nothing to listen for; give --syslog, --syslog-tls or --vault")
-    if bool(syslog_tls) != bool(certificate and certificate_key) or bool(names) > bool(clients):
-        raise click.UsageError("--syslog-tls needs --certificate and --certificate-key, and --client needs --clients")
+    if bool(syslog_tls) != bool(certificate and certificate_key) or bool(clients) > bool(syslog_tls):
+        raise click.UsageError("--syslog-tls needs --certificate and --certificate-key, and is what --clients is for")
+    if bool(names) > bool(clients):
+        raise click.UsageError("--client needs --clients: the authorities that the name is of")
     with _as_usage():
         tls = read_tls(certificate, certificate_key, clients, names) if certificate and certificate_key else None
         check_url(server)

@@ -229,6 +229,7 @@ def test_a_token_that_is_not_taken_loses_nothing(log: Log, tmp_path: Path) -> No
         ((), "there is nothing to listen for; give --syslog, --syslog-tls or --vault"),
         (("--syslog", "601"), "expected HOST:PORT"),
         (("--syslog-tls", "127.0.0.1:0"), "--syslog-tls needs --certificate and --certificate-key"),
+        (("--syslog", "127.0.0.1:0", "--clients", __file__), "is what --clients is for"),
         (("--syslog", "127.0.0.1:0", "--client", "x"), "--client needs --clients"),
         (("--syslog", "203.0.113.1:601"), "cannot listen at 203.0.113.1:601: cannot assign requested address"),
     ],
