@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -104,6 +105,23 @@ def test_over_tls_only_clients_are_heard_whose_names_are_allowed(log: Log, tmp_p
         give(sent)
         until(lambda: len(log.messages()) >= len(sent), "all messages")
     assert [one["message"].strip() for one in log.messages()] == sent
+
+
+def test_over_tls_no_client_is_heard_without_a_certificate_where_it_takes_one(log: Log, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make_certificate(certificate, key)
+    files = ("--certificate", certificate, "--certificate-key", key, "--clients", certificate)
+    with relaying(tmp_path, log.server.url, log.token, "--syslog-tls", "127.0.0.1:0", *files) as relay:
+        for shows in (False, True):
+            context = ssl.create_default_context(cafile=certificate)
+            if shows:
+                context.load_cert_chain(certificate, key)
+            with suppress(OSError), context.wrap_socket(relay.connect(), server_hostname="localhost") as connection:
+                connection.sendall(b"8 <34>%d by" % shows)
+                connection.unwrap()
+        until(log.messages, "the message")
+        assert relay.stop() == 0
+    assert log.raw() == [b"<34>1 by"]
 
 
 def test_what_python_and_logger_send_comes_in(log: Log, relay: Relay) -> None:
