@@ -20,6 +20,7 @@ import requests
 from live import LOG_NAME, PATIENCE, Server, start, tell, until
 
 from tlog.formats.syslog_message import format_message
+from tlog_client.recording.lane import Batch
 
 TLOG_CLIENT = Path(sys.executable).parent / "tlog-client"
 RSYSLOG = Path(__file__).parent.parent / "scripts" / "rsyslog"
@@ -135,7 +136,9 @@ def relaying(folder: Path, url: str, token: str, *options: str | Path) -> Iterat
     output = folder / "relay.said"
     with output.open("wb") as out:
         process = subprocess.Popen(
-            [TLOG_CLIENT, "relay", "--server", url, *options], stderr=out, env={**os.environ, "TLOG_TOKEN": token}
+            [TLOG_CLIENT, "relay", "--server", url, "--state", folder / "state", *options],
+            stderr=out,
+            env={**os.environ, "TLOG_TOKEN": token},
         )
     relay = Relay(process, output, [])
     count = sum(option in ("--syslog", "--syslog-tls", "--vault") for option in options)
@@ -183,6 +186,11 @@ def rsyslog(folder: Path, port: int, options: str, tls: str = "") -> Iterator[Ca
         handler.close()
         process.terminate()
         process.wait(PATIENCE)
+
+
+def kept_in(folder: Path) -> list[bytes]:
+    """Return the lines of the spools in a folder."""
+    return [line for path in sorted(folder.rglob("*.batch")) for line in Batch(path).read()[0]]
 
 
 def lines_of(program: Path, *arguments: str | int | Path, **environment: str) -> list[str]:

@@ -744,6 +744,12 @@ Example:
     tlog-client: listening for vault at /run/tlog/vault.sock""",
 )
 @SERVER
+@click.option(
+    "--state",
+    envvar="TLOG_RELAY",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that keeps what is not logged yet. [env: TLOG_RELAY]",
+)
 @listening_option("--syslog", "Take syslog over TCP.")
 @listening_option("--syslog-tls", "Take syslog over TLS.")
 @listening_option("--vault", "Take what a socket audit device of OpenBao or Vault sends.")
@@ -755,6 +761,7 @@ Example:
 @click.option("--client", "names", multiple=True, metavar="NAME", help="And of those, only from this DNS name.")
 def run_relay(
     server: str,
+    state: Path | None,
     syslog: list[tuple[str, int] | Path],
     syslog_tls: list[tuple[str, int] | Path],
     vault: list[tuple[str, int] | Path],
@@ -766,8 +773,8 @@ def run_relay(
     """Take syslog, and what Vault audits, and have it logged.
 
     Where to listen is HOST:PORT, or the path of a Unix socket; each option may be given more than once. While the
-    server is away some of what comes is held in memory, and then no more is read, so that senders wait. At SIGTERM it
-    ends as soon as all that it has is logged (spec/relay.md). The credential to show is in TLOG_TOKEN, or in the file
+    server is away what comes is kept in a folder, up to 16 MiB, and then no more is read, so that senders wait
+    (spec/relay.md). The credential to show is in TLOG_TOKEN, or in the file
     that TLOG_TOKEN_FILE names.
     """
     # Only now: every other command would wait for it.
@@ -784,7 +791,8 @@ def run_relay(
     with _as_usage():
         tls = read_tls(certificate, certificate_key, clients, names) if certificate and certificate_key else None
         check_url(server)
-    asyncio.run(relay(Options(server, credential_of(os.environ), syslog, syslog_tls, vault, tls, say=_say)))
+    folder = default_folder(os.environ) / "relay" if state is None else state
+    asyncio.run(relay(Options(server, credential_of(os.environ), folder, syslog, syslog_tls, vault, tls, say=_say)))
 
 
 @cli.command(

@@ -8,14 +8,20 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from relaying import kept_in
 
-from tlog_client.relay import hand, listener, sender
-from tlog_client.relay.hand import Hand
+from tlog_client.relay import listener, sender
+from tlog_client.relay import spool as spool_module
 from tlog_client.relay.kind import SYSLOG
 from tlog_client.relay.listener import Listener
+from tlog_client.relay.spool import Spool
 from tlog_client.transport import Backoff, Transport, new_session
 
 PATIENCE = 10.0
@@ -23,33 +29,46 @@ PATIENCE = 10.0
 
 @dataclass
 class Bench:
-    """A listener, what it has in hand, what it said, and connections to it."""
+    """A listener, what it keeps, what it said, and connections to it."""
 
     port: int
-    hand: Hand
+    spool: Spool
+    folder: Path
     said: list[str]
     stack: ExitStack
+
+    def kept(self) -> list[bytes]:
+        return kept_in(self.folder)
+
+    async def log(self) -> list[bytes]:
+        """Have the oldest batch logged, and return it."""
+        batch = await self.spool.batch()
+        assert batch is not None
+        messages = self.spool.read(batch)
+        await self.spool.done(batch)
+        return messages
 
     def connect(self) -> socket.socket:
         return self.stack.enter_context(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
 
 
-def listening(act: Callable[[Bench], Awaitable[None]], most_bytes: int = 1 << 20) -> None:
+def listening(folder: Path, act: Callable[[Bench], Awaitable[None]], most_bytes: int = 1 << 20) -> None:
     """Have something done at a listener."""
 
     async def run() -> None:
         said: list[str] = []
-        held = Hand(most_bytes)
-        one = Listener(SYSLOG, ("127.0.0.1", 0), held, said.append)
+        spool = Spool(folder, said.append, most_bytes)
+        one = Listener(SYSLOG, ("127.0.0.1", 0), spool, said.append)
         accepting = asyncio.create_task(one.accept())
         try:
             with ExitStack() as stack:
                 async with asyncio.timeout(PATIENCE):
-                    await act(Bench(int(str(one).rpartition(":")[2]), held, said, stack))
+                    await act(Bench(int(str(one).rpartition(":")[2]), spool, folder, said, stack))
         finally:
             accepting.cancel()
-            await held.stop_waiting()
+            await spool.stop_waiting()
             await one.stop(1.0)
+            spool.release()
 
     asyncio.run(run())
 
@@ -59,7 +78,9 @@ async def until(happened: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_who_takes_too_long_for_a_message_is_cut_off_and_what_came_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_takes_too_long_for_a_message_is_cut_off_and_what_came_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(listener, "MESSAGE_SECONDS", 0.3)
 
     async def drip(bench: Bench) -> None:
@@ -69,14 +90,14 @@ def test_who_takes_too_long_for_a_message_is_cut_off_and_what_came_is_kept(monke
         while not bench.said:
             connection.sendall(b"x")
             await asyncio.sleep(0.2)
-        [kept] = await bench.hand.batch()
+        [kept] = await bench.log()
         assert re.fullmatch(rb"tlog-client relay: a message whose end is missing, from \S+: <34>x+", kept)
         assert re.search("takes more than .* seconds for one message; it is cut off", bench.said[0])
 
-    listening(drip)
+    listening(tmp_path, drip)
 
 
-def test_who_says_nothing_between_messages_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_says_nothing_between_messages_is_not_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(listener, "MESSAGE_SECONDS", 0.1)
 
     async def pause(bench: Bench) -> None:
@@ -84,30 +105,32 @@ def test_who_says_nothing_between_messages_is_not_cut_off(monkeypatch: pytest.Mo
         for text in (b"<34>one\n", b"<34>two\n"):
             connection.sendall(text)
             await asyncio.sleep(0.3)
-        assert (len(bench.hand), bench.said) == (2, [])
+        assert (bench.kept(), bench.said) == ([b"<34>one", b"<34>two"], [])
 
-    listening(pause)
+    listening(tmp_path, pause)
 
 
-def test_how_long_a_relay_reads_nothing_does_not_count_against_who_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_long_a_relay_reads_nothing_does_not_count_against_who_sends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(listener, "MESSAGE_SECONDS", 0.2)
 
     async def wait(bench: Bench) -> None:
         connection = bench.connect()
-        # The first fills the hand; half of the next is read with it.
+        # The first fills the spool; half of the next is read with it.
         connection.sendall(b"<34>" + b"x" * 100 + b"\n<34>se")
-        await until(lambda: len(bench.hand))
+        await until(bench.kept)
         await asyncio.sleep(0.4)
         connection.sendall(b"cond\n")
-        await bench.hand.batch()
-        await bench.hand.done()
-        await until(lambda: len(bench.hand))
-        assert (await bench.hand.batch(), bench.said) == ([b"<34>second"], [])
+        await bench.log()
+        assert (await bench.log(), bench.said) == ([b"<34>second"], [])
 
-    listening(wait, most_bytes=50)
+    listening(tmp_path, wait, most_bytes=50)
 
 
-def test_more_connections_than_there_are_places_for_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_connections_than_there_are_places_for_wait_for_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 2)
 
     async def crowd(bench: Bench) -> None:
@@ -115,44 +138,59 @@ def test_more_connections_than_there_are_places_for_wait_for_one(monkeypatch: py
         for connection in connections:
             connection.sendall(b"<34>x\n")
         await asyncio.sleep(0.2)
-        assert len(bench.hand) == 2
+        assert len(bench.kept()) == 2
         connections[0].close()
-        await until(lambda: len(bench.hand) == 3)
+        await until(lambda: len(bench.kept()) == 3)
 
-    listening(crowd)
+    listening(tmp_path, crowd)
 
 
-def test_without_room_in_hand_no_more_are_accepted() -> None:
+def test_without_room_no_more_are_accepted(tmp_path: Path) -> None:
     async def crowd(bench: Bench) -> None:
         for _ in range(5):
             bench.connect().sendall(b"<34>" + b"x" * 100 + b"\n")
             await asyncio.sleep(0.05)
         # One was waited for while there was room.
-        assert 1 <= len(bench.hand) <= 2
+        assert 1 <= len(bench.kept()) <= 2
         heard = 0
         # All are heard in the end.
         while heard < 5:
-            heard += len(await bench.hand.batch())
-            await bench.hand.done()
+            heard += len(await bench.log())
 
-    listening(crowd, most_bytes=50)
+    listening(tmp_path, crowd, most_bytes=50)
 
 
-def test_a_request_has_so_much_and_no_message_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hand, "BATCH_BYTES", 100)
-    monkeypatch.setattr(hand, "BATCH_MESSAGES", 3)
-
-    async def run() -> list[list[bytes]]:
-        held = Hand()
-        await held.add([b"a" * 200, b"b" * 80, b"c" * 30, *[b"d"] * 4])
-        await held.close()
-        found = []
-        while batch := await held.batch():
-            found.append(batch)
-            await held.done()
+@given(st.lists(st.binary(max_size=20) | st.sampled_from([b"\\n", b"\n", b"\\\n", b""]), min_size=1))
+def test_messages_of_any_bytes_are_kept_as_they_came(messages: list[bytes]) -> None:
+    async def run(folder: Path) -> list[bytes]:
+        spool = Spool(folder, print)
+        await spool.add(messages)
+        batch = await spool.batch()
+        assert batch is not None
+        found = spool.read(batch)
+        spool.release()
         return found
 
-    assert [[len(one) for one in batch] for batch in asyncio.run(run())] == [[200], [80], [30, 1, 1], [1, 1]]
+    with TemporaryDirectory() as folder:
+        assert asyncio.run(run(Path(folder))) == messages
+
+
+def test_who_sends_waits_while_the_disk_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_PAUSE_SECONDS", 0.01)
+    said: list[str] = []
+
+    async def run() -> None:
+        spool = Spool(tmp_path / "spool", said.append)
+        (tmp_path / "spool").rename(tmp_path / "away")
+        adding = asyncio.create_task(spool.add([b"one"]))
+        await until(lambda: said)
+        (tmp_path / "away").rename(tmp_path / "spool")
+        await adding
+        spool.release()
+
+    asyncio.run(run())
+    assert kept_in(tmp_path) == [b"one"]
+    assert said == ["what is not logged yet cannot be kept: No such file or directory; trying again"]
 
 
 @contextmanager
@@ -184,35 +222,35 @@ def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[
             thread.join()
 
 
-def test_a_request_is_sent_again_under_its_key_whatever_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_sent_again_under_its_key_whatever_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
 
-    async def pause(seconds: float) -> None:
+    async def pause(_: Spool, seconds: float) -> bool:
         pauses.append(seconds)
-        await sleep(0)
+        return len(pauses) == 3 or len(pauses) == 6
 
-    monkeypatch.setattr(asyncio, "sleep", pause)
+    monkeypatch.setattr(Spool, "pause", pause)
     answers = [(429, {"Retry-After": "7"}), (503, {"Retry-After": "99"}), (0, {}), (401, {}), (400, {}), (500, {})]
     said: list[str] = []
 
-    async def run(url: str) -> None:
-        held = Hand()
-        await held.add([b"<34>one", b"<34>two"])
+    async def run(url: str, *messages: bytes) -> None:
+        spool = Spool(tmp_path, said.append)
+        await spool.add(messages)
+        await spool.close()
         with new_session() as session:
             transport = Transport(url, session=session, timeout=5.0, backoff=Backoff(attempts=1))
-            sending = asyncio.create_task(sender.send_all(SYSLOG, held, transport, said.append))
-            while len(held):
-                await sleep(0.01)
-            await held.add([b"<34>three"])
-            await held.close()
-            await sending
+            await sender.send_all(SYSLOG, spool, transport, said.append)
+        spool.release()
 
     with answering(*answers, (200, {}), (200, {})) as (url, came):
-        asyncio.run(run(url))
+        # It is stopped twice, and each time the next goes on.
+        for messages in ([b"<34>one", b"<34>two"], [b"<34>three"], []):
+            asyncio.run(run(url, *messages))
     keys, bodies = [key for key, _ in came], [body for _, body in came]
     assert bodies == [b"7 <34>one7 <34>two"] * 7 + [b"9 <34>three"]
     assert [len(set(keys[:7])), len(set(keys))] == [1, 2]
     # What the log asks for, within reason, and ever longer, within reason too.
-    assert pauses == [7.0, 30.0, 0.8, 1.6, 3.2, 5.0]
-    assert said[-1] == "syslog: the log takes it again"
+    assert pauses == [7.0, 30.0, 0.8, 0.2, 0.4, 0.8]
+    assert kept_in(tmp_path) == []

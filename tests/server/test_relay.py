@@ -15,7 +15,7 @@ from socket import SOCK_STREAM
 import pytest
 from certificate import make_certificate
 from live import until
-from relaying import TLOG_CLIENT, Log, Relay, make_log, relaying, rsyslog
+from relaying import TLOG_CLIENT, Log, Relay, kept_in, make_log, relaying, rsyslog
 
 SYSLOG = ("--syslog", "127.0.0.1:0")
 COUNTED = 'template="RSYSLOG_SyslogProtocol23Format" TCP_Framing="octet-counted"'
@@ -48,14 +48,13 @@ def texts(count: int, first: int = 0) -> list[str]:
 def test_each_message_of_rsyslog_is_logged_once_and_in_order_though_the_log_is_killed(
     log: Log, relay: Relay, tmp_path: Path
 ) -> None:
-    sent = texts(3_000)
+    sent = texts(1_500)
     with rsyslog(tmp_path / "rsyslog", relay.ports[0], COUNTED) as give:
         give(sent[:1_000])
         until(log.messages, "the first message")
-        for place in (1_000, 2_000):
-            log.server.kill()
-            give(sent[place : place + 1_000])
-            log.restart()
+        log.server.kill()
+        give(sent[1_000:])
+        log.restart()
         until(lambda: log.came("syslog") >= len(sent), "all messages")
         assert relay.stop() == 0
     found = log.messages()
@@ -175,49 +174,66 @@ def test_a_giant_is_kept_in_parts(log: Log, relay: Relay) -> None:
     assert "".join(found.values()) == giant
 
 
-def test_while_the_log_is_away_the_relay_holds_so_much_and_has_senders_wait(log: Log, relay: Relay) -> None:
+def test_while_the_log_is_away_the_relay_keeps_so_much_and_has_senders_wait(
+    log: Log, relay: Relay, tmp_path: Path
+) -> None:
     log.server.kill()
-    before, message = relay.memory(), b"<34>" + b"x" * 60_000 + b"\n"
-    sent = 0
+    before, sent = relay.memory(), 0
     with relay.connect() as connection:
         connection.settimeout(1.0)
         with suppress(TimeoutError):
             while sent < 2_000:
-                connection.sendall(b"%05d" % sent + message)
+                connection.sendall(b"<34>1 - - - - - - %d " % sent + b"x" * 60_000 + b"\n")
                 sent += 1
-        # 8 MiB, and what the kernel holds.
-        assert 8 << 20 < sent * len(message) < 24 << 20
-        assert relay.memory() - before < 48 << 20
+        # 16 MiB, and what the kernel holds.
+        assert 16 << 20 < sent * 60_000 < 32 << 20
+        assert sum(map(len, kept_in(tmp_path))) < 17 << 20
+        assert relay.memory() - before < 32 << 20
         log.restart()
         connection.settimeout(30)
-    until(lambda: log.came("quarantine") >= sent, "all that was sent")
-    assert {int(text[:5]) for text in log.kept()} >= set(range(sent))
-    assert "trying again until it is logged" in relay.said()
+    until(lambda: log.came("syslog") >= sent, "all that was sent")
+    assert [int(one["message"].split()[0]) for one in log.messages()][:sent] == list(range(sent))
     until(lambda: "the log takes it again" in relay.said(), "the relay to say so")
 
 
-def test_a_stop_sends_what_is_in_hand_and_waits_for_the_log(log: Log, relay: Relay) -> None:
-    log.server.kill()
+def test_a_stop_sends_what_is_under_way_while_the_log_takes_it(log: Log, relay: Relay) -> None:
     with relay.connect() as connection:
         connection.sendall(b"<34>first\n" * 100 + b"<34>no end")
-        until(lambda: "trying again" in relay.said(), "the relay to try")
         relay.process.send_signal(signal.SIGTERM)
         # Its sender sees the end, and what it has sent by then is heard.
         assert connection.recv(1) == b""
         connection.sendall(b" but here\n<34>last\n")
-    until(lambda: "messages that are still to be logged: 102" in relay.said(), "the relay to stop")
-    log.restart()
     assert relay.process.wait(30) == 0
     assert log.raw() == [*[b"<34>first"] * 100, b"<34>no end but here", b"<34>last"]
+    assert "kept" not in relay.said()
 
 
-def test_a_second_signal_ends_the_relay_at_once(log: Log, relay: Relay) -> None:
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_relay_leaves_the_next_sends(log: Log, tmp_path: Path, end: signal.Signals) -> None:
     log.server.kill()
-    relay.send(b"<34>lost\n")
-    until(lambda: "trying again" in relay.said(), "the relay to try")
-    relay.process.send_signal(signal.SIGTERM)
-    until(lambda: "still to be logged: 1" in relay.said(), "the relay to stop")
-    assert relay.stop() == -signal.SIGTERM
+    sent = [b"<34>%d\\n\n of \xe9" % number for number in range(200)]
+    with relaying(tmp_path, log.server.url, log.token, *SYSLOG) as relay:
+        for place in (0, 100):
+            relay.send(b"".join(b"%d %b" % (len(one), one) for one in sent[place : place + 100]))
+            until(lambda: len(kept_in(tmp_path)) == place + 100, "the relay to have read them")  # noqa: B023
+        relay.process.send_signal(end)
+        assert relay.process.wait(30) == (0 if end is signal.SIGTERM else -end)
+        assert ("kept in" in relay.said()) == (end is signal.SIGTERM)
+    log.restart()
+    with relaying(tmp_path, log.server.url, log.token, *SYSLOG) as relay:
+        until(lambda: log.came("syslog") >= len(sent), "all that was left")
+        relay.send(b"<34>and more")
+        until(lambda: log.came("syslog") > len(sent), "what came then")
+        assert relay.stop() == 0
+    assert log.raw() == [*sent, b"<34>and more"]
+    assert kept_in(tmp_path) == []
+
+
+@pytest.mark.usefixtures("relay")
+def test_of_two_relays_each_has_its_folder(log: Log, tmp_path: Path) -> None:
+    command = [TLOG_CLIENT, "relay", "--server", log.server.url, "--state", tmp_path / "state", *SYSLOG]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, "another relay keeps what is not logged yet in" in run.stderr) == (3, True)
 
 
 def test_a_token_that_is_not_taken_loses_nothing(log: Log, tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_a_token_that_is_not_taken_loses_nothing(log: Log, tmp_path: Path) -> No
     with output.open("wb") as out:
         environment = {name: value for name, value in os.environ.items() if name != "TLOG_TOKEN"}
         process = subprocess.Popen(
-            [TLOG_CLIENT, "relay", "--server", log.server.url, "--syslog", tmp_path / "socket"],
+            [TLOG_CLIENT, "relay", "--server", log.server.url, "--state", tmp_path, "--syslog", tmp_path / "socket"],
             stderr=out,
             env={**environment, "TLOG_TOKEN_FILE": str(token)},
         )
@@ -252,9 +268,12 @@ def test_a_token_that_is_not_taken_loses_nothing(log: Log, tmp_path: Path) -> No
         (("--syslog", "203.0.113.1:601"), "cannot listen at 203.0.113.1:601: cannot assign requested address"),
     ],
 )
-def test_what_cannot_be_listened_for_is_said(options: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_listened_for_is_said(options: tuple[str, ...], says: str, tmp_path: Path) -> None:
     run = subprocess.run(
-        [TLOG_CLIENT, "relay", "--server", "http://127.0.0.1:1", *options], capture_output=True, text=True, check=False
+        [TLOG_CLIENT, "relay", "--server", "http://127.0.0.1:1", "--state", tmp_path, *options],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == (3 if says.startswith("cannot") else 2)
     assert says in run.stderr

@@ -11,10 +11,10 @@ from typing import Final
 from requests import Session
 
 from tlog_client.credential import Bearer
-from tlog_client.relay.hand import Hand
 from tlog_client.relay.kind import SYSLOG, VAULT
 from tlog_client.relay.listener import Address, Listener, Tls
 from tlog_client.relay.sender import send_all
+from tlog_client.relay.spool import Spool
 from tlog_client.transport import Backoff, Transport, new_session
 from tlog_core.errors import MalformedError
 
@@ -24,10 +24,14 @@ GRACE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a relay does: listen at these addresses, and send to this server; `say` takes what is to be told."""
+    """What a relay does: listen at these addresses, and send to this server; `say` takes what is to be told.
+
+    In the folder `state` it keeps what is not logged yet.
+    """
 
     server: str
     token: str | Path | None
+    state: Path
     syslog: Sequence[Address]
     syslog_tls: Sequence[Address]
     vault: Sequence[Address]
@@ -49,11 +53,11 @@ def read_tls(certificate: Path, key: Path, authorities: Path | None, clients: Se
 
 
 async def relay(options: Options) -> None:
-    """Relay until SIGTERM or SIGINT, and return when all is logged; raise FetchError if there is no listening so.
+    """Relay until SIGTERM or SIGINT, and return when all is logged, or the log takes no more; raise FetchError.
 
     A second signal ends the process at once.
     """
-    syslog, vault = Hand(), Hand()
+    syslog, vault = (Spool(options.state / kind.name, options.say) for kind in (SYSLOG, VAULT))
     listeners = [
         *(Listener(SYSLOG, one, syslog, options.say) for one in options.syslog),
         *(Listener(SYSLOG, one, syslog, options.say, options.tls) for one in options.syslog_tls),
@@ -62,8 +66,8 @@ async def relay(options: Options) -> None:
     with new_session() as one, new_session() as other:
         senders = ((SYSLOG, syslog, _transport(options, one)), (VAULT, vault, _transport(options, other)))
         async with asyncio.TaskGroup() as group:
-            for kind, hand, transport in senders:
-                group.create_task(send_all(kind, hand, transport, options.say))
+            for kind, spool, transport in senders:
+                group.create_task(send_all(kind, spool, transport, options.say))
             accepting = [group.create_task(one.accept()) for one in listeners]
             for listener in listeners:
                 options.say(f"listening for {listener}")
@@ -71,16 +75,17 @@ async def relay(options: Options) -> None:
             for task in accepting:
                 task.cancel()
             await _end(listeners, (syslog, vault), options.say)
+    if syslog.left or vault.left:
+        options.say(f"what is not logged yet is kept in {options.state}, for the next start")
 
 
-async def _end(listeners: Sequence[Listener], hands: Sequence[Hand], say: Callable[[str], None]) -> None:
-    for hand in hands:
-        await hand.stop_waiting()
+async def _end(listeners: Sequence[Listener], spools: Sequence[Spool], say: Callable[[str], None]) -> None:
+    for spool in spools:
+        await spool.stop_waiting()
     await asyncio.gather(*(one.stop(GRACE_SECONDS) for one in listeners))
-    left = sum(map(len, hands))
-    say(f"stopping; messages that are still to be logged: {left}")
-    for hand in hands:
-        await hand.close()
+    say("stopping")
+    for spool in spools:
+        await spool.close()
 
 
 async def _stopped() -> None:

@@ -11,8 +11,8 @@ from socket import AF_INET, AF_INET6, AF_UNIX, SO_RCVBUF, SOL_SOCKET, create_ser
 from typing import Any, Final
 
 from tlog_client.relay.framing import Frame, Lines, Syslog
-from tlog_client.relay.hand import Hand
 from tlog_client.relay.kind import MAX_MESSAGE_BYTES, Kind
+from tlog_client.relay.spool import Spool
 from tlog_core.errors import FetchError
 
 MAX_CONNECTIONS: Final = 256
@@ -39,11 +39,11 @@ class Listener:
     """Listens at one address. All of it runs in one event loop."""
 
     def __init__(
-        self, kind: Kind, address: Address, hand: Hand, say: Callable[[str], None], tls: Tls | None = None
+        self, kind: Kind, address: Address, spool: Spool, say: Callable[[str], None], tls: Tls | None = None
     ) -> None:
         """Take the address; raise FetchError if it cannot be had."""
         self._kind = kind
-        self._hand = hand
+        self._spool = spool
         self._say = say
         self._tls = tls
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -60,7 +60,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             await self._places.acquire()
-            await self._hand.room()
+            await self._spool.room()
             try:
                 accepted, _ = await loop.sock_accept(self._socket)
             except OSError as error:
@@ -121,7 +121,7 @@ class Listener:
             self._say(f"{self}: the connection of {peer} broke: {_reason(error)}")
         finally:
             with suppress(asyncio.CancelledError):
-                await self._hand.add(self._marked(framer.end(clean=clean), peer))
+                await self._spool.add(self._marked(framer.end(clean=clean), peer))
 
     async def _take_all(self, reader: asyncio.StreamReader, framer: Lines | Syslog, peer: str) -> bool:
         """Take all that comes, and return whether it came to a clean end; raises TimeoutError and OSError."""
@@ -135,7 +135,7 @@ class Listener:
             found = list(self._marked(framer.feed(data), peer))
             # How long we read nothing does not count.
             left = MESSAGE_SECONDS if found or not pending else left - (time.monotonic() - began)
-            await self._hand.add(found)
+            await self._spool.add(found)
             if framer.broken:
                 self._say(f"{self}: {peer} sends what is no message of {self._kind.name}; it is cut off")
                 return False
