@@ -231,7 +231,7 @@ def test_what_a_relay_leaves_the_next_sends(log: Log, tmp_path: Path, end: signa
 
 @pytest.mark.usefixtures("relay")
 def test_of_two_relays_each_has_its_folder(log: Log, tmp_path: Path) -> None:
-    command = [TLOG_CLIENT, "relay", "--server", log.server.url, "--state", tmp_path / "state", *SYSLOG]
+    command = [str(TLOG_CLIENT), "relay", "--server", log.server.url, "--state", str(tmp_path / "state"), *SYSLOG]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, "another relay keeps what is not logged yet in" in run.stderr) == (3, True)
 
