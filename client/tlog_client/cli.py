@@ -774,8 +774,7 @@ def run_relay(
 
     Where to listen is HOST:PORT, or the path of a Unix socket; each option may be given more than once. While the
     server is away what comes is kept in a folder, up to 16 MiB, and then no more is read, so that senders wait
-    (spec/relay.md). The credential to show is in TLOG_TOKEN, or in the file
-    that TLOG_TOKEN_FILE names.
+    (spec/relay.md). The credential to show is in TLOG_TOKEN, or in the file that TLOG_TOKEN_FILE names.
     """
     # Only now: every other command would wait for it.
     import asyncio
