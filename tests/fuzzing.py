@@ -38,6 +38,8 @@ from tlog.api.body import read_events
 from tlog.api.signed import read_envelopes
 from tlog.canonical import Canonicalizer
 from tlog.errors import ConfigError, TooLargeError, UnauthorizedError, UnavailableError, UnsupportedTypeError
+from tlog.formats.syslog_message import format_message as format_syslog
+from tlog.formats.syslog_message import parse_message as parse_syslog
 from tlog.witness.log_list import parse_log_list
 from tlog.witness.submission import parse_submission, parse_subtree_request
 from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
@@ -571,6 +573,14 @@ TARGETS: Final[dict[str, Target]] = {
     "cloudtrail": Target(
         read_cloudtrail,
         given('{ "Records" : [{"eventID":"a","n":1.50} ,\n[]] }\n', gzip.compress(b'{"Records":[]}', mtime=0)),
+    ),
+    "syslog": Target(
+        exact(parse_syslog, format_syslog),
+        given(
+            '<165>1 2003-10-11T22:14:15.003Z host app 7 ID47 [a@32473 b="\\]" c=""][d] \ufefftext',
+            b"<34>1 - - - - - - \xff",
+            "<34>Oct 11 22:14:15 host su[7]: text",
+        ),
     ),
     "input": Target(read_input, given(b'{"a":1}\n[2]\n"x"', b"1\n\n2\n")),
     "signed-events": Target(

@@ -1,4 +1,4 @@
-"""Software that is not ours: the Go programs of tests/interop and tests/kubernetes, each built once for all tests."""
+"""Software that is not ours: the Go programs in folders of tests, each built once for all tests that talk to it."""
 
 import os
 import shutil

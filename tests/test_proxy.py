@@ -238,7 +238,7 @@ def test_a_body_that_stops_coming_is_cut_off_before_the_log_hears_of_it(front: F
     ):
         slow.sendall(f"{head}Content-Type: {NDJSON}\r\nContent-Length: 9\r\n\r\n1".encode())
         assert slow.recv(1_000) == b""
-    answer = front.proxy.request("POST", "/segments/open/entries", b"1" * (16 << 20 | 1), {"Content-Type": NDJSON})
+    answer = front.proxy.request("POST", "/segments/open/entries", b"1" * (20 << 20 | 1), {"Content-Type": NDJSON})
     assert (answer.status, front.posts()) == (413, before)
 
 

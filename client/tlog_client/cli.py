@@ -52,7 +52,7 @@ from tlog_client.files import (
 from tlog_client.log import Log
 from tlog_client.state import default_folder
 from tlog_client.text import format_time, printable
-from tlog_client.transport import Backoff, Transport, is_web, new_session
+from tlog_client.transport import Backoff, Transport, check_url, is_web, new_session
 from tlog_client.writer import Writer
 from tlog_core.checkpoint import Checkpoint, parse_checkpoint, parse_head
 from tlog_core.encoding import canonicalize, decode_text, encode_base64
@@ -131,6 +131,13 @@ def _convert_address(_: click.Context, param: click.Parameter, value: str | None
     return host.strip("[]"), int(port)
 
 
+def _convert_places(
+    context: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[tuple[str, int] | Path]:
+    found = (Path(value) if "/" in value else _convert_address(context, param, value) for value in values)
+    return [place for place in found if place is not None]
+
+
 def _convert_interval(_: click.Context, param: click.Parameter, value: float) -> float:
     # Not a number is neither above nor below anything.
     if not 0 < value <= MAX_INTERVAL:
@@ -182,6 +189,11 @@ def policy_option(help_text: str, *, required: bool) -> Decorator:
     )
 
 
+def listening_option(name: str, help_text: str) -> Decorator:
+    """Return an option that names where to listen for something, any number of times."""
+    return click.option(name, multiple=True, callback=_convert_places, metavar="ADDRESS", help=help_text)
+
+
 KEPT: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 URL: Final[Decorator] = click.option(
@@ -190,6 +202,13 @@ URL: Final[Decorator] = click.option(
     metavar="URL",
     required=True,
     help="The segment, such as https://log.example/segments/payments. [env: TLOG_URL]",
+)
+SERVER: Final[Decorator] = click.option(
+    "--server",
+    envvar="TLOG_SERVER",
+    metavar="URL",
+    required=True,
+    help="The server, such as https://log.example. [env: TLOG_SERVER]",
 )
 STATE: Final[Decorator] = click.option(
     "--state",
@@ -681,13 +700,7 @@ Example:
     $ tlog-client import cloudtrail --server https://log.example AWSLogs/
     files: 55 imported, 0 skipped, 0 failed; events: 2900 logged, 0 seen, 0 quarantined"""
 )
-@click.option(
-    "--server",
-    envvar="TLOG_SERVER",
-    metavar="URL",
-    required=True,
-    help="The server, such as https://log.example. [env: TLOG_SERVER]",
-)
+@SERVER
 @click.option(
     "--state",
     envvar="TLOG_STATE",
@@ -720,6 +733,65 @@ def cloudtrail(server: str, state: Path | None, paths: tuple[Path, ...]) -> None
             click.echo(str(report))
     if report.failed:
         raise click.exceptions.Exit(REFUSED)
+
+
+@cli.command(
+    "relay",
+    epilog="""\b
+Example:
+    $ tlog-client relay --server https://log.example --syslog 127.0.0.1:601 --vault /run/tlog/vault.sock
+    tlog-client: listening for syslog at 127.0.0.1:601
+    tlog-client: listening for vault at /run/tlog/vault.sock""",
+)
+@SERVER
+@click.option(
+    "--state",
+    envvar="TLOG_RELAY",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that keeps what is not logged yet. [env: TLOG_RELAY]",
+)
+@listening_option("--syslog", "Take syslog over TCP.")
+@listening_option("--syslog-tls", "Take syslog over TLS.")
+@listening_option("--vault", "Take what a socket audit device of OpenBao or Vault sends.")
+@click.option("--certificate", type=KEPT, metavar="FILE", help="Our certificate for TLS, as PEM.")
+@click.option("--certificate-key", type=KEPT, metavar="FILE", help="The key of the certificate, as PEM.")
+@click.option(
+    "--clients", type=KEPT, metavar="FILE", help="Take TLS only of clients with a certificate of these authorities."
+)
+@click.option("--client", "names", multiple=True, metavar="NAME", help="And of those, only from this DNS name.")
+def run_relay(
+    server: str,
+    state: Path | None,
+    syslog: list[tuple[str, int] | Path],
+    syslog_tls: list[tuple[str, int] | Path],
+    vault: list[tuple[str, int] | Path],
+    certificate: Path | None,
+    certificate_key: Path | None,
+    clients: Path | None,
+    names: tuple[str, ...],
+) -> None:
+    """Take syslog, and what Vault audits, and have it logged.
+
+    Where to listen is HOST:PORT, or the path of a Unix socket; each option may be given more than once. While the
+    server is away what comes is kept in a folder, up to 16 MiB, and then no more is read, so that senders wait
+    (spec/relay.md). The credential to show is in TLOG_TOKEN, or in the file that TLOG_TOKEN_FILE names.
+    """
+    # Only now: every other command would wait for it.
+    import asyncio
+
+    from tlog_client.relay.command import Options, read_tls, relay
+
+    if not (syslog or syslog_tls or vault):
+        raise click.UsageError("there is nothing to listen for; give --syslog, --syslog-tls or --vault")
+    if bool(syslog_tls) != bool(certificate and certificate_key) or bool(clients) > bool(syslog_tls):
+        raise click.UsageError("--syslog-tls needs --certificate and --certificate-key, and is what --clients is for")
+    if bool(names) > bool(clients):
+        raise click.UsageError("--client needs --clients: the authorities that the name is of")
+    with _as_usage():
+        tls = read_tls(certificate, certificate_key, clients, names) if certificate and certificate_key else None
+        check_url(server)
+    folder = default_folder(os.environ) / "relay" if state is None else state
+    asyncio.run(relay(Options(server, credential_of(os.environ), folder, syslog, syslog_tls, vault, tls, say=_say)))
 
 
 @cli.command(

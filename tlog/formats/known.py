@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tlog.formats import cloudtrail, kubernetes, plain, quarantine
+from tlog.formats import cloudtrail, kubernetes, plain, quarantine, vault
 from tlog.formats.cloudevents import cloudevents
 from tlog.formats.fields import Format
 from tlog.formats.splunk import splunk
+from tlog.formats.syslog import syslog
 
-_EVENTS: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT)
+_EVENTS: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT, vault.FORMAT)
 
 
 def format_of(event: Any) -> Format:
@@ -29,4 +30,4 @@ def _first(formats: Iterable[Format], event: Any) -> Format:
     return plain.FORMAT
 
 
-_BY_SHAPE: Final = (*_EVENTS, cloudevents(_within), splunk(_within))
+_BY_SHAPE: Final = (*_EVENTS, syslog(_within), cloudevents(_within), splunk(_within))

@@ -94,6 +94,11 @@ class Lane:
             self._write(self._opened(len(event)), line)
         return True
 
+    @property
+    def full(self) -> bool:
+        """Whether there is room for nothing more."""
+        return self._bytes >= self._limits.lane_bytes
+
     def take(self) -> Batch | None:
         """Return the oldest batch, which gets no more events from now on; None if there is none."""
         with self._turn:
@@ -181,18 +186,19 @@ class Lane:
 
 def open_lane(folder: Path, limits: Limits) -> Lane:
     """Return the first lane in a folder that no process has; raise OSError."""
-    lanes = (_unlocked(folder / str(number), limits) for number in itertools.count())
+    lanes = (lock_lane(folder / str(number), limits) for number in itertools.count())
     return next(lane for lane in lanes if lane is not None)
 
 
 def left_lanes(folder: Path, limits: Limits) -> Iterator[Lane]:
     """Yield each lane with batches that no process has any more; raise OSError."""
     for path in sorted(folder.iterdir()):
-        if _batches_in(path) and (lane := _unlocked(path, limits)) is not None:
+        if _batches_in(path) and (lane := lock_lane(path, limits)) is not None:
             yield lane
 
 
-def _unlocked(folder: Path, limits: Limits) -> Lane | None:
+def lock_lane(folder: Path, limits: Limits) -> Lane | None:
+    """Return the lane that a folder is, None if a process has it; raise OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
