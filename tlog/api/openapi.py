@@ -84,6 +84,7 @@ def _models(route: Route) -> list[Any]:
 
 
 def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    errors = _PROBLEM if route.refuse is None else {"description": "An error, in the words of the sender's protocol"}
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": route.view.__name__,
@@ -94,8 +95,8 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         ],
         "responses": {
             **{str(status): _answer(route.summary, given, schemas) for status, given in route.gives.items()},
-            "4XX": _PROBLEM,
-            "5XX": _PROBLEM,
+            "4XX": errors,
+            "5XX": errors,
         },
     }
     if route.takes:
@@ -119,7 +120,7 @@ def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     # A segment is made without a body too, and a receiver takes whatever it is sent, so that nothing is lost.
     receives = route.action is Action.INGEST
     body: dict[str, Any] = {"required": route.labels is None and not receives, "content": content}
-    if receives:
+    if receives and opaque is not None:
         content[ANY_TYPE] = {}
     elif opaque is not None:
         # To say `*/*` would promise that forms are taken.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
 from typing import Any, Final
@@ -44,7 +44,7 @@ def listed(raw: bytes, member: str) -> Found:
 def _listed_one_by_one(raw: bytes, member: str) -> Found:
     """Return the same where one event is such that the fast reader refuses all, as for half a surrogate pair."""
     try:
-        items = json.loads(raw, object_pairs_hook=_unique)[member]
+        items = json.loads(raw, object_pairs_hook=unique)[member]
         if isinstance(items, list):
             return Found([json.dumps(item).encode() for item in items])
     except UNREADABLE:
@@ -52,7 +52,8 @@ def _listed_one_by_one(raw: bytes, member: str) -> Found:
     return Found(faults=[raw])
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of an object, as a reader of JSON gives them; raise ValueError if one comes twice."""
     if len(found := dict(pairs)) != len(pairs):
         raise ValueError("a member comes twice")
     return found
@@ -109,10 +110,15 @@ def receiver(
     view: Callable[[Call], Response],
     summary: str,
     *,
+    takes: Mapping[str, Any] = {ANY_TYPE: bytes},
     refuse: Callable[[Problem], Response] | None = None,
     gives: tuple[type, ...] | str = (Taken,),
+    chunked: bool = False,
 ) -> Route:
-    """Return the route of a receiver, whose errors `refuse` puts in the sender's words."""
+    """Return the route of a receiver, whose errors `refuse` puts in the sender's words.
+
+    What it `takes` is only told here: the view decides. A body may come `chunked` if an event that breaks off is none.
+    """
     return Route(
         "POST",
         path,
@@ -120,9 +126,10 @@ def receiver(
         view,
         summary,
         gives={200: gives},
-        takes={ANY_TYPE: bytes},
+        takes=takes,
         headers={"Idempotency-Key": False},
         grows=True,
         most=MAX_INGEST_BYTES,
+        chunked=chunked,
         refuse=refuse,
     )
