@@ -5,6 +5,7 @@ may write to, is kept in the quarantine segment with the reason.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -68,10 +69,11 @@ class Event:
 
 @dataclass(slots=True)
 class _Sorted:
-    """The events of a request by their segments, and what is to be put into quarantine, with the reasons."""
+    """The events of a request by their segments, what is to be put into quarantine, with the reasons, and counts."""
 
     placed: dict[Target, list[Event]] = field(default_factory=dict)
     rejected: list[tuple[bytes, str]] = field(default_factory=list)
+    equal: Counter[bytes] = field(default_factory=Counter)
 
 
 class Intake:
@@ -122,7 +124,7 @@ class Intake:
             except UnroutedError as error:
                 found.rejected.append((payload, str(error)))
                 continue
-            event = Event(payload, _key(request, payload, value, number))
+            event = Event(payload, _key(request, payload, value, number, found.equal))
             found.placed.setdefault(target, []).append(event)
 
     def _payloads(self, texts: Sequence[bytes]) -> Sequence[bytes | MalformedError]:
@@ -200,10 +202,13 @@ class Intake:
         self._log(request.caller, target, events, waits)
 
 
-def _key(request: Request, payload: bytes, value: Any, number: int) -> bytes | None:
+def _key(request: Request, payload: bytes, value: Any, number: int, equal: Counter[bytes]) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
     form = format_of(value)
     own = form.id(value)
+    if own is not None and form.counts:
+        equal[payload] += 1
+        own = f"{own}/{equal[payload]}"
     if own is not None:
         return _digest(request, form.name, own, payload)
     return None if request.key is None else _digest(request, "request", f"{request.key}/{number}", payload)
