@@ -304,6 +304,7 @@ KNOWN = (
     Row("POST", "/ingest/kubernetes", "event:ingest", "everyone"),
     Row("POST", "/ingest/cloudtrail", "event:ingest", "everyone"),
     Row("POST", "/ingest/json", "event:ingest", "everyone"),
+    Row("POST", "/v1/logs", "event:ingest", "everyone"),
 )
 TLOG_ALONE = {"segment:create", "segment:seal", "entry:append"}
 # Who has just one role: in `payments` only, or in every segment, also `control` and `access`.

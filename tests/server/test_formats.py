@@ -33,6 +33,30 @@ CLOUDTRAIL = {
     "eventID": "11e4",
     "recipientAccountId": "123456789012",
 }
+OTLP = {
+    "record": {
+        "attributes": [
+            {"key": "http.response.status_code", "value": {"intValue": "403"}},
+            {"key": "user.name", "value": {"stringValue": "ann"}},
+            {"key": "client.address", "value": {"stringValue": "192.0.2.7"}},
+            {"key": "url.path", "value": {"stringValue": "/refunds/17"}},
+        ],
+        "body": {"stringValue": "refused"},
+        "eventName": "refund",
+        "observedTimeUnixNano": "1767323046000000000",
+        "severityNumber": 14,
+        "timeUnixNano": "1767323045000000678",
+    },
+    "resource": {
+        "attributes": [
+            {"key": "service.name", "value": {"stringValue": "till"}},
+            {"key": "service.namespace", "value": {"stringValue": "shop"}},
+            {"key": "k8s.namespace.name", "value": {"stringValue": "payments"}},
+            {"key": "cloud.account.id", "value": {"stringValue": "123456789012"}},
+        ]
+    },
+    "scope": {},
+}
 AT = 1767323045000
 
 JSON = st.recursive(
@@ -42,8 +66,11 @@ JSON = st.recursive(
 )
 # Whatever may stand in any member that a format looks at.
 MEMBERS = ["auditID", "stage", "verb", "user", "username", "sourceIPs", "objectRef", "responseStatus", "code", "time"]
+MEMBERS += ["attributes", "key", "value", "stringValue", "timeUnixNano", "severityNumber", "body"]
 ODD = st.dictionaries(
-    st.sampled_from([*MEMBERS, "eventID", "eventSource", "eventName", "userIdentity", "resources", "actor", "outcome"]),
+    st.sampled_from(
+        [*MEMBERS, "eventID", "eventSource", "eventName", "userIdentity", "resources", "actor", "outcome", *OTLP]
+    ),
     JSON | st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=3),
     max_size=6,
 )
@@ -88,6 +115,63 @@ def test_a_record_of_cloudtrail_says_who_did_what_to_what() -> None:
     )
     assert fields_of(CLOUDTRAIL | {"errorCode": "AccessDenied"}).outcome == "failure"
     assert format_of(CLOUDTRAIL).id(CLOUDTRAIL) == "11e4"
+
+
+def test_a_log_record_of_opentelemetry_says_who_did_what_to_what() -> None:
+    assert format_of(OTLP).name == "otlp"
+    assert fields_of(OTLP) == Fields(
+        time=AT,
+        actor="ann",
+        action="refund",
+        target="/refunds/17",
+        outcome="failure",
+        source="192.0.2.7",
+        namespace="payments",
+        service="till",
+        account="123456789012",
+        severity="WARN2",
+    )
+
+
+def attribute(name: str, kind: str, value: Any) -> dict[str, Any]:
+    return {"attributes": [{"key": name, "value": {kind: value}}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "resource", "fields"),
+    [
+        ({"body": {"stringValue": "paid"}, "observedTimeUnixNano": f"{AT}000000"}, {}, Fields(time=AT, action="paid")),
+        ({"severityText": "notice", "severityNumber": 9}, {}, Fields(severity="notice")),
+        ({"severityNumber": 24}, {}, Fields(severity="FATAL4")),
+        ({"severityNumber": 25, "timeUnixNano": "x", "attributes": [7]}, {}, Fields()),
+        (attribute("event.name", "stringValue", "login"), {}, Fields(action="login")),
+        (attribute("enduser.id", "intValue", "7"), {}, Fields(actor="7")),
+        (attribute("source.address", "stringValue", "::1"), {}, Fields(source="::1")),
+        (attribute("cloud.account.id", "stringValue", "1"), {}, Fields(account="1")),
+        (attribute("error.type", "stringValue", "timeout"), {}, Fields(outcome="failure")),
+        (attribute("http.response.status_code", "intValue", "204"), {}, Fields(outcome="success")),
+        (attribute("http.response.status_code", "stringValue", "no"), {}, Fields()),
+        ({}, attribute("service.namespace", "stringValue", "shop"), Fields(namespace="shop")),
+        # Of what the resource says, no more is taken for the record's.
+        ({}, attribute("user.name", "stringValue", "root"), Fields()),
+    ],
+)
+def test_a_log_record_says_no_more_than_it_does(record: Any, resource: Any, fields: Fields) -> None:
+    assert fields_of({"record": record, "resource": resource, "scope": {}}) == fields
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"timeUnixNano": "1767323045000000678"}, "1767323045000000678"),
+        ({"timeUnixNano": "1767323045000000000"}, None),
+        ({"timeUnixNano": "1767323045000000000", "observedTimeUnixNano": "1767323046000000000"}, "1767323046000000000"),
+        ({"observedTimeUnixNano": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_a_log_record_has_an_id_if_a_clock_was_read_for_it(record: Any, found: str | None) -> None:
+    assert format_of(OTLP).id(OTLP | {"record": record}) == found
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from tlog.formats import cloudtrail, kubernetes, plain, quarantine
+from tlog.formats import cloudtrail, kubernetes, otlp, plain, quarantine
 from tlog.formats.fields import Format
 
-_BY_SHAPE: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT)
+_BY_SHAPE: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT, otlp.FORMAT)
 
 
 def format_of(event: Any) -> Format:
