@@ -44,6 +44,11 @@ expected-statuses = [400, 401, 404]
 include-path = "/v1/logs"
 checks.negative_data_rejection.enabled = false
 
+# No schema says that there is an event, or a channel.
+[[operations]]
+include-path-regex = "^/services/collector|^/ingest/cloudevents"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "404", "415"]
+
 [parameters]
 "body.vkey" = {{ dictionary = "vkeys", probability = 1.0 }}
 "header.If-Match" = {{ dictionary = "versions", probability = 0.8 }}

@@ -1,4 +1,4 @@
-"""Software that is not ours: the Go program of tests/interop, and what npm fetches for tests/interop/js."""
+"""Software that is not ours: the Go programs of tests/interop, and what npm fetches for tests/interop/js."""
 
 import os
 import shutil
@@ -29,10 +29,10 @@ def run_npm(folder: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def run_go(*arguments: str | Path, **environment: str) -> None:
+def run_go(*arguments: str | Path, folder: Path = SOURCES, **environment: str) -> None:
     run = subprocess.run(
         [str(GO), *arguments],
-        cwd=SOURCES,
+        cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

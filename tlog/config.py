@@ -46,6 +46,9 @@ MAX_BATCH_EVENTS: Final = 10_000
 MAX_INGEST_BYTES: Final = 20 << 20
 """How long the body of a request to a receiver may be, as sent and as unpacked: what OTLP/HTTP asks for."""
 
+MAX_INGEST_EVENTS: Final = 100_000
+"""How many events there may be in it: each takes memory beyond its own bytes."""
+
 MAX_COMMIT_EVENTS: Final = 20_000
 """How many events one commit takes in, so that a small request never waits for more than one large one."""
 

@@ -18,9 +18,13 @@ from tlog_core.errors import MalformedError
 
 DEFAULT: Final = """\
 [[route]]
+match = { format = "splunk" }
+segment = "{/index}"
+
+[[route]]
 segment = "{format}"
 """
-"""What holds where there is no file: each event goes into the segment that has the name of its format."""
+"""What holds where there is no file: each event goes into the segment that has the name of its index, or its format."""
 
 _MAX_BYTES: Final = 1 << 18
 _FORMAT: Final = "format"

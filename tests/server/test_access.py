@@ -293,11 +293,15 @@ GLOBAL = (
     Row("POST", "/keys/removal", "key:add", "admin", b'{"vkey":"x"}'),
     Row("GET", "/metrics", "metrics:read", "monitor auditor admin"),
 )
+SPLUNK = [f"/services/collector{path}" for path in ("", "/event", "/event/1.0", "/raw", "/raw/1.0")]
 OPEN = (
     Row("GET", "/segments", "segment:list", "everyone"),
     Row("GET", "/healthz", "server:operate", "everyone"),
     Row("GET", "/readyz", "server:operate", "everyone"),
     Row("GET", "/openapi.json", "server:operate", "everyone"),
+    *(Row("OPTIONS", path, "server:operate", "everyone") for path in SPLUNK),
+    Row("GET", "/services/collector/health", "server:operate", "everyone"),
+    Row("GET", "/services/collector/health/1.0", "server:operate", "everyone"),
 )
 # For who shows a credential, whoever it is: each event is decided upon by its segment.
 KNOWN = (
@@ -305,6 +309,9 @@ KNOWN = (
     Row("POST", "/ingest/cloudtrail", "event:ingest", "everyone"),
     Row("POST", "/ingest/json", "event:ingest", "everyone"),
     Row("POST", "/v1/logs", "event:ingest", "everyone"),
+    Row("POST", "/ingest/cloudevents", "event:ingest", "everyone"),
+    Row("POST", "/services/collector/ack", "event:ingest", "everyone"),
+    *(Row("POST", path, "event:ingest", "everyone") for path in SPLUNK),
 )
 TLOG_ALONE = {"segment:create", "segment:seal", "entry:append"}
 # Who has just one role: in `payments` only, or in every segment, also `control` and `access`.

@@ -58,6 +58,15 @@ OTLP = {
     "scope": {},
 }
 AT = 1767323045000
+CLOUDEVENT = {
+    "specversion": "1.0",
+    "id": "7",
+    "source": "/till",
+    "type": "com.example.refund",
+    "subject": "order-5",
+    "time": "2026-01-02T03:04:05Z",
+}
+SPLUNK = {"time": "1767323045.000678", "host": "web-1", "source": "/var/log/x", "sourcetype": "access", "index": "main"}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -68,9 +77,8 @@ JSON = st.recursive(
 MEMBERS = ["auditID", "stage", "verb", "user", "username", "sourceIPs", "objectRef", "responseStatus", "code", "time"]
 MEMBERS += ["attributes", "key", "value", "stringValue", "timeUnixNano", "severityNumber", "body"]
 ODD = st.dictionaries(
-    st.sampled_from(
-        [*MEMBERS, "eventID", "eventSource", "eventName", "userIdentity", "resources", "actor", "outcome", *OTLP]
-    ),
+    st.sampled_from([*MEMBERS, "eventID", "eventSource", "eventName", "userIdentity", "resources", "actor", "outcome"])
+    | st.sampled_from([*CLOUDEVENT, *OTLP, "data", "event", "line", "host", "index"]),
     JSON | st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=3),
     max_size=6,
 )
@@ -172,6 +180,73 @@ def test_a_log_record_says_no_more_than_it_does(record: Any, resource: Any, fiel
 )
 def test_a_log_record_has_an_id_if_a_clock_was_read_for_it(record: Any, found: str | None) -> None:
     assert format_of(OTLP).id(OTLP | {"record": record}) == found
+
+
+def test_a_cloudevent_says_what_its_attributes_say_and_else_what_its_data_does() -> None:
+    data = {"actor": "ann", "action": "unheard", "outcome": "denied", "time": 5}
+    event = CLOUDEVENT | {"data": data}
+    assert (format_of(event).name, format_of(event).id(event)) == ("cloudevents", "/till\n7")
+    own: dict[str, Any] = {"time": AT, "action": "com.example.refund", "target": "order-5", "service": "/till"}
+    assert fields_of(event) == Fields(**own, actor="ann", outcome="failure")
+    assert fields_of(CLOUDEVENT) == Fields(**own)
+
+
+def test_an_event_of_splunk_says_what_is_around_it_and_else_what_is_within() -> None:
+    event = SPLUNK | {"event": {"actor": "ann", "action": "refund", "host": "unheard"}}
+    assert format_of(event).name == "splunk"
+    assert format_of(event).id(event) is None
+    own: dict[str, Any] = {"time": AT, "source": "web-1", "service": "access"}
+    assert fields_of(event) == Fields(**own, actor="ann", action="refund")
+    # As Docker's driver has it.
+    assert fields_of(SPLUNK | {"event": {"line": {"actor": "ann"}, "source": "stdout"}}).actor == "ann"
+    assert fields_of(SPLUNK | {"event": {"line": "text"}}) == fields_of(SPLUNK | {"event": "text"}) == Fields(**own)
+
+
+@pytest.mark.parametrize("around", [CLOUDEVENT, SPLUNK])
+def test_an_envelope_has_the_fields_of_the_known_event_that_it_carries(around: dict[str, Any]) -> None:
+    member = "data" if around is CLOUDEVENT else "event"
+    found = fields_of(around | {member: KUBERNETES})
+    inner = fields_of(KUBERNETES)
+    assert (found.actor, found.action, found.target, found.namespace) == (
+        inner.actor,
+        "get",
+        "secrets/payments/key",
+        "payments",
+    )
+
+
+def test_an_event_of_splunk_has_the_id_of_the_event_within() -> None:
+    event = SPLUNK | {"event": KUBERNETES}
+    assert format_of(event).id(event) == "7a3e/ResponseComplete"
+
+
+def test_an_event_that_is_told_by_all_of_it_has_no_id_within_another() -> None:
+    assert format_of(OTLP).id(OTLP) is not None
+    assert format_of(SPLUNK | {"event": OTLP}).id(SPLUNK | {"event": OTLP}) is None
+
+
+def test_no_envelope_is_looked_for_within_another() -> None:
+    nested: Any = KUBERNETES
+    for _ in range(100_000):
+        nested = CLOUDEVENT | {"data": nested}
+    assert fields_of(nested).namespace is None
+    assert format_of(nested).id(nested) == "/till\n7"
+
+
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ({"event": "login"}, "plain"),
+        ({"event": "login", "time": 5, "source": "192.0.2.7"}, "plain"),
+        ({"event": "login", "host": "h", "level": "info"}, "plain"),
+        ({"event": "login", "host": "h"}, "splunk"),
+        ({"event": {}}, "splunk"),
+        ({"host": "h", "index": "i"}, "plain"),
+        ({"specversion": "1.0", "id": "1", "type": "t"}, "plain"),
+    ],
+)
+def test_what_others_call_their_event_is_none_of_splunk(event: Any, name: str) -> None:
+    assert format_of(event).name == name
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
 import pytest
+import zstandard
 from live import Server, start
 
 ROUTES = """
@@ -139,6 +141,57 @@ def test_json_comes_as_an_array_as_lines_or_one_behind_the_other(server: Server)
     assert send(server, b"", "json") == {"logged": 0, "quarantined": 0, "seen": 0}
 
 
+# Records as Fluent Bit's out_http composes them (flb_pack_msgpack_to_json_format: an array, one behind the other, or
+# lines, each with `date`), and as the codecs of Vector's sink `http` do; with the headers of either.
+FLUENT = [{"date": 1767323045.000678, "app": {"name": "fluent"}, "log": f"line {number}"} for number in range(3)]
+DENSE = [json.dumps(record, separators=(",", ":")).encode() for record in FLUENT]
+BODIES = {
+    "json": ("application/json", b"[" + b",".join(DENSE) + b"]"),
+    "json_stream": ("application/json", b"".join(DENSE)),
+    "json_lines": ("application/x-ndjson", b"".join(line + b"\n" for line in DENSE)),
+}
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+    "deflate": zlib.compress,
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("form", BODIES)
+def test_records_come_as_fluent_bit_and_vector_send_them(server: Server, form: str, packing: str) -> None:
+    kind, body = BODIES[form]
+    before = len(payloads(server, "fluent"))
+    packed = {"Content-Encoding": packing} if packing else {}
+    headers = {"Content-Type": kind, "User-Agent": "Fluent-Bit", **packed}
+    assert send(server, PACKED[packing](body), "json", **headers) == {"logged": 3, "quarantined": 0, "seen": 0}
+    assert payloads(server, "fluent")[before:] == FLUENT
+
+
+def test_what_cannot_be_unpacked_is_refused_and_says_what_can(server: Server) -> None:
+    for encoding in ("snappy", "gzip, gzip"):
+        answer = server.request("POST", "/ingest/json", DENSE[0], {"Content-Encoding": encoding})
+        assert answer.status == 415
+        assert "gzip, deflate or zstd" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/msgpack", "Application/MsgPack; x=y", "application/x-msgpack"])
+def test_messagepack_is_refused_with_what_to_set_and_kept(server: Server, kind: str) -> None:
+    # [[1767323045, {}], {"log": "<kind>"}], as Fluent Bit's msgpack has records.
+    body = b"\x92\x92\xcei\x57\x35\xe5\x80\x81\xa3log" + bytes([0xA0 | len(kind)]) + kind.encode()
+    answer = server.request("POST", "/ingest/json", body, {"Content-Type": kind})
+    assert answer.status == 415
+    assert "`format json`" in answer.json()["detail"]
+    kept = [one for one in payloads(server, "lost-and-found") if one["receiver"] == "json"]
+    assert [one for one in kept if data_of(one) == body] != []
+
+
+def test_of_an_array_the_bad_event_alone_goes_into_quarantine(server: Server) -> None:
+    body = b'[{"app": {"name": "array"}}, {"bad": "\\ud800"}, {"app": {"name": "array"}, "n": 2}]'
+    assert send(server, body, "json") == {"logged": 2, "quarantined": 1, "seen": 0}
+
+
 def test_of_lines_the_bad_one_alone_goes_into_quarantine(server: Server) -> None:
     lines = [b'{"app": {"name": "bad"}, "number": 1}', b'{"app": {"name": "bad"}, "num', b'{"app": {"name": "bad"}}']
     assert send(server, b"\n".join(lines), "json") == {"logged": 2, "quarantined": 1, "seen": 0}
@@ -177,3 +230,9 @@ def test_who_watches_sees_what_went_into_quarantine(start_server: Callable[..., 
         f'tlog_received_events_total{{outcome="{outcome}",receiver="kubernetes"}}': 1
         for outcome in ("logged", "quarantined", "seen")
     }
+
+
+def test_a_body_of_more_events_than_are_taken_is_refused_as_a_whole(server: Server) -> None:
+    answer = server.request("POST", "/ingest/json", b"1\n" * 100_001)
+    assert answer.status == 413
+    assert "at most 100000 events" in answer.json()["detail"]

@@ -1,6 +1,7 @@
 """The API as OpenAPI 3.1, from the routes and their models: what is not there is not served."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -32,6 +33,7 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
 }
+_STRING: Final = {"type": "string"}
 # RFC 8785 writes each of these numbers so that every reader reads it alike.
 _EVENT: Final = {
     "description": "A JSON value, nesting at most 64 deep.",
@@ -56,10 +58,14 @@ def describe(routes: Sequence[Route], *, guarded: bool) -> bytes:
     models = [Problem, *(model for route in routes for model in _models(route))]
     schemas, components = msgspec.json.schema_components(models, ref_template=_REFERENCE)
     known = dict(zip(models, schemas, strict=True)) | {Any: {"$ref": "#/components/schemas/Event"}}
+    views = Counter(route.view for route in routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, known) | _security(route.action, guarded)
+        operation = _operation(route, known) | _security(route.action, guarded)
+        if views[route.view] == 1:
+            operation["operationId"] = route.view.__name__
+        paths.setdefault(path, {})[route.method.lower()] = operation
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -80,14 +86,14 @@ def _models(route: Route) -> list[Any]:
     return [
         *route.takes.values(),
         *(model for given in route.gives.values() if not isinstance(given, str) for model in given),
+        *([] if route.refusal is None else [route.refusal]),
     ]
 
 
 def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
-    errors = _PROBLEM if route.refuse is None else {"description": "An error, in the words of the sender's protocol"}
+    errors = _errors(route, schemas)
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": route.view.__name__,
         "parameters": [
             *(_parameter(name, "path", required=True) for name in _PARAMETER.findall(route.path)),
             *(_parameter(name, "query") for name in route.query),
@@ -104,6 +110,13 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
+def _errors(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    if route.refuse is None:
+        return _PROBLEM
+    said = "An error, in the words of the sender's protocol"
+    return {"description": said} if route.refusal is None else _answer(said, (route.refusal,), schemas)
+
+
 def _security(action: Action, guarded: bool) -> dict[str, Any]:
     if not guarded or action is Action.OPERATE:
         return {}
@@ -111,7 +124,9 @@ def _security(action: Action, guarded: bool) -> dict[str, Any]:
 
 
 def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": required, "schema": _PARAMETERS[name]}
+    # In a query, the index is one of Splunk.
+    schema = _STRING if (name, place) == ("index", "query") else _PARAMETERS.get(name, _STRING)
+    return {"name": name, "in": place, "required": required, "schema": schema}
 
 
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:

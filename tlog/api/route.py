@@ -67,7 +67,7 @@ class Route:
     One that `grows` takes in more than what ends or closes something, and only while the disk has room.
     For a route that makes a segment, `labels` reads from the request which it is to have.
     A body has at most so many bytes as `most`, and may come `chunked`, if of what breaks off that can be told.
-    Errors come as problem documents, or as `refuse` puts one.
+    Errors come as problem documents, or as `refuse` puts one, which is JSON of the model `refusal`, if there is one.
     """
 
     method: str
@@ -85,6 +85,7 @@ class Route:
     most: int = MAX_BATCH_BYTES
     chunked: bool = False
     refuse: Callable[[Problem], Response] | None = None
+    refusal: Any = None
 
     @property
     def syncs(self) -> bool:

@@ -1,6 +1,13 @@
 """Receivers: what is already running sends its events to these routes, each in its own words (spec/ingest.md)."""
 
-from tlog.receivers import cloudtrail, json, kubernetes, otlp
+from tlog.receivers import cloudevents, cloudtrail, json, kubernetes, otlp, splunk
 
-RECEIVERS = (*kubernetes.ROUTES, *cloudtrail.ROUTES, *json.ROUTES, *otlp.ROUTES)
+RECEIVERS = (
+    *kubernetes.ROUTES,
+    *cloudtrail.ROUTES,
+    *otlp.ROUTES,
+    *cloudevents.ROUTES,
+    *splunk.ROUTES,
+    *json.ROUTES,
+)
 """The routes of all receivers."""

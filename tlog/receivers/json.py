@@ -3,27 +3,31 @@
 Fluent Bit says `application/json` for all three.
 """
 
-import msgspec
-from flask import Response
+from typing import Final
+
+from flask import Response, request
 
 from tlog.api.answer import json_answer
 from tlog.api.route import Call
-from tlog.receivers.receive import UNREADABLE, Found, body, concatenated, receiver, take
+from tlog.errors import UnsupportedTypeError
+from tlog.receivers.receive import Found, array, body, concatenated, keep, media_type, receiver, take
 
-_ARRAY = list[msgspec.Raw]
+_MSGPACK: Final = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 
 
 def read_events(raw: bytes) -> Found:
     """Return the events of a body; a line that is no JSON is a fault."""
-    try:
-        return Found([bytes(item) for item in msgspec.json.decode(raw, type=_ARRAY)])
-    except UNREADABLE:
-        return concatenated(raw)
+    found = array(raw)
+    return concatenated(raw) if found.faults else found
 
 
 def take_json(call: Call) -> Response:
     """Answer `POST /ingest/json`."""
-    return json_answer(take(call, "json", read_events(body())))
+    raw = body()
+    if media_type(request.environ.get("CONTENT_TYPE", "")) in _MSGPACK:
+        keep(call, "json", raw)
+        raise UnsupportedTypeError("send JSON, in Fluent Bit by `format json`; what was sent is kept in quarantine")
+    return json_answer(take(call, "json", read_events(raw)))
 
 
 ROUTES = (receiver("/ingest/json", take_json, "Take JSON events: an array, lines, or one behind the other"),)

@@ -6,7 +6,6 @@ from typing import Any, Final
 from flask import Response, request
 from msgspec import Struct
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from werkzeug.http import parse_options_header
 
 from tlog.api.answer import SECRET, answer
 from tlog.api.body import ANY_TYPE
@@ -16,7 +15,7 @@ from tlog.errors import UnsupportedTypeError
 from tlog.receivers.otlp_json import JSON
 from tlog.receivers.otlp_protobuf import PROTOBUF, status
 from tlog.receivers.otlp_records import Encoding, read_records, text_of
-from tlog.receivers.receive import Found, body, receiver, take
+from tlog.receivers.receive import Found, body, media_type, receiver, take
 from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 
@@ -50,7 +49,7 @@ _INTERNAL: Final = 13
 
 def take_otlp(call: Call) -> Response:
     """Answer `POST /v1/logs`."""
-    raw, encoding = body(), _ENCODINGS.get(_media_type())
+    raw, encoding = body(), _ENCODINGS.get(_kind())
     found = _read(raw, encoding)
     taken = take(call, "otlp", found)
     if encoding is None:
@@ -90,13 +89,13 @@ def _refuse(problem: Problem) -> Response:
 
 
 def _answer(of_protobuf: bytes, of_json: bytes, code: int = 200) -> Response:
-    is_protobuf = _media_type() == _PROTOBUF_TYPE
+    is_protobuf = _kind() == _PROTOBUF_TYPE
     kind = _PROTOBUF_TYPE if is_protobuf else JSON_TYPE
     return answer(of_protobuf if is_protobuf else of_json, kind, status=code, caching=SECRET)
 
 
-def _media_type() -> str:
-    return parse_options_header(request.environ.get("CONTENT_TYPE", ""))[0].lower()
+def _kind() -> str:
+    return media_type(request.environ.get("CONTENT_TYPE", ""))
 
 
 ROUTES = (

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import orjson
 
-from tlog.config import MAX_BATCH_BYTES
+from tlog.config import MAX_BATCH_BYTES, MAX_INGEST_EVENTS
 from tlog.errors import TooLargeError
 from tlog.receivers.receive import Found
 from tlog_core.encoding import MAX_JSON_INTEGER
 from tlog_core.errors import MalformedError
 
 _MOST: Final = 4 * MAX_BATCH_BYTES
+_TOO_MANY: Final = f"send at most {MAX_INGEST_EVENTS} records at once, which have {_MOST} bytes, each with its resource"
 
 
 @dataclass(frozen=True, slots=True)

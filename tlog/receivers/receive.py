@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,8 @@ from tlog.access import Action
 from tlog.api.body import ANY_TYPE, idempotency_key, unpacked_body
 from tlog.api.models import Problem, Taken
 from tlog.api.route import Call, Route
-from tlog.config import MAX_INGEST_BYTES
+from tlog.config import MAX_INGEST_BYTES, MAX_INGEST_EVENTS
+from tlog.errors import TooLargeError
 
 _DEEP: Final = 1_000
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
@@ -32,19 +34,27 @@ class Found:
     faults: Sequence[bytes] = ()
 
 
+def array(raw: bytes) -> Found:
+    """Return the events of an array; any other body is a fault."""
+    try:
+        return Found([bytes(item) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])])
+    except UNREADABLE:
+        return _one_by_one(raw, lambda read: read)
+
+
 def listed(raw: bytes, member: str) -> Found:
     """Return the events of a list that is a member of the object that a body is; any other body is a fault."""
     try:
         within = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         return Found([bytes(item) for item in msgspec.json.decode(within[member], type=list[msgspec.Raw])])
     except UNREADABLE:
-        return _listed_one_by_one(raw, member)
+        return _one_by_one(raw, itemgetter(member))
 
 
-def _listed_one_by_one(raw: bytes, member: str) -> Found:
-    """Return the same where one event is such that the fast reader refuses all, as for half a surrogate pair."""
+def _one_by_one(raw: bytes, list_of: Callable[[Any], Any]) -> Found:
+    """Return the events where one is such that the fast reader refuses all, as for half a surrogate pair."""
     try:
-        items = json.loads(raw, object_pairs_hook=unique)[member]
+        items = list_of(json.loads(raw, object_pairs_hook=unique))
         if isinstance(items, list):
             return Found([json.dumps(item).encode() for item in items])
     except UNREADABLE:
@@ -96,7 +106,9 @@ def body() -> bytes:
 
 
 def take(call: Call, receiver: str, found: Found) -> Taken:
-    """Have the events of a request logged; raises as `Intake.take` does."""
+    """Have the events of a request logged; raises TooLargeError, and as `Intake.take` does."""
+    if len(found.texts) + len(found.faults) > MAX_INGEST_EVENTS:
+        raise TooLargeError(f"a request has at most {MAX_INGEST_EVENTS} events here; send less, or split it")
     sent = intake.Request(call.caller, receiver, idempotency_key(request))
     taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
     outcomes = {"logged": taken.logged, "quarantined": taken.quarantined, "seen": taken.seen}
@@ -105,17 +117,30 @@ def take(call: Call, receiver: str, found: Found) -> Taken:
     return Taken(taken.logged, taken.quarantined, taken.seen)
 
 
+def media_type(given: str) -> str:
+    """Return the media type of a Content-Type, without parameters, and in lower case."""
+    return given.partition(";")[0].strip().lower()
+
+
+def keep(call: Call, receiver: str, raw: bytes) -> None:
+    """Put what is to be refused into quarantine, so that it is not lost with who does not send it again."""
+    take(call, receiver, Found(faults=[raw]))
+
+
 def receiver(
     path: str,
     view: Callable[[Call], Response],
     summary: str,
     *,
     takes: Mapping[str, Any] = {ANY_TYPE: bytes},
+    query: tuple[str, ...] = (),
+    headers: Mapping[str, bool] = {},
     refuse: Callable[[Problem], Response] | None = None,
+    refusal: Any = None,
     gives: tuple[type, ...] | str = (Taken,),
     chunked: bool = False,
 ) -> Route:
-    """Return the route of a receiver, whose errors `refuse` puts in the sender's words.
+    """Return the route of a receiver, whose errors `refuse` puts in the sender's words; the rest is as in `Route`.
 
     What it `takes` is only told here: the view decides. A body may come `chunked` if an event that breaks off is none.
     """
@@ -127,9 +152,11 @@ def receiver(
         summary,
         gives={200: gives},
         takes=takes,
-        headers={"Idempotency-Key": False},
+        query=query,
+        headers={"Idempotency-Key": False, **headers},
         grows=True,
         most=MAX_INGEST_BYTES,
         chunked=chunked,
         refuse=refuse,
+        refusal=refusal,
     )
