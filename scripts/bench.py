@@ -29,12 +29,13 @@ from http.client import HTTPConnection
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Final, TypeVar
 
 import psutil
 from bench_client import PRODUCERS, Spent, hash_entries, verify_entries, write_entries
 from bench_load import APPEND, DONE, HOST, READ, TIMEOUT_SECONDS, check, compute_batches, send_batches, write_events
+from bench_search import searches, time_searches, wait_until_indexed
 from proxying import proxying
 
 from tlog.config import Config
@@ -52,6 +53,7 @@ FILL_BATCH: Final = 1_000
 FILL_SECONDS: Final = 240
 STOP_SECONDS: Final = 30
 PATHS: Final = 20_000
+SEARCHES: Final = 50
 COMMANDS: Final = Path(sys.executable).parent
 MIB: Final = 1 << 20
 
@@ -369,6 +371,24 @@ def measure_client(bench: Bench) -> None:
     )
 
 
+def measure_search(bench: Bench) -> None:
+    """Measure searches of a large segment: pages of 100, one client, and how fast its index is built meanwhile."""
+    with tlog(bench, "search") as server:
+        server.create("search")
+        fill_quickly(bench, server, "search", bench.plan.entries)
+        seconds = wait_until_indexed(server.port, "search")
+        path = server.config.search / "search.db"
+        bench.figures.append(Figure("following a segment", bench.plan.entries / seconds, "entries/s"))
+        bench.figures.append(Figure("index on disk", path.stat().st_size / bench.plan.entries, "B/entry"))
+        kinds = searches(bench.plan.entries, time.time_ns() // 1_000_000, SEARCHES)
+        spent = {name: time_searches(server.port, "search", queries) for name, queries in kinds.items()}
+    for name, taken in spent.items():
+        p50, p95, p99 = (quantiles(taken, n=100)[place] for place in (49, 94, 98))
+        bench.figures.append(Figure(f"search, p95: {name}", p95, "ms", p50=p50, p99=p99))
+    worst = max(quantiles(taken, n=100)[94] for taken in spent.values())
+    bench.targets.append(Target("search, the slowest p95", worst, "ms", at_most=200))
+
+
 SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "single": measure_single,
     "batch": measure_batches,
@@ -377,6 +397,7 @@ SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "segments": measure_segments,
     "access": measure_access,
     "client": measure_client,
+    "search": measure_search,
 }
 
 

@@ -139,6 +139,8 @@ class Simulator:
         self.cosigners: dict[SignerKey, int] = {}
         self.elsewhere: dict[str, bytes] = {}
         self.page = 100
+        # How many of the last entries a search does not know of.
+        self.unindexed = 0
         self.url = ""
         self.tiles_only = False
         self.sequence = 0
@@ -357,10 +359,22 @@ class Simulator:
     def _entries(self, index: str, query: dict[str, str]) -> Answer:
         if index:
             return _json(self.answer_of(int(index)))
+        if "start" not in query:
+            return self._search(query)
         start, limit = int(query["start"]), int(query["limit"])
         # Fewer than asked for, as a log may when they are large.
         stop = min(self.size, start + min(limit, self.page))
         return _json({"entries": [self.answer_of(place) for place in range(start, stop)]})
+
+    def _search(self, query: dict[str, str]) -> Answer:
+        """Answer a search, by whose terms everything is found that is indexed."""
+        indexed = self.size - self.unindexed
+        before = min(int(query.get("before", self.size)), indexed)
+        start = max(before - self.page, 0)
+        proofs = {at: prove_inclusion(index=at, size=self.size, node=self.node) for at in range(start, before)}
+        found = [self.answer_of(at) | {"proof": [*map(encode_base64, proofs[at])]} for at in reversed(proofs)]
+        more = {"indexed": indexed, "next": start or None, "size": self.size}
+        return _json({"checkpoint": self.note().decode(), "entries": found, **more})
 
     def answer_of(self, index: int) -> dict[str, Any]:
         logged = self.logged[index]

@@ -53,6 +53,8 @@ from tlog.receivers import RECEIVERS
 from tlog.room import Room
 from tlog.routing import Routing, read_routing
 from tlog.sealing import Sealing
+from tlog.search.follow import Follower
+from tlog.search.indexes import Indexes
 from tlog.segments import Segments, is_name, prepare_data
 from tlog.turns import Turns
 from tlog.witnesses.agenda import Agenda, Told
@@ -105,15 +107,18 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     if peers is not None:
         peers.keep(opened)
     Sealing(config, control, log).keep()
+    room, indexes = Room(config.data, config.reserve), Indexes(config)
+    Follower(config, opened, room, log).keep()
     guard, canonicalize = Guard(config, control, oidc), Canonicalizer()
     services = Services(
         segments=opened,
         control=control,
         guard=guard,
-        intake=Intake(guard, control, opened, routing or read_routing(config.routes), canonicalize),
+        intake=Intake(guard, control, opened, indexes, routing or read_routing(config.routes), canonicalize),
         reads=Reads(opened),
+        indexes=indexes,
         asker=asker,
-        room=Room(config.data, config.reserve),
+        room=room,
         metrics=metrics,
         journal=journal,
         reading=Turns(TURNS, TURN_SECONDS),

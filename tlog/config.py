@@ -136,6 +136,16 @@ class Config:
         return self.data / "sealing.lock"
 
     @property
+    def search(self) -> Path:
+        """The folder of the indexes for searches, which can all be made again."""
+        return self.data / "search"
+
+    @property
+    def following(self) -> Path:
+        """The file whose lock is held by the worker that has the indexes follow their segments."""
+        return self.data / "following.lock"
+
+    @property
     def importing(self) -> Path:
         """The folder in which a segment that is brought back is checked, before it is put in its place."""
         return self.data / "importing"

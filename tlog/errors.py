@@ -89,6 +89,7 @@ class LostError(TlogError):
             f"the payload of entry {start} was lost, and the entry was brought back without it; read entries as tiles, "
             f"and payloads from {end} on"
         )
+        self.end = end
 
 
 class ConflictError(TlogError):

@@ -57,11 +57,11 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, once whoever holds it now lets go."""
+def exclusive(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock on a file, once whoever holds it now lets go; a `shared` one with others who share it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

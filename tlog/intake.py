@@ -7,7 +7,7 @@ may write to, is kept in the quarantine segment with the reason.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,12 +25,14 @@ from tlog.errors import (
     RepeatedError,
     SealedError,
     SignatureRequiredError,
+    UnavailableError,
     UnroutedError,
 )
 from tlog.formats.known import format_of
 from tlog.formats.quarantine import enclose
 from tlog.guard import Caller, Guard
 from tlog.routing import Routing, route
+from tlog.search.indexes import Indexes
 from tlog.segments import Segments
 from tlog.submit import append, commit_to
 from tlog_core.errors import MalformedError
@@ -80,12 +82,19 @@ class Intake:
     """Takes events in, for the threads of one process."""
 
     def __init__(
-        self, guard: Guard, control: Control, segments: Segments, routing: Routing, canonicalize: Canonicalizer
+        self,
+        guard: Guard,
+        control: Control,
+        segments: Segments,
+        indexes: Indexes,
+        routing: Routing,
+        canonicalize: Canonicalizer,
     ) -> None:
         """Put events where the routing says, as far as the guard lets who sends them."""
         self._guard = guard
         self._control = control
         self._segments = segments
+        self._indexes = indexes
         self._routing = routing
         self._canonicalize = canonicalize
         self._decode = msgspec.json.Decoder().decode
@@ -171,7 +180,11 @@ class Intake:
 
     def _log(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
         """Log those events that are not remembered, and return how many those are."""
-        return sum(self._log_chunk(caller, target, chunk, waits) for chunk in _chunks(events))
+        fresh = sum(self._log_chunk(caller, target, chunk, waits) for chunk in _chunks(events))
+        # What was logged is not to be sent again because it cannot be found yet.
+        with suppress(OSError, UnavailableError):
+            self._indexes.want(target.segment)
+        return fresh
 
     def _log_chunk(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
         fresh = _without(events, frozenset())

@@ -6,6 +6,7 @@ Whoever finds nobody writing writes for all that wait: one entry, however many r
 from collections import deque
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import msgspec
 
@@ -29,13 +30,25 @@ class Read(msgspec.Struct, frozen=True):
     policy: int
 
 
+class Search(msgspec.Struct, frozen=True):
+    """Who searches a segment for what, its parameters as they were given, and the indexes of what is shown."""
+
+    by: str
+    segment: str
+    search: dict[str, str]
+    indexes: list[int]
+    at: int
+    policy: int
+
+
 class _Reads(msgspec.Struct, frozen=True, tag_field="event", tag="payload.read"):
-    reads: list[Read]
+    # Reads and searches: msgspec, which only writes them, cannot read one or the other.
+    reads: list[Any]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    read: Read
+    read: Read | Search
     done: bool = False
     error: Exception | None = None
 
@@ -49,7 +62,7 @@ class Reads:
         self._waiting: deque[_Waiting] = deque()
         self._turn = Lock()
 
-    def record(self, read: Read) -> None:
+    def record(self, read: Read | Search) -> None:
         """Return once a read is durably on record; raise what kept it from being so: then nothing may be read."""
         waiting = _Waiting(read)
         self._waiting.append(waiting)

@@ -111,9 +111,14 @@ def check_stored(segment: Segment, start: int, entries: Sequence[bytes], payload
     """Check entries from `start` on against the tree, and payloads against them; CorruptError names the first."""
     segment.nodes.check_entries(start, entries)
     for index, (entry, one) in enumerate(zip(entries, payloads, strict=True), start):
-        found = commit(opening=one.opening, payload_type=one.type, payload=one.data)
-        if not has_commitment(entry, found):
-            raise CorruptError(f"the payload of entry {index} is damaged; run tlog fsck")
+        check_payload(index, entry, one)
+
+
+def check_payload(index: int, entry: bytes, payload: Payload) -> None:
+    """Check a stored payload against its entry; CorruptError."""
+    found = commit(opening=payload.opening, payload_type=payload.type, payload=payload.data)
+    if not has_commitment(entry, found):
+        raise CorruptError(f"the payload of entry {index} is damaged; run tlog fsck")
 
 
 def seal(segment: Segment, payload: bytes) -> None:

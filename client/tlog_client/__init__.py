@@ -12,6 +12,7 @@ return was verified; what does not hold raises an error below `TlogError`.
 from tlog_client.answers import IndexedEntry, OpenedEntry
 from tlog_client.errors import OutcomeUnknownError, RefusedError, StateError, TransientError
 from tlog_client.log import Log
+from tlog_client.search import Search
 from tlog_client.state import SignedCheckpoint
 from tlog_client.transport import Backoff
 from tlog_client.writer import Writer
@@ -49,6 +50,7 @@ __all__ = [
     "ProofError",
     "Receipt",
     "RefusedError",
+    "Search",
     "SignatureError",
     "SignedCheckpoint",
     "SignerKey",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from tlog_core.commitment import OPENING_BYTES, Opening, verify_commitment
@@ -76,6 +77,34 @@ def parse_page(raw: bytes, *, start: int, limit: int) -> list[OpenedEntry]:
     return [_opened(_object(members), index) for index, members in enumerate(page, start)]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    """A page of what a search found, not yet verified: entries with their inclusion proofs, under a signed note.
+
+    Below `next` there may be more, unless it is None. From `indexed` on nothing was looked at, of `size` entries.
+    """
+
+    note: bytes
+    hits: tuple[tuple[OpenedEntry, tuple[Hash, ...]], ...]
+    next: int | None
+    indexed: int
+    size: int
+
+
+def parse_found(raw: bytes, *, before: int) -> FoundPage:
+    """Return a page of what was found, the latest first, all below `before`; raise MalformedError."""
+    members = _object(parse_json(raw, depth=_ANSWER_DEPTH))
+    hits = tuple(_hit(_object(hit)) for hit in _list(members, "entries"))
+    indexed, size = _number(members, "indexed"), _number(members, "size")
+    following = None if members.get("next") is None else _number(members, "next")
+    places = [before, *(opened.index for opened, _ in hits), *([] if following is None else [following])]
+    # The next page may begin where the last entry of this one is.
+    falls = all(one > other for one, other in pairwise(places[: len(hits) + 1])) and places == sorted(places)[::-1]
+    if not falls or following == before or indexed > size:
+        raise MalformedError("the answer is not a page of what was found, the latest first")
+    return FoundPage(_text(members, "checkpoint").encode(), hits, following, indexed, size)
+
+
 def parse_inclusion(raw: bytes, *, index: int, size: int) -> tuple[Hash, ...]:
     """Return the inclusion proof from its answer, not yet verified; raise MalformedError."""
     return _proof(raw, {"index": index, "size": size})
@@ -106,6 +135,11 @@ def _opened(members: dict[str, Any], index: int) -> OpenedEntry:
     )
 
 
+def _hit(members: dict[str, Any]) -> tuple[OpenedEntry, tuple[Hash, ...]]:
+    opened = _opened(members, _number(members, "index"))
+    return opened, parse_hashes(_checked_text(text) for text in _list(members, "proof"))
+
+
 def _payload(members: dict[str, Any], payload_type: str) -> bytes:
     if payload_type != JSON_TYPE:
         return decode_base64(_text(members, "payload"))
@@ -123,6 +157,13 @@ def _check_echo(members: dict[str, Any], name: str, asked: int) -> None:
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedError("the answer is not an object where it must be one")
+    return value
+
+
+def _number(members: dict[str, Any], name: str) -> int:
+    value = members.get(name)
+    if type(value) is not int or value < 0:
+        raise MalformedError(f"the answer has no number {name}")
     return value
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from random import SystemRandom
@@ -77,6 +78,8 @@ if TYPE_CHECKING:
     from tlog_client.monitor.gossip import Gossip
     from tlog_client.monitor.rounds import Rounds
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 REFUSED: Final = 1
 USAGE: Final = 2
 NOT_FETCHED: Final = 3
@@ -133,6 +136,16 @@ def _convert_interval(_: click.Context, param: click.Parameter, value: float) ->
     if not 0 < value <= MAX_INTERVAL:
         raise click.BadParameter(f"expected more than 0 and at most {MAX_INTERVAL:,.0f} seconds", param=param)
     return value
+
+
+def _convert_time(_: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    with suppress(ValueError, OverflowError):
+        found = datetime.fromisoformat(value)
+        if found.tzinfo is not None and found >= _EPOCH:
+            return (found - _EPOCH) // timedelta(milliseconds=1)
+    raise click.BadParameter("it is no time since 1970 with its zone, such as 2026-07-01T09:30:00Z", param=param)
 
 
 def _convert_webhook(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -304,6 +317,41 @@ def get(url: str, key: VerifierKey, state: Path | None, stop: int | None, index:
     """
     with _open_log(url, key, state) as log:
         for opened in [log.entry(index)] if stop is None else log.entries(index, stop):
+            click.echo(_format_opened(opened))
+
+
+@cli.command(
+    epilog="""\b
+Example:
+    $ tlog-client search --actor alice --action refund --since 2026-07-01T00:00:00Z
+    $ tlog-client search --target 'secrets/payments/*' --outcome failure chargeback | jq .payload"""
+)
+@segment
+@click.option("--actor", metavar="WHO", help="Who did it. Here and below, a value that ends in * is how it begins.")
+@click.option("--action", metavar="WHAT", help="What was done.")
+@click.option("--target", metavar="WHAT", help="What it was done to.")
+@click.option("--outcome", type=click.Choice(["success", "failure"]))
+@click.option("--source", metavar="WHERE", help="From where it was done.")
+@click.option("--since", callback=_convert_time, metavar="TIME", help="Not before this, such as 2026-07-01T09:30:00Z.")
+@click.option("--until", callback=_convert_time, metavar="TIME", help="Before this.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="No more than N.")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+def search(
+    url: str, key: VerifierKey, state: Path | None, limit: int | None, words: tuple[str, ...], **given: str | int | None
+) -> None:
+    """Print the verified entries that have all this, the latest first, as get does.
+
+    That no other has it is the log's word. Where its index is behind, that is said.
+    """
+    given["q"] = " ".join(words) or None
+    terms = {name: value for name, value in given.items() if value is not None}
+    if not terms:
+        raise click.UsageError("say what to search for")
+    with _open_log(url, key, state) as log:
+        found = log.search(**terms)
+        if found.indexed < found.size:
+            _say(f"the index is behind: of {found.size} entries those from {found.indexed} on were not looked at")
+        for opened, _ in islice(found, limit):
             click.echo(_format_opened(opened))
 
 

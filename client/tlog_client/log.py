@@ -3,17 +3,19 @@
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import requests
 
-from tlog_client.answers import IndexedEntry, OpenedEntry, parse_consistency
+from tlog_client.answers import IndexedEntry, OpenedEntry, parse_consistency, parse_found
 from tlog_client.credential import Bearer
 from tlog_client.errors import OutcomeUnknownError, RefusedError, StateError, TransientError
 from tlog_client.events import (
@@ -24,15 +26,17 @@ from tlog_client.events import (
     verify_payload_length,
 )
 from tlog_client.heads import Heads, verify_no_rollback
+from tlog_client.search import Found, Search
 from tlog_client.sequences import SequenceFile, Turn
 from tlog_client.signing import MAX_ENVELOPE_BYTES, SIGNED_TYPE, SignedBatch, sign_batch
-from tlog_client.snapshot import MAX_PROOF_BYTES, Snapshot
+from tlog_client.snapshot import MAX_PAGE_BYTES, MAX_PROOF_BYTES, Snapshot
 from tlog_client.state import SignedCheckpoint, StateFile, default_folder, open_signed
 from tlog_client.tiles import consistency_in_tiles
 from tlog_client.transport import Backoff, Transport, new_session
 from tlog_client.watching import FollowedFile, follow
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.commitment import OPENING_BYTES, Opening
+from tlog_core.encoding import MAX_INTEGER
 from tlog_core.errors import FetchError, MalformedError, ProofError
 from tlog_core.merkle import Hash, fold
 from tlog_core.note import ED25519, MAX_NOTE_BYTES, SignerKey, VerifierKey, parse_verifier
@@ -264,6 +268,15 @@ class Log:
         """
         yield from self._snapshot(self.signed_checkpoint()).entries(start, stop)
 
+    def search(self, **terms: str | int) -> Search:
+        """Find entries by `actor`, `action`, `target`, `outcome`, `source`, `since`, `until`, `q`, `start`, `before`.
+
+        All must hold; `spec/search.md` says what each means. A field that ends in `*` is how it begins, times are in
+        milliseconds, and `limit` is how many come with a request. What is yielded, the latest first, are the entries
+        with their receipts, under the log's latest checkpoints; errors come while iterating, too.
+        """
+        return Search(partial(self._found, terms))
+
     def committed(self, start: int = 0, stop: int | None = None) -> Iterator[IndexedEntry]:
         """Yield the entries [start, stop) without payloads, for those who may not read them; otherwise as `entries`.
 
@@ -395,6 +408,21 @@ class Log:
         """Check, of a log that refused what it must have by what was verified, that it has not gone back since."""
         known = self._heads.newest()
         verify_no_rollback(known, open_signed(self._transport.get("checkpoint", limit=MAX_NOTE_BYTES), self.key))
+
+    def _found(self, terms: Mapping[str, str | int], following: int | None) -> Found:
+        asked = {**terms, **({} if following is None else {"before": following})}
+        # Read before the request, as in `signed_checkpoint`.
+        known = self._heads.newest()
+        raw = self._transport.get(f"entries?{urlencode(asked)}", limit=MAX_PAGE_BYTES)
+        page = parse_found(raw, before=int(asked.get("before", MAX_INTEGER)))
+        seen = open_signed(page.note, self.key)
+        if seen.checkpoint.size != page.size:
+            raise MalformedError(f"the answer is of {page.size} entries, and its checkpoint of {seen.checkpoint.size}")
+        verify_no_rollback(known, seen)
+        self._heads.accept(seen)
+        snapshot = self._snapshot(seen)
+        hits = tuple(snapshot.proven(opened, proof) for opened, proof in page.hits)
+        return Found(hits, page.next, page.indexed, page.size)
 
     def _covering(self, index: int) -> SignedCheckpoint:
         known = self._heads.newest()

@@ -45,19 +45,23 @@ class Snapshot:
         """Return the entry at `index` with its payload, and its receipt; ProofError or MalformedError if one fails."""
         self._check_range(index, index + 1)
         raw = self._transport.get(f"entries/{index}", limit=MAX_ENTRY_ANSWER_BYTES)
-        opened = parse_opened(raw, index=index)
+        return self.proven(parse_opened(raw, index=index), self.fetch_inclusion(index))
+
+    def proven(self, opened: OpenedEntry, proof: Sequence[Hash]) -> tuple[OpenedEntry, Receipt]:
+        """Return an entry with its receipt after checking it and its inclusion; ProofError or MalformedError."""
+        self._check_range(opened.index, opened.index + 1)
         self._verified(opened)
         receipt = Receipt(
             entry=bytes(opened.entry),
             payload_type=opened.payload_type,
             opening=opened.opening,
-            index=index,
+            index=opened.index,
             checkpoint=self._signed.note,
-            proof=self.fetch_inclusion(index),
+            proof=tuple(proof),
         )
         verify_inclusion(
             leaf=leaf_hash(receipt.entry),
-            index=index,
+            index=opened.index,
             size=self._size,
             proof=receipt.proof,
             root=self._signed.checkpoint.root,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator import Simulator
 
-from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page
+from tlog_client.answers import parse_consistency, parse_found, parse_inclusion, parse_opened, parse_page
 from tlog_core.encoding import encode_base64
 from tlog_core.errors import FetchError, MalformedError
 
@@ -20,6 +20,7 @@ PARSERS: list[Parser] = [
     lambda raw: parse_consistency(raw, old_size=2, new_size=5),
     lambda raw: parse_opened(raw, index=2),
     lambda raw: parse_page(raw, start=2, limit=2),
+    lambda raw: parse_found(raw, before=5),
 ]
 
 SIM = Simulator()
@@ -42,7 +43,12 @@ members = st.fixed_dictionaries(
         "payload_type": st.just("application/json") | st.just("text/plain") | values,
     },
 )
-answers = members | st.builds(lambda page: {"entries": page}, st.lists(members, max_size=3)) | values
+NUMBERS = st.integers(0, 9) | values
+pages = st.fixed_dictionaries(
+    {"entries": st.lists(members, max_size=3)},
+    optional={"indexed": NUMBERS, "size": NUMBERS, "next": NUMBERS, "checkpoint": values},
+)
+answers = members | pages | values
 
 
 @pytest.mark.parametrize("parse", PARSERS)

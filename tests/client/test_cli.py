@@ -307,6 +307,24 @@ def test_get_prints_nothing_that_it_could_not_verify(tlog: Shell, sim: Simulator
     assert output.err == "tlog-client: the payload is not the one that the entry commits to\n"
 
 
+def test_search_prints_what_is_found_and_that_the_index_is_behind(tlog: Shell, sim: Simulator) -> None:
+    sim.grow(5)
+    sim.unindexed = 2
+    output = tlog("search", "--actor", "ann", "--since", "2026-07-01T09:30:00Z", "--limit", 2, "to", "be")
+    assert [json.loads(line)["payload"]["n"] for line in output.out.splitlines()] == [2, 1]
+    assert output.err == "tlog-client: the index is behind: of 5 entries those from 3 on were not looked at\n"
+    [asked] = [request.query for request in sim.requests if request.path == "entries"]
+    assert asked == {"actor": "ann", "since": "1782898200000", "q": "to be"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--since", "yesterday"), ("--until", "2026-07-01T09:30:00"), ("--since", "1969-12-31T23:59:59Z")]
+)
+def test_search_says_what_it_cannot_search_for(tlog: Shell, sim: Simulator, arguments: tuple[str, ...]) -> None:
+    assert tlog("search", *arguments).status == USAGE
+    assert sim.requests == []
+
+
 def test_get_of_what_is_not_there_is_not_fetched(tlog: Shell, sim: Simulator) -> None:
     sim.grow(3)
     output = tlog("get", 3)

@@ -32,6 +32,7 @@ from tlog_client import (
     OutcomeUnknownError,
     ProofError,
     RefusedError,
+    Search,
     SignatureError,
     TlogError,
     TransientError,
@@ -600,6 +601,82 @@ def test_an_inclusion_proof_of_another_entry_is_refused(log: Log, sim: Simulator
     sim.lies["proof"] = alter(lambda answer: answer.update(index=2))
     with pytest.raises(MalformedError, match="not to the question"):
         log.entry(3)
+
+
+def indexes(found: Search) -> list[int]:
+    return [opened.index for opened, _ in found]
+
+
+def test_what_is_found_comes_with_receipts_page_by_page_the_latest_first(log: Log, sim: Simulator) -> None:
+    sim.grow(7)
+    sim.page = 3
+    found = log.search(actor="ann", q="to be", since=5)
+    assert (found.indexed, found.size) == (7, 7)
+    for index, (opened, receipt) in zip(range(6, -1, -1), found, strict=True):
+        assert (opened.index, opened.event(), receipt.index) == (index, {"n": index}, index)
+        verify_receipt(receipt, key=sim.key, payload=opened.payload)
+    assert [request.query for request in sim.requests if request.path == "entries"] == [
+        {"actor": "ann", "q": "to be", "since": "5", **more} for more in ({}, {"before": "4"}, {"before": "1"})
+    ]
+
+
+def test_a_search_says_what_was_not_looked_at(log: Log, sim: Simulator) -> None:
+    sim.grow(7)
+    sim.unindexed = 4
+    found = log.search(q="x")
+    assert (found.indexed, found.size, indexes(found)) == (3, 7, [2, 1, 0])
+
+
+def test_pages_of_a_search_may_be_under_later_checkpoints_of_one_history(log: Log, sim: Simulator) -> None:
+    sim.grow(7)
+    sim.page = 3
+    found = iter(log.search(q="x"))
+    assert [next(found)[0].index for _ in range(3)] == [6, 5, 4]
+    sim.grow(2)
+    assert [opened.index for opened, _ in found] == [3, 2, 1, 0]
+    assert log.verified() == log.signed_checkpoint()
+
+
+def test_a_search_at_a_log_that_went_back_is_caught(log: Log, sim: Simulator) -> None:
+    sim.grow(7)
+    assert len(indexes(log.search(q="x"))) == 7
+    sim.shrink(3)
+    with pytest.raises(InconsistencyError):
+        log.search(q="x")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        alter(lambda answer: answer["entries"][1].update(payload={"n": 9})),
+        alter(lambda answer: answer["entries"][1].update(index=5)),
+        alter(lambda answer: answer["entries"][1].update(opening="A" * 43 + "=")),
+        alter(lambda answer: answer["entries"][1]["proof"].reverse()),
+        alter(lambda answer: answer["entries"][1].update(proof=answer["entries"][0]["proof"])),
+        alter(lambda answer: answer["entries"][1].pop("proof")),
+        alter(lambda answer: answer["entries"].reverse()),
+        alter(lambda answer: answer["entries"].insert(0, answer["entries"][0])),
+        alter(lambda answer: answer["entries"][0].update(index=7)),
+        alter(lambda answer: answer.update(checkpoint=answer["checkpoint"].replace("\n6\n", "\n7\n"))),
+        alter(lambda answer: answer.update(size=7)),
+        alter(lambda answer: answer.update(indexed=7)),
+        alter(lambda answer: answer.update(indexed=None)),
+        alter(lambda answer: answer.update(next=5)),
+        alter(lambda answer: answer.update(next=-1)),
+    ],
+)
+def test_what_is_found_and_altered_is_not_returned(log: Log, sim: Simulator, lie: Lie) -> None:
+    sim.grow(6)
+    sim.lies["entries"] = lie
+    with pytest.raises((ProofError, MalformedError, SignatureError, FetchError)):
+        indexes(log.search(q="x"))
+
+
+def test_pages_of_a_search_cannot_go_round_in_circles(log: Log, sim: Simulator) -> None:
+    sim.grow(6)
+    sim.lies["entries"] = alter(lambda answer: answer.update(entries=[], next=4))
+    with pytest.raises(MalformedError, match="not a page"):
+        indexes(log.search(q="x"))
 
 
 def test_an_entry_beyond_the_head_is_not_asked_for(log: Log, sim: Simulator) -> None:

@@ -1,6 +1,6 @@
 """Parts that views share: parameters in, bodies out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -71,7 +71,7 @@ def query(request: Request, *names: str) -> dict[str, str]:
     return {name: values[0] for name, values in given.items()}
 
 
-def page(given: dict[str, str], *, default: int, most: int) -> int:
+def page(given: Mapping[str, str], *, default: int, most: int) -> int:
     """Return the `limit` of a page; raise MalformedError if it is not from 1 to `most`."""
     limit = number("limit", given.get("limit", str(default)))
     if not 1 <= limit <= most:

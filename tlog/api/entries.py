@@ -1,6 +1,6 @@
 """Writing events, and reading entries with their payloads."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from flask import Response, request
@@ -8,20 +8,20 @@ from flask import Response, request
 from tlog.access import Action
 from tlog.api.answer import SECRET, json_answer, not_beyond, number, page, query
 from tlog.api.body import ANY_TYPE, idempotency_key, read_events
-from tlog.api.models import BatchReceipt, Entries, Entry, Receipt
+from tlog.api.models import BatchReceipt, Entries, Entry, FoundEntries, Receipt
 from tlog.api.route import Call, Route
+from tlog.api.searching import SEARCH, payload_json, search
 from tlog.api.signed import SIGNED_TYPE
 from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
 from tlog.errors import NoWitnessesError
 from tlog.reads import Read
 from tlog.sequencer import Logged, Submission
-from tlog.store.codec import Payload
 from tlog.submit import append, check_stored, commit_to, logged_under, verify_signatures
 from tlog.witnesses.asker import Asker
-from tlog_core.encoding import encode_base64
 from tlog_core.errors import MalformedError
 from tlog_core.proof import prove_inclusion, prove_range
-from tlog_core.receipt import JSON_TYPE
+
+_PAGE: Final = ("start", "limit")
 
 
 def log_events(call: Call) -> Response:
@@ -70,7 +70,9 @@ def read_entry(call: Call, index: str) -> Response:
 
 def read_entries(call: Call) -> Response:
     """Answer `GET /segments/<name>/entries`."""
-    given = query(request, "start", "limit")
+    given = query(request, *_PAGE, *SEARCH)
+    if not given.keys() <= {*_PAGE}:
+        return search(call, given)
     limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
     start, size = number("start", given.get("start", "0")), call.segment.store.head().size
     not_beyond("start", start, size)
@@ -89,7 +91,7 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
             entry=entry.decode(),
             index=index,
             opening=payload.opening,
-            payload=msgspec.Raw(_payload_json(payload)),
+            payload=payload_json(payload),
             payload_type=payload.type,
         )
         for index, (entry, payload) in enumerate(zip(entries, payloads, strict=True), start)
@@ -105,12 +107,6 @@ def _read(call: Call, start: int, end: int) -> Read:
         at=call.services.control.now(),
         policy=call.caller.policy_version,
     )
-
-
-def _payload_json(payload: Payload) -> bytes:
-    if payload.type == JSON_TYPE:
-        return payload.data
-    return f'"{encode_base64(payload.data)}"'.encode()
 
 
 def _receipt(submission: Submission, logged: Logged) -> Receipt:
@@ -159,9 +155,9 @@ ROUTES = (
         "/segments/<segment>/entries",
         Action.READ_PAYLOAD,
         read_entries,
-        "Read entries with their payloads",
-        gives={200: (Entries,)},
-        query=("start", "limit"),
+        "Read entries with their payloads, or search them",
+        gives={200: (Entries, FoundEntries)},
+        query=(*_PAGE, *SEARCH),
     ),
     Route(
         "GET",

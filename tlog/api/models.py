@@ -67,6 +67,32 @@ class Entries:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundEntry:
+    """An entry that was found, with its inclusion proof in the tree of the answer."""
+
+    entry: str
+    index: int
+    opening: bytes
+    payload: msgspec.Raw
+    payload_type: str
+    proof: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntries:
+    """Entries that were found, the latest first, and the `before` of the next page, or null; spec/search.md.
+
+    They are under the `checkpoint` of `size` entries. From `indexed` on none was looked at.
+    """
+
+    checkpoint: str
+    entries: list[FoundEntry]
+    indexed: int
+    next: int | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class InclusionProof:
     """The siblings on the way from the leaf at `index` to the root of the tree of `size` entries."""
 

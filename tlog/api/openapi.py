@@ -13,23 +13,34 @@ from tlog.api.body import ANY_TYPE
 from tlog.api.models import Problem
 from tlog.api.route import Route
 from tlog.config import MAX_PAGE
+from tlog.search.terms import MAX_VALUE
 from tlog_core.encoding import MAX_INTEGER, MAX_JSON_INTEGER
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"<(?:path:)?([a-z]+)>")
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_VALUE: Final[Mapping[str, Any]] = {"type": "string", "minLength": 1, "maxLength": MAX_VALUE}
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "action": _VALUE,
+    "actor": _VALUE,
     "after": {"type": "string"},
+    "before": _NUMBER,
     "cosigned": {"type": "string", "enum": ["true"]},
     "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
     "index": _NUMBER,
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
     "new": _NUMBER,
     "old": _NUMBER,
+    "outcome": {"type": "string", "enum": ["success", "failure"]},
     "path": {"type": "string", "pattern": r"^([0-7]|entries)/(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"},
+    "q": {**_VALUE, "pattern": r"[\p{L}\p{N}_]"},
     "segment": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+    "since": _NUMBER,
     "size": _NUMBER,
+    "source": _VALUE,
     "start": _NUMBER,
+    "target": _VALUE,
+    "until": _NUMBER,
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
 }
@@ -96,7 +107,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": [
             *(_parameter(name, "path", required=True) for name in _PARAMETER.findall(route.path)),
-            *(_parameter(name, "query") for name in route.query),
+            *(_parameter(name, "query", _schemas_of_query(route)) for name in route.query),
             *(_parameter(name, "header", required=needed) for name, needed in route.headers.items()),
         ],
         "responses": {
@@ -123,10 +134,15 @@ def _security(action: Action, guarded: bool) -> dict[str, Any]:
     return {"security": [{}, _CREDENTIAL] if action is Action.LIST_SEGMENTS else [_CREDENTIAL]}
 
 
-def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
-    # In a query, the index is one of Splunk.
-    schema = _STRING if (name, place) == ("index", "query") else _PARAMETERS.get(name, _STRING)
-    return {"name": name, "in": place, "required": required, "schema": schema}
+def _schemas_of_query(route: Route) -> Mapping[str, Any]:
+    # To Splunk, index and source are texts, as all else in a query.
+    return {} if route.path.startswith("/services/") else _PARAMETERS
+
+
+def _parameter(
+    name: str, place: str, schemas: Mapping[str, Any] = _PARAMETERS, *, required: bool = False
+) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schemas.get(name, _STRING)}
 
 
 def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:

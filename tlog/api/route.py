@@ -25,6 +25,7 @@ from tlog.metrics import Metrics
 from tlog.places import Places
 from tlog.reads import Reads
 from tlog.room import Room
+from tlog.search.indexes import Indexes
 from tlog.segments import Segment, Segments
 from tlog.turns import Turns
 from tlog.witnesses.asker import Asker
@@ -42,6 +43,7 @@ class Services:
     guard: Guard
     intake: Intake
     reads: Reads
+    indexes: Indexes
     asker: Asker | None
     room: Room
     metrics: Metrics
