@@ -325,6 +325,8 @@ def test_what_the_exporter_of_python_sends_is_logged(server: Server, compression
     assert {"key": "share", "value": {"doubleValue": 0.25}} in event["record"]["attributes"]
     assert {"key": "big", "value": {"intValue": str(2**60)}} in event["record"]["attributes"]
     assert {"key": "service.name", "value": {"stringValue": service}} in event["resource"]["attributes"]
+    search = f"/segments/{service}/entries?actor=ann&action=refund*&limit=100"
+    until(lambda: len(server.request("GET", search).json()["entries"]) == 20, "the records to be found")
 
 
 POLICY = """

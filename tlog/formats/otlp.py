@@ -5,7 +5,16 @@ from typing import Any, Final
 
 from tlog.formats.fields import FAILURE, SUCCESS, Fields, Format, Outcome, find, text
 
-_VALUES: Final = ("stringValue", "intValue", "doubleValue")
+_ACTOR: Final = ("enduser.id", "user.name", "user.id", "user.email")
+_TARGET: Final = ("url.full", "url.path", "file.path", "db.collection.name", "messaging.destination.name")
+_SOURCE: Final = ("client.address", "source.address")
+_NAMESPACE: Final = ("k8s.namespace.name", "service.namespace")
+_ERROR: Final = ("error.type", "exception.type")
+_STATUS: Final = "http.response.status_code"
+_ACCOUNT: Final = "cloud.account.id"
+_NAMES: Final = frozenset(
+    {*_ACTOR, *_TARGET, *_SOURCE, *_NAMESPACE, *_ERROR, _STATUS, _ACCOUNT, "event.name", "service.name"}
+)
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _IN_LEVEL: Final = 4
 _FIRST_FAILURE: Final = 400
@@ -23,41 +32,46 @@ def _fields(event: Any) -> Fields:
     own, resource = _attributes(record), _attributes(find(event, "resource"))
     return Fields(
         time=_time(record),
-        actor=_first(own, "enduser.id", "user.name", "user.id", "user.email"),
-        action=text(record, "eventName") or _first(own, "event.name") or text(record, "body", "stringValue"),
-        target=_first(own, "url.full", "url.path", "file.path", "db.collection.name", "messaging.destination.name"),
+        actor=_first(own, _ACTOR),
+        action=text(record, "eventName") or own.get("event.name") or text(record, "body", "stringValue"),
+        target=_first(own, _TARGET),
         outcome=_outcome(own),
-        source=_first(own, "client.address", "source.address"),
-        namespace=_first(resource, "k8s.namespace.name", "service.namespace"),
-        service=_first(resource, "service.name"),
-        account=_first(own, "cloud.account.id") or _first(resource, "cloud.account.id"),
+        source=_first(own, _SOURCE),
+        namespace=_first(resource, _NAMESPACE),
+        service=resource.get("service.name"),
+        account=own.get(_ACCOUNT) or resource.get(_ACCOUNT),
         severity=text(record, "severityText") or _level(find(record, "severityNumber")),
     )
 
 
-def _attributes(holder: Any) -> dict[str, Any]:
+def _attributes(holder: Any) -> dict[str, str]:
+    """Return those of the attributes that fields are made of, as texts; of several of one name the first."""
     pairs = find(holder, "attributes")
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for pair in pairs if isinstance(pairs, list) else ():
         name = find(pair, "key")
-        if isinstance(name, str):
-            found.setdefault(name, find(pair, "value"))
+        if isinstance(name, str) and name in _NAMES and name not in found:
+            value = _text(find(pair, "value"))
+            if value is not None:
+                found[name] = value
     return found
 
 
-def _first(attributes: Mapping[str, Any], *names: str) -> str | None:
+def _text(value: Any) -> str | None:
+    return text(value, "stringValue") or text(value, "intValue") or text(value, "doubleValue")
+
+
+def _first(attributes: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     for name in names:
         if name in attributes:
-            for kind in _VALUES:
-                if found := text(attributes[name], kind):
-                    return found
+            return attributes[name]
     return None
 
 
-def _outcome(own: Mapping[str, Any]) -> Outcome | None:
-    if _first(own, "error.type", "exception.type"):
+def _outcome(own: Mapping[str, str]) -> Outcome | None:
+    if _first(own, _ERROR):
         return FAILURE
-    status = _first(own, "http.response.status_code")
+    status = own.get(_STATUS)
     if status is None or not status.isascii() or not status.isdigit():
         return None
     return FAILURE if len(status) > len(str(_FIRST_FAILURE)) or int(status) >= _FIRST_FAILURE else SUCCESS
