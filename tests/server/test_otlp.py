@@ -6,11 +6,13 @@ import logging
 import subprocess
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from google.protobuf.json_format import MessageToDict
 from google.rpc.status_pb2 import Status
 from hypothesis import given
@@ -37,7 +39,9 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from others import needs_npm, run_npm
 
+from tlog.api.models import Problem
 from tlog.canonical import Canonicalizer
+from tlog.receivers.otlp import ROUTES as ROUTES_OF_OTLP
 from tlog.receivers.otlp_json import JSON
 from tlog.receivers.otlp_protobuf import PROTOBUF
 from tlog.receivers.otlp_records import Encoding, read_records
@@ -149,13 +153,13 @@ def test_nothing_of_a_record_is_lost(one: LogRecord) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with each double as Python has it, and without lists and names that are empty."""
+    """Return a value with its doubles as Python has them, less the sign of 0, and without empty lists and names."""
     if isinstance(value, list):
         return [plain(one) for one in value]
     if not isinstance(value, dict):
         return value
     return {
-        name: repr(float(one)) if name == "doubleValue" else plain(one)
+        name: repr(float(one) + 0.0) if name == "doubleValue" else plain(one)
         for name, one in value.items()
         if one not in ([], "") or name == "stringValue"
     }
@@ -266,7 +270,16 @@ def test_a_record_that_is_none_is_kept_alone(bad: object) -> None:
 def test_two_members_of_one_name_are_not_taken_for_one() -> None:
     raw = in_json({"eventName": "x"}).replace(b'"eventName": "x"', b'"eventName": "x", "eventName": "y"')
     for one in (raw, raw.replace(b" ", b"")):
-        assert read_records(one, JSON).faults == [one]
+        found = read_records(one, JSON)
+        assert not found.texts
+        assert b'"eventName":"x","eventName":"y"' in found.faults[0].replace(b" ", b"")
+    for member in (b"resourceLogs", b"scopeLogs", b"logRecords"):
+        more = (
+            in_json({"eventName": "x"})
+            .replace(b" ", b"")
+            .replace(b'"%b":' % member, b'"%b":[],"%b":' % (member, member))
+        )
+        assert read_records(more, JSON).faults == [more]
 
 
 # Against a real server.
@@ -496,6 +509,20 @@ def test_who_shows_no_credential_is_told_so_in_the_type_of_the_request(
         assert answer.status == 401
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert "Authorization" in message(answer, 16)
+
+
+@pytest.mark.parametrize("kind", [PROTOBUF_TYPE, JSON_TYPE])
+def test_a_fault_of_the_server_has_the_exporter_send_again(kind: str) -> None:
+    [route] = ROUTES_OF_OTLP
+    assert route.refuse is not None
+    for status, code in ((500, 13), (503, 14)):
+        problem = Problem(detail="why", request_id="1", status=status, title="Fault", type="x")
+        with Flask("test").test_request_context(content_type=kind):
+            response = route.refuse(problem)
+        headers = Message()
+        headers["Content-Type"] = response.headers["Content-Type"]
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert message(Answer(503, headers, response.get_data()), code) == "why"
 
 
 def test_a_body_may_come_in_chunks(server: Server) -> None:

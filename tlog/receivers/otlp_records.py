@@ -92,5 +92,8 @@ def text_of(value: Any) -> bytes:
 def double(value: float) -> float | str:
     """Return a double as RFC 8785 has it, or as a text if it has none for it."""
     if math.isfinite(value):
-        return value if abs(value) <= MAX_JSON_INTEGER else repr(value)
+        if abs(value) > MAX_JSON_INTEGER:
+            return repr(value)
+        # The same number, which takes a shorter way to its canonical form.
+        return int(value) if value.is_integer() else value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
