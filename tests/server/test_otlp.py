@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import socket
 import subprocess
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -493,6 +494,7 @@ def test_too_much_is_refused_as_the_sender_understands(server: Server) -> None:
         (b"\n" * (20 << 20) + b"\n", {}),
         (gzip.compress(b"\n" * (21 << 20)), {"Content-Encoding": "gzip"}),
         (of_records(*[record("x")] * 500, large="x" * 200_000).SerializeToString(), {}),
+        (of_records(*[LogRecord()] * 100_001).SerializeToString(), {}),
     ):
         answer = send(server, body, **headers)
         assert answer.status == 413
@@ -533,6 +535,20 @@ def test_a_body_may_come_in_chunks(server: Server) -> None:
     assert bodies(server, "chunked") == ["chunk"]
     large = b"100000\r\n" + b"\n" * (1 << 20) + b"\r\n"
     assert send_chunked(server, large * 21 + b"0\r\n\r\n").status == 413
+
+
+def test_of_chunks_that_break_off_nothing_is_taken_for_a_record(server: Server) -> None:
+    request = of_records(record("whole"), record("cut off"), **{"service.name": "cut"}).SerializeToString()[:-9]
+    head = f"POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF_TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        connection.sendall(head.encode() + b"%x\r\n%b" % (len(request) + 9, request))
+    until(lambda: request in kept_bytes(server), "what arrived in quarantine")
+    assert payloads(server, "cut") == []
+
+
+def kept_bytes(server: Server) -> list[bytes]:
+    kept = payloads(server, "quarantine")
+    return [one["text"].encode() if "text" in one else b64decode(one["data"]) for one in kept]
 
 
 def send_chunked(server: Server, chunks: bytes) -> Answer:

@@ -14,6 +14,7 @@ from tlog_core.encoding import MAX_JSON_INTEGER
 from tlog_core.errors import MalformedError
 
 _MOST: Final = 4 * MAX_BATCH_BYTES
+_TOO_MANY: Final = f"send at most {MAX_INGEST_EVENTS} records at once, of {_MOST} bytes in all, each with its resource"
 _TOO_MANY: Final = f"send at most {MAX_INGEST_EVENTS} records at once, which have {_MOST} bytes, each with its resource"
 
 
@@ -51,11 +52,9 @@ def read_records(raw: bytes, encoding: Encoding) -> Found:
         for group in encoding.groups(raw):
             for text, is_event in _each(group, encoding):
                 size += len(text)
-                if size > _MOST:
-                    raise TooLargeError(
-                        f"the records, each with its resource, have more than {_MOST} bytes; send fewer"
-                    )
                 (texts if is_event else faults).append(text)
+                if size > _MOST or len(texts) + len(faults) > MAX_INGEST_EVENTS:
+                    raise TooLargeError(_TOO_MANY)
     except MalformedError:
         return Found(faults=[raw])
     return Found(texts, faults)
