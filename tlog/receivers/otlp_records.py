@@ -15,7 +15,6 @@ from tlog_core.errors import MalformedError
 
 _MOST: Final = 4 * MAX_BATCH_BYTES
 _TOO_MANY: Final = f"send at most {MAX_INGEST_EVENTS} records at once, of {_MOST} bytes in all, each with its resource"
-_TOO_MANY: Final = f"send at most {MAX_INGEST_EVENTS} records at once, which have {_MOST} bytes, each with its resource"
 
 
 @dataclass(frozen=True, slots=True)
