@@ -76,15 +76,6 @@ def test_members_of_one_name(members: list[tuple[str, Any]]) -> None:
     check(b'[{"x":{' + escaped.encode() + b"}}]")
 
 
-@settings(max_examples=500, derandomize=True, deadline=None)
-@given(st.floats(1e-8, 1e17) | st.integers(1, 10**17), st.integers(0, 25), st.sampled_from([1, -1]))
-def test_fractions_of_any_size(number: float, places: int, sign: int) -> None:
-    value = sign * number / 10**places
-    for raw in (repr(value).encode(), orjson.dumps(value), f"{value:.{places}f}".encode(), f"{value:.17g}".encode()):
-        check(raw)
-        assert outcome(lambda one: fast.lines([b"[0.5]", one])[1], raw) == outcome(canonicalize, raw)
-
-
 digits = st.text("0123456789", min_size=1, max_size=25)
 
 
