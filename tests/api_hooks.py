@@ -50,6 +50,10 @@ schemathesis.openapi.media_type("application/octet-stream", st.binary(min_size=1
 schemathesis.openapi.media_type("application/x-ndjson", st.builds(_batch, _SOME))
 schemathesis.openapi.media_type("application/vnd.tlog.signed", st.builds(_envelopes, _sized(68), _sized(32), _SOME))
 schemathesis.openapi.media_type(
+    "application/x-protobuf",
+    st.binary(max_size=99).map(lambda name: b"\x0a\x02\x12\x00" + b"\x7a%c%b" % (len(name), name)),
+)
+schemathesis.openapi.media_type(
     "application/toml", st.builds(lambda text: f"# {text}\n{_POLICY}".encode(), _TEXT) | st.just(_POLICY.encode())
 )
 

@@ -40,6 +40,8 @@ from tlog.canonical import Canonicalizer
 from tlog.errors import ConfigError, TooLargeError, UnauthorizedError, UnavailableError, UnsupportedTypeError
 from tlog.formats.syslog_message import format_message as format_syslog
 from tlog.formats.syslog_message import parse_message as parse_syslog
+from tlog.receivers import otlp_json, otlp_protobuf
+from tlog.receivers.otlp_records import read_records
 from tlog.witness.log_list import parse_log_list
 from tlog.witness.submission import parse_submission, parse_subtree_request
 from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
@@ -352,6 +354,16 @@ def read_cloudtrail(raw: bytes) -> None:
     assert repr([json.loads(record) for record in records]) == repr(json.loads(text)["Records"])
 
 
+def read_otlp(raw: bytes) -> None:
+    for encoding in (otlp_json.JSON, otlp_protobuf.PROTOBUF):
+        found = read_records(raw, encoding)
+        for text in found.texts:
+            assert {"record", "resource", "scope"} <= json.loads(text).keys()
+        # What could not be read cannot be read by itself, either.
+        for fault in found.faults:
+            assert not read_records(fault, encoding).texts
+
+
 def read_signed_events(raw: bytes) -> None:
     kind, payloads, signed = read_envelopes(raw.split(b"\n"), FAST)
     assert kind is not None
@@ -581,6 +593,14 @@ TARGETS: Final[dict[str, Target]] = {
             b"<34>1 - - - - - - \xff",
             "<34>Oct 11 22:14:15 host su[7]: text",
         ),
+    ),
+    "otlp": Target(
+        read_otlp,
+        given(
+            b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1","body":{"intValue":2}},{"flags":-1}]}]}]}',
+            bytes.fromhex("0a1a12180a030a017812110901000000000000002a0218024a026162"),
+        ),
+        (TooLargeError,),
     ),
     "input": Target(read_input, given(b'{"a":1}\n[2]\n"x"', b"1\n\n2\n")),
     "signed-events": Target(

@@ -1,4 +1,4 @@
-"""Software that is not ours: the Go programs in folders of tests, each built once for all tests that talk to it."""
+"""Software that is not ours: the Go programs in folders of tests, each built once, and what npm fetches for one."""
 
 import os
 import shutil
@@ -9,9 +9,24 @@ import pytest
 
 SOURCES = Path(__file__).parent / "interop"
 GO = shutil.which("go")
+NPM = shutil.which("npm")
 BUILD_SECONDS = 600
+FETCH_SECONDS = 120
 
 needs_go = pytest.mark.skipif(GO is None, reason="there is no Go here, in which the other side is written")
+needs_npm = pytest.mark.skipif(NPM is None, reason="there is no Node.js here, in which the other side is written")
+
+
+def run_npm(folder: Path) -> None:
+    """Have a copy of tests/interop/js in a folder, with all that its lock names."""
+    shutil.copytree(SOURCES / "js", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
+    options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
+    run = subprocess.run(
+        [str(NPM), "ci", *options], cwd=folder, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS
+    )
+    if "ENOTFOUND" in run.stderr or "ECONNREFUSED" in run.stderr or "EAI_AGAIN" in run.stderr:
+        pytest.skip("npm cannot fetch what is needed here")
+    assert run.returncode == 0, run.stderr
 
 
 def run_go(*arguments: str | Path, folder: Path = SOURCES, **environment: str) -> None:

@@ -5,6 +5,7 @@ may write to, is kept in the quarantine segment with the reason.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -68,10 +69,11 @@ class Event:
 
 @dataclass(slots=True)
 class _Sorted:
-    """The events of a request by their segments, and what is to be put into quarantine, with the reasons."""
+    """The events of a request by their segments, what is to be put into quarantine, with the reasons, and counts."""
 
     placed: dict[Target, list[Event]] = field(default_factory=dict)
     rejected: list[tuple[bytes, str]] = field(default_factory=list)
+    equal: Counter[bytes] = field(default_factory=Counter)
 
 
 class Intake:
@@ -143,7 +145,7 @@ class Intake:
             if place.target is None:
                 found.rejected.append((place.data, place.reason))
             else:
-                event = Event(place.data, _key(request, place, number))
+                event = Event(place.data, _key(request, place, number, found.equal))
                 found.placed.setdefault(place.target, []).append(event)
         return found
 
@@ -212,10 +214,12 @@ class Intake:
             self._log(request.caller, target, chunk, waits)
 
 
-def _key(request: Request, place: Place, number: int) -> bytes | None:
+def _key(request: Request, place: Place, number: int, equal: Counter[bytes]) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
     if place.id is not None:
-        return _digest(request, str(place.format), place.id, place.data, place.time or 0)
+        equal[place.data] += place.counts
+        one = f"{place.id}/{equal[place.data]}" if place.counts else place.id
+        return _digest(request, str(place.format), one, place.data, place.time or 0)
     if request.key is None:
         return None
     return _digest(request, "request", f"{request.key}/{number}", place.data, crc32(request.key.encode()))

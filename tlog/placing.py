@@ -19,7 +19,7 @@ _NO_EVENT: Final = "it is no event of this format"
 class Place:
     """An event: its payload, or its text as it came if it can be none; its format, its own id, and its time, if there.
 
-    Without a `target` it goes into quarantine, for the `reason`.
+    It `counts` if its format does. Without a `target` it goes into quarantine, for the `reason`.
     """
 
     data: bytes
@@ -28,6 +28,7 @@ class Place:
     time: int | None = None
     target: Target | None = None
     reason: str = ""
+    counts: bool = False
 
 
 class Placing:
@@ -65,6 +66,7 @@ class Placing:
         try:
             own = form.id(event)
             at = None if own is None else form.time(event)
-            return Place(payload, form.name, own, at, route(self._routing, event, form))
+            target = route(self._routing, event, form)
+            return Place(payload, form.name, own, at, target, counts=form.counts)
         except UnroutedError as error:
             return Place(payload, form.name, reason=str(error))

@@ -308,6 +308,7 @@ KNOWN = (
     Row("POST", "/ingest/kubernetes", "event:ingest", "everyone"),
     Row("POST", "/ingest/cloudtrail", "event:ingest", "everyone"),
     Row("POST", "/ingest/json", "event:ingest", "everyone"),
+    Row("POST", "/v1/logs", "event:ingest", "everyone"),
     Row("POST", "/ingest/cloudevents", "event:ingest", "everyone"),
     Row("POST", "/services/collector/ack", "event:ingest", "everyone"),
     *(Row("POST", path, "event:ingest", "everyone") for path in SPLUNK),

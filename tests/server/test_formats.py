@@ -33,6 +33,30 @@ CLOUDTRAIL = {
     "eventID": "11e4",
     "recipientAccountId": "123456789012",
 }
+OTLP = {
+    "record": {
+        "attributes": [
+            {"key": "http.response.status_code", "value": {"intValue": "403"}},
+            {"key": "user.name", "value": {"stringValue": "ann"}},
+            {"key": "client.address", "value": {"stringValue": "192.0.2.7"}},
+            {"key": "url.path", "value": {"stringValue": "/refunds/17"}},
+        ],
+        "body": {"stringValue": "refused"},
+        "eventName": "refund",
+        "observedTimeUnixNano": "1767323046000000000",
+        "severityNumber": 14,
+        "timeUnixNano": "1767323045000000678",
+    },
+    "resource": {
+        "attributes": [
+            {"key": "service.name", "value": {"stringValue": "till"}},
+            {"key": "service.namespace", "value": {"stringValue": "shop"}},
+            {"key": "k8s.namespace.name", "value": {"stringValue": "payments"}},
+            {"key": "cloud.account.id", "value": {"stringValue": "123456789012"}},
+        ]
+    },
+    "scope": {},
+}
 AT = 1767323045000
 CLOUDEVENT = {
     "specversion": "1.0",
@@ -51,9 +75,10 @@ JSON = st.recursive(
 )
 # Whatever may stand in any member that a format looks at.
 MEMBERS = ["auditID", "stage", "verb", "user", "username", "sourceIPs", "objectRef", "responseStatus", "code", "time"]
+MEMBERS += ["attributes", "key", "value", "stringValue", "timeUnixNano", "severityNumber", "body"]
 ODD = st.dictionaries(
     st.sampled_from([*MEMBERS, "eventID", "eventSource", "eventName", "userIdentity", "resources", "actor", "outcome"])
-    | st.sampled_from([*CLOUDEVENT, "data", "event", "line", "host", "index"]),
+    | st.sampled_from([*CLOUDEVENT, *OTLP, "data", "event", "line", "host", "index"]),
     JSON | st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=3),
     max_size=6,
 )
@@ -109,6 +134,63 @@ def test_an_insights_event_of_cloudtrail_is_one_of_its_records() -> None:
     assert (found.action, found.service, found.target) == ("DeleteBucket", "s3.amazonaws.com", "s3.amazonaws.com")
 
 
+def test_a_log_record_of_opentelemetry_says_who_did_what_to_what() -> None:
+    assert format_of(OTLP).name == "otlp"
+    assert fields_of(OTLP) == Fields(
+        time=AT,
+        actor="ann",
+        action="refund",
+        target="/refunds/17",
+        outcome="failure",
+        source="192.0.2.7",
+        namespace="payments",
+        service="till",
+        account="123456789012",
+        severity="WARN2",
+    )
+
+
+def attribute(name: str, kind: str, value: Any) -> dict[str, Any]:
+    return {"attributes": [{"key": name, "value": {kind: value}}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "resource", "fields"),
+    [
+        ({"body": {"stringValue": "paid"}, "observedTimeUnixNano": f"{AT}000000"}, {}, Fields(time=AT, action="paid")),
+        ({"severityText": "notice", "severityNumber": 9}, {}, Fields(severity="notice")),
+        ({"severityNumber": 24}, {}, Fields(severity="FATAL4")),
+        ({"severityNumber": 25, "timeUnixNano": "x", "attributes": [7]}, {}, Fields()),
+        (attribute("event.name", "stringValue", "login"), {}, Fields(action="login")),
+        (attribute("enduser.id", "intValue", "7"), {}, Fields(actor="7")),
+        (attribute("source.address", "stringValue", "::1"), {}, Fields(source="::1")),
+        (attribute("cloud.account.id", "stringValue", "1"), {}, Fields(account="1")),
+        (attribute("error.type", "stringValue", "timeout"), {}, Fields(outcome="failure")),
+        (attribute("http.response.status_code", "intValue", "204"), {}, Fields(outcome="success")),
+        (attribute("http.response.status_code", "stringValue", "no"), {}, Fields()),
+        ({}, attribute("service.namespace", "stringValue", "shop"), Fields(namespace="shop")),
+        # Of what the resource says, no more is taken for the record's.
+        ({}, attribute("user.name", "stringValue", "root"), Fields()),
+    ],
+)
+def test_a_log_record_says_no_more_than_it_does(record: Any, resource: Any, fields: Fields) -> None:
+    assert fields_of({"record": record, "resource": resource, "scope": {}}) == fields
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"timeUnixNano": "1767323045000000678"}, "1767323045000000678"),
+        ({"timeUnixNano": "1767323045000000000"}, None),
+        ({"timeUnixNano": "1767323045000000000", "observedTimeUnixNano": "1767323046000000000"}, "1767323046000000000"),
+        ({"observedTimeUnixNano": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_a_log_record_has_an_id_if_a_clock_was_read_for_it(record: Any, found: str | None) -> None:
+    assert format_of(OTLP).id(OTLP | {"record": record}) == found
+
+
 def test_a_cloudevent_says_what_its_attributes_say_and_else_what_its_data_does() -> None:
     data = {"actor": "ann", "action": "unheard", "outcome": "denied", "time": 5}
     event = CLOUDEVENT | {"data": data}
@@ -145,6 +227,11 @@ def test_an_envelope_has_the_fields_of_the_known_event_that_it_carries(around: d
 def test_an_event_of_splunk_has_the_id_of_the_event_within() -> None:
     event = SPLUNK | {"event": KUBERNETES}
     assert format_of(event).id(event) == "7a3e/ResponseComplete"
+
+
+def test_an_event_that_is_told_by_all_of_it_has_no_id_within_another() -> None:
+    assert format_of(OTLP).id(OTLP) is not None
+    assert format_of(SPLUNK | {"event": OTLP}).id(SPLUNK | {"event": OTLP}) is None
 
 
 def test_no_envelope_is_looked_for_within_another() -> None:

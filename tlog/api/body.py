@@ -112,24 +112,44 @@ def read_body(request: Request, most: int = MAX_BATCH_BYTES) -> bytes:
         raise LengthRequiredError("the body has no Content-Length; send it with one, and not chunked")
     length = number("Content-Length", given or "0")
     if length > most:
-        raise TooLargeError(f"a request has at most {most} bytes here; send less, or split it")
+        raise _too_large(most)
     body: bytes = stream.read(length) if length else b""
     if len(body) != length:
         raise MalformedError(f"the body has {len(body)} bytes, and the Content-Length is {length}; send all of it")
     return body
 
 
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError(f"a request has at most {most} bytes here; send less, or split it")
+
+
 def is_large(request: Request) -> bool:
-    """Tell whether the body is longer than one payload may be, as its headers say, or may be once it is unpacked."""
-    if "HTTP_CONTENT_ENCODING" in request.environ:
+    """Tell whether the body is longer than one payload may be, as its headers say, or may be for all they say."""
+    if "HTTP_CONTENT_ENCODING" in request.environ or "HTTP_TRANSFER_ENCODING" in request.environ:
         return True
     given = request.environ.get("CONTENT_LENGTH", "")
     return _DIGITS <= len(given) < _LONGEST and given.isascii() and given.isdigit() and int(given) > MAX_PAYLOAD_BYTES
 
 
-def receive_body(request: Request, most: int) -> None:
-    """Have the whole body in memory, so that to read it waits for nobody; raises as `read_body` does."""
-    request.environ["wsgi.input"] = BytesIO(read_body(request, most))
+def receive_body(request: Request, most: int, *, chunked: bool = False) -> None:
+    """Have the whole body in memory, so that to read it waits for nobody; raises as `read_body` does.
+
+    If it may be `chunked`, it must be such that what reads it can tell whether it is whole.
+    """
+    environ = request.environ
+    chunked = chunked and environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked"
+    body = _read_chunks(request, most) if chunked else read_body(request, most)
+    if chunked:
+        del environ["HTTP_TRANSFER_ENCODING"]
+        environ["CONTENT_LENGTH"] = str(len(body))
+    environ["wsgi.input"] = BytesIO(body)
+
+
+def _read_chunks(request: Request, most: int) -> bytes:
+    body: bytes = request.environ["wsgi.input"].read(most + 1)
+    if len(body) > most:
+        raise _too_large(most)
+    return body
 
 
 def unpacked_body(request: Request, most: int) -> bytes:

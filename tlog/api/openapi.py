@@ -102,7 +102,7 @@ def _models(route: Route) -> list[Any]:
 
 
 def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
-    error = _PROBLEM if route.refusal is None else _answer("An error", (route.refusal,), schemas)
+    errors = _errors(route, schemas)
     operation: dict[str, Any] = {
         "summary": route.summary,
         "parameters": [
@@ -112,13 +112,20 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         ],
         "responses": {
             **{str(status): _answer(route.summary, given, schemas) for status, given in route.gives.items()},
-            "4XX": error,
-            "5XX": error,
+            "4XX": errors,
+            "5XX": errors,
         },
     }
     if route.takes:
         operation["requestBody"] = _body(route, schemas)
     return operation
+
+
+def _errors(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    if route.refuse is None:
+        return _PROBLEM
+    said = "An error, in the words of the sender's protocol"
+    return {"description": said} if route.refusal is None else _answer(said, (route.refusal,), schemas)
 
 
 def _security(action: Action, guarded: bool) -> dict[str, Any]:
@@ -144,7 +151,7 @@ def _body(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     # A segment is made without a body too, and a receiver takes whatever it is sent, so that nothing is lost.
     receives = route.action is Action.INGEST
     body: dict[str, Any] = {"required": route.labels is None and not receives, "content": content}
-    if receives:
+    if receives and opaque is not None:
         content[ANY_TYPE] = {}
     elif opaque is not None:
         # To say `*/*` would promise that forms are taken.

@@ -10,7 +10,7 @@ from flask import Flask, Request, Response, g, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
-from tlog.api.body import check_body, discard_body, is_large, receive_body
+from tlog.api.body import ANY_TYPE, check_body, discard_body, is_large, receive_body
 from tlog.api.models import Problem
 from tlog.api.site import check_site
 from tlog.canonical import Canonicalizer
@@ -68,8 +68,8 @@ class Route:
     `headers` are those that it reads, and whether it needs each.
     One that `grows` takes in more than what ends or closes something, and only while the disk has room.
     For a route that makes a segment, `labels` reads from the request which it is to have.
-    A body has at most so many bytes as `most`. Errors come as problem documents, or as `refuse` puts one, which is JSON
-    of the model `refusal`.
+    A body has at most so many bytes as `most`, and may come `chunked`, if of what breaks off that can be told.
+    Errors come as problem documents, or as `refuse` puts one, which is JSON of the model `refusal`, if there is one.
     """
 
     method: str
@@ -85,6 +85,7 @@ class Route:
     grows: bool = False
     labels: Callable[[], Mapping[str, str]] | None = None
     most: int = MAX_BATCH_BYTES
+    chunked: bool = False
     refuse: Callable[[Problem], Response] | None = None
     refusal: Any = None
 
@@ -163,7 +164,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
         # Of the headers alone, and so the same whatever there is.
         if route.method != "GET":
             check_site(asked)
-        check_body(asked, route.takes)
+        # Who is to lose nothing is sent whatever it is.
+        check_body(asked, (ANY_TYPE,) if route.action is Action.INGEST else route.takes)
         caller = services.guard.authorize(asked, route.action, segment, labels)
         if route.action not in (Action.OPERATE, Action.INGEST):
             g.caller = caller
@@ -171,7 +173,7 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
             services.room.check()
         if route.takes and labels is None:
             with services.receiving.take():
-                receive_body(asked, route.most)
+                receive_body(asked, route.most, chunked=route.chunked)
         return caller
     except TlogError as error:
         with suppress(BusyError), services.discarding.take():

@@ -32,7 +32,9 @@ def envelope(
 
     def id_of(event: Any) -> str | None:
         inner = within(event)
-        return format_of(inner).id(inner)
+        found = format_of(inner)
+        # What is counted is the whole event, and that is another here.
+        return None if found.counts else found.id(inner)
 
     def time_of(event: Any) -> int | None:
         inner = within(event)

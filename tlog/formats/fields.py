@@ -39,7 +39,8 @@ class Format:
 
     `recognizes` tells whether it is one; the others take whatever stands where, and never raise. An `id` is the event's
     own, the same whenever it is sent; None if it has none. `time` is that of the fields, found without the others: in
-    its order events with ids are remembered, and without it the more slowly the more there are.
+    its order events with ids are remembered, and without it the more slowly the more there are. A format `counts` if
+    only the whole event is one: equal events of one request are told apart by their number.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Format:
     fields: Callable[[Any], Fields]
     id: Callable[[Any], str | None]
     time: Callable[[Any], int | None] = lambda _: None
+    counts: bool = False
 
 
 def find(value: Any, *steps: str) -> Any:

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tlog.formats import cloudtrail, kubernetes, plain, quarantine, vault
+from tlog.formats import cloudtrail, kubernetes, otlp, plain, quarantine, vault
 from tlog.formats.cloudevents import cloudevents
 from tlog.formats.fields import Format
 from tlog.formats.splunk import splunk
 from tlog.formats.syslog import syslog
 
-_EVENTS: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT, vault.FORMAT)
+_EVENTS: Final = (quarantine.FORMAT, kubernetes.FORMAT, cloudtrail.FORMAT, vault.FORMAT, otlp.FORMAT)
 
 
 def format_of(event: Any) -> Format:

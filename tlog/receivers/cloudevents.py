@@ -11,6 +11,7 @@ import msgspec
 from flask import Response, request
 
 from tlog.api.answer import json_answer
+from tlog.api.body import ANY_TYPE
 from tlog.api.models import encode
 from tlog.api.route import Call
 from tlog.errors import UnsupportedTypeError
@@ -181,6 +182,6 @@ ROUTES = (
         "/ingest/cloudevents",
         take_cloudevents,
         "Take CloudEvents: binary, structured, or a batch",
-        takes={_BATCH: list[Any]},
+        takes={_BATCH: list[Any], ANY_TYPE: bytes},
     ),
 )

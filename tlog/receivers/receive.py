@@ -48,7 +48,7 @@ def listed(raw: bytes, member: str) -> Found:
     try:
         within = bytes(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[member])
         # Of two members of one name the fast reader knows the last alone.
-        json.loads(_without(raw, within), object_pairs_hook=_unique)
+        json.loads(_without(raw, within), object_pairs_hook=unique)
         return Found([bytes(item) for item in msgspec.json.decode(within, type=list[msgspec.Raw])])
     except UNREADABLE:
         return _one_by_one(raw, itemgetter(member))
@@ -64,7 +64,7 @@ def _without(raw: bytes, value: bytes) -> bytes:
 def _one_by_one(raw: bytes, list_of: Callable[[Any], Any]) -> Found:
     """Return the events where one is such that the fast reader refuses all, as for half a surrogate pair."""
     try:
-        items = list_of(json.loads(raw, object_pairs_hook=_unique))
+        items = list_of(json.loads(raw, object_pairs_hook=unique))
         if isinstance(items, list):
             return Found([json.dumps(item).encode() for item in items])
     except UNREADABLE:
@@ -72,7 +72,8 @@ def _one_by_one(raw: bytes, list_of: Callable[[Any], Any]) -> Found:
     return Found(faults=[raw])
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of an object, as a reader of JSON gives them; raise ValueError if one comes twice."""
     if len(found := dict(pairs)) != len(pairs):
         raise ValueError("a member comes twice")
     return found
@@ -141,14 +142,18 @@ def receiver(
     view: Callable[[Call], Response],
     summary: str,
     *,
-    takes: Mapping[str, Any] = {},
+    takes: Mapping[str, Any] = {ANY_TYPE: bytes},
     query: tuple[str, ...] = (),
     headers: Mapping[str, bool] = {},
     refuse: Callable[[Problem], Response] | None = None,
     refusal: Any = None,
     gives: tuple[type, ...] | str = (Taken,),
+    chunked: bool = False,
 ) -> Route:
-    """Return the route of a receiver, whose errors `refuse` puts in the sender's words; the rest is as in `Route`."""
+    """Return the route of a receiver, whose errors `refuse` puts in the sender's words; the rest is as in `Route`.
+
+    What it `takes` is only told here: the view decides. A body may come `chunked` if an event that breaks off is none.
+    """
     return Route(
         "POST",
         path,
@@ -156,11 +161,12 @@ def receiver(
         view,
         summary,
         gives={200: gives},
-        takes={**takes, ANY_TYPE: bytes},
+        takes=takes,
         query=query,
         headers={"Idempotency-Key": False, **headers},
         grows=True,
         most=MAX_INGEST_BYTES,
+        chunked=chunked,
         refuse=refuse,
         refusal=refusal,
     )
