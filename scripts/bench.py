@@ -34,7 +34,19 @@ from typing import Any, Final, TypeVar
 
 import psutil
 from bench_client import PRODUCERS, Spent, hash_entries, verify_entries, write_entries
-from bench_load import APPEND, DONE, HOST, READ, TIMEOUT_SECONDS, check, compute_batches, send_batches, write_events
+from bench_ingest import BATCH, RECEIVED, bodies
+from bench_load import (
+    APPEND,
+    DONE,
+    HOST,
+    READ,
+    TIMEOUT_SECONDS,
+    check,
+    compute_batches,
+    send_batches,
+    send_bodies,
+    write_events,
+)
 from bench_search import searches, time_searches, wait_until_indexed
 from proxying import proxying
 
@@ -371,6 +383,24 @@ def measure_client(bench: Bench) -> None:
     )
 
 
+def measure_ingest(bench: Bench) -> None:
+    """Measure each receiver beside the same events as NDJSON lines, which are appended to a segment."""
+    for name, received in RECEIVED.items():
+        packed, lines = bodies(bench.events, received)
+        with tlog(bench, f"ingest-{name}") as server:
+            server.create("lines")
+            jobs = {
+                "receiver": partial(load_bodies, bench, server, received.path, received.kind, packed),
+                "lines": partial(load_bodies, bench, server, "/segments/lines/entries", "application/x-ndjson", lines),
+            }
+            found = {job: median(rates) for job, rates in in_turn(bench, jobs).items()}
+        shutil.rmtree(server.config.data)
+        name = f"receiver of {name}, {BATCH} events at once"
+        bench.figures.append(Figure(f"{name}, beside lines", found["receiver"], "events/s", found["lines"]))
+        share = 100 * found["receiver"] / found["lines"]
+        bench.targets.append(Target(f"{name}, of lines", share, "%", at_least=50))
+
+
 def measure_search(bench: Bench) -> None:
     """Measure searches of a large segment: pages of 100, one client, and how fast its index is built meanwhile."""
     with tlog(bench, "search") as server:
@@ -397,6 +427,7 @@ SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "segments": measure_segments,
     "access": measure_access,
     "client": measure_client,
+    "ingest": measure_ingest,
     "search": measure_search,
 }
 
@@ -465,6 +496,20 @@ def load_batches(bench: Bench, server: Server, size: int, connections: int) -> f
         connections=connections,
         seconds=bench.plan.seconds,
         batches=sys.maxsize,
+    )
+
+
+def load_bodies(bench: Bench, server: Server, path: str, kind: str, packed: Sequence[bytes]) -> float:
+    """Send bodies of events, and return how many a second were logged."""
+    return aside(
+        send_bodies,
+        server.port,
+        path,
+        kind,
+        packed,
+        events=BATCH,
+        connections=FILL_CONNECTIONS,
+        seconds=bench.plan.seconds,
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from tlog_core.receipt import JSON_TYPE
 HOST = "127.0.0.1"
 TIMEOUT_SECONDS = 60
 EVENTS = 20_000
+ID = b"0123456789abcdef"
+TIME = b"2001-02-03T04:05:06.789+00:00"
+"""What stands in bodies where each request has an id and a time of its own."""
 
 # wrk with this alone gets one path. It reports on the last line, latencies in milliseconds. Its percentiles make up for
 # the requests that a slow answer held back.
@@ -100,6 +104,36 @@ def send_batches(
 
     with ThreadPoolExecutor(connections) as pool:
         return sum(pool.map(send, range(connections)))
+
+
+def send_bodies(
+    port: int, path: str, kind: str, bodies: Sequence[bytes], *, events: int, connections: int, seconds: float
+) -> float:
+    """Send bodies of so many events each, with ids and the time of their own in each request.
+
+    Returns how many events a second were logged.
+    """
+    deadline = time.perf_counter() + seconds
+
+    def send(place: int) -> float:
+        sent = 0
+        with closing(HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)) as connection:
+            connection.connect()
+            began = time.perf_counter()
+            while time.perf_counter() < deadline:
+                body = _fresh(bodies[(place + sent // events) % len(bodies)])
+                connection.request("POST", path, body, {"Content-Type": kind})
+                check(connection, 200, 201)
+                sent += events
+        return sent / (time.perf_counter() - began)
+
+    with ThreadPoolExecutor(connections) as pool:
+        return sum(pool.map(send, range(connections)))
+
+
+def _fresh(body: bytes) -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").encode()
+    return body.replace(ID, secrets.token_hex(8).encode()).replace(TIME, now)
 
 
 def check(connection: HTTPConnection, *statuses: int) -> bytes:

@@ -7,12 +7,13 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,9 @@ def tell(*arguments: object) -> str:
 
 
 @contextmanager
-def stalled(port: int, count: int, request: str, *headers: str) -> Iterator[list[socket.socket]]:
+def stalled(port: int, count: int, request: str, *headers: str, length: int = 1000) -> Iterator[list[socket.socket]]:
     """Hold so many connections open that each send a part of the body of a request, such as `POST /add-checkpoint`."""
-    head = "\r\n".join([f"{request} HTTP/1.1", "Host: x", "Content-Length: 1000", *headers])
+    head = "\r\n".join([f"{request} HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers])
     with ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(count)]
         for one in held:
@@ -109,16 +110,26 @@ class Answer:
 
 @dataclass
 class Server:
-    """A running server. Its log, standard output and error together, is the file `log`."""
+    """A running server. Its log, standard output and error together, is the file `log`.
+
+    It speaks TLS if it has a certificate.
+    """
 
     process: subprocess.Popen[Any]
     port: int
     data: Path
     log: Path
+    certificate: Path | None = field(default=None, kw_only=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}"
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        if self.certificate is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        context = ssl.create_default_context(cafile=self.certificate)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=context)
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
@@ -136,7 +147,7 @@ class Server:
         timeout: float = PATIENCE,
     ) -> Answer:
         """Send one request over a connection of its own, with the path and the headers as they are given."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self._connect(timeout)
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
             for name, value in (headers or {}).items():
@@ -235,8 +246,12 @@ def start(
     guarded: bool = False,
     program: Sequence[str | Path] = (TLOG,),
     options: Sequence[str] = (),
+    certificate: Path | None = None,
 ) -> Server:
-    """Start a server and return when it is ready. `before` runs in its process before anything else."""
+    """Start a server and return when it is ready. `before` runs in its process before anything else.
+
+    The key of its `certificate` stands beside it, as `make_certificate` with `key.pem` puts it.
+    """
     port = port or free_port()
     log = data.parent / f"{data.name}.log"
     command = [
@@ -250,6 +265,8 @@ def start(
         str(workers),
         *options,
     ]
+    if certificate is not None:
+        command += ["--certificate", str(certificate), "--key", str(certificate.with_name("key.pem"))]
     with log.open("ab") as out:
         process = subprocess.Popen(
             [*command, *([] if guarded else ["--unguarded"]), *(["--log-name", log_name] if log_name else [])],
@@ -259,7 +276,7 @@ def start(
             env={**os.environ, **(environment or {})},
             preexec_fn=before,
         )
-    server = Server(process, port, data, log)
+    server = Server(process, port, data, log, certificate=certificate)
     try:
         until(lambda: _is_ready(server, workers), f"the server to be ready; see {log}")
     except BaseException:

@@ -8,6 +8,7 @@ within a statement, where what SQLite does is SQLite's promise. After each kill 
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -47,6 +48,15 @@ def versions(kind: str) -> int:
 
 def applied(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("select name from _sqlite_migrations order by id")]
+
+
+def make_later(path: Path, kind: str) -> None:
+    """Make a database one that a later version of tlog has written."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "insert into _sqlite_migrations (migration_set, name, applied_at) values (?, 'm999_later', '')", [kind]
+        )
+        connection.execute("pragma user_version = 999")
 
 
 def make_earlier(kind: str, present: Path, path: Path, version: int) -> None:

@@ -41,7 +41,7 @@ from tlog.config import (
 from tlog.control import Control
 from tlog.files import lock_data
 from tlog.fsck.scrub import Scrub
-from tlog.guard import Guard
+from tlog.guard import Guard, body_length
 from tlog.intake import Intake
 from tlog.journal import Answered, Journal
 from tlog.logs import make_logger, write_lines
@@ -201,7 +201,7 @@ def _observe(app: Flask, journal: Journal, guard: Guard) -> None:
         asked: Request = request._get_current_object()  # type: ignore[attr-defined]
         noted = g._get_current_object()
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and "caller" in noted:
-            guard.give_back(noted.caller, asked)
+            guard.give_back(noted.caller, [(noted.caller.target, body_length(asked))])
         request_id = noted.request_id
         response.headers["X-Request-Id"] = request_id
         segment = (asked.view_args or {}).get("segment", "")

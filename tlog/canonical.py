@@ -4,8 +4,9 @@ An event whose members need no more than sorting is read by msgspec and written 
 could differ (`spec/decisions/0004-canonical-json.md`), the strict path decides.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -14,7 +15,10 @@ from tlog_core.encoding import MAX_JSON_DEPTH, canonicalize
 
 _SORTED: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _AS_READ: Final = orjson.OPT_STRICT_INTEGER
-_TOGETHER: Final = 16
+TOGETHER: Final = 16
+"""How many events are best read at a time."""
+
+_PLAIN: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})\.[0-9]{0,17}[1-9]")
 _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 
 
@@ -22,7 +26,7 @@ class Canonicalizer:
     """Turns JSON text into its RFC 8785 form. Threads share it."""
 
     def __init__(self) -> None:
-        decoder = msgspec.json.Decoder(float_hook=_refuse_float)
+        decoder = msgspec.json.Decoder(float_hook=_plain_float)
         self._decode = decoder.decode
         self._decode_lines = decoder.decode_lines
 
@@ -48,29 +52,37 @@ class Canonicalizer:
         # So few at a time that what is read of them is still in the cache when it is written.
         return [
             form
-            for place in range(0, len(lines), _TOGETHER)
-            for form in self._together(lines[place : place + _TOGETHER])
+            for place in range(0, len(lines), TOGETHER)
+            for form in self._together(lines[place : place + TOGETHER])[0]
         ]
 
-    def _together(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the same as one by one, mostly by a few calls for all."""
+    def read(self, lines: Sequence[bytes]) -> Iterable[tuple[bytes, Any]]:
+        """Return the canonical form of each of some `TOGETHER` lines, and its value; raise MalformedError."""
+        forms, values = self._together(lines)
+        return zip(forms, map(msgspec.json.decode, forms) if values is None else values, strict=True)
+
+    def _together(self, lines: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[Any] | None]:
+        """Return the same as one by one, mostly by a few calls for all, and the values if they were read."""
         joined = b",".join(lines)
         try:
             values = self._decode_lines(b"\n".join(lines))
             # A line break within a value would stand where this has a comma too many, so each line is one value.
             if len(values) == len(lines) and not any(map(_may_be_deep, lines)) and not _may_order_differ(joined):
                 if orjson.dumps(values, option=_SORTED)[1:-1] == joined:
-                    return lines
+                    return lines, values
                 if orjson.dumps(values, option=_AS_READ)[1:-1] == joined:
-                    return [orjson.dumps(value, option=_SORTED) for value in values]
+                    return [orjson.dumps(value, option=_SORTED) for value in values], values
         except (msgspec.MsgspecError, orjson.JSONEncodeError, UnicodeDecodeError, RecursionError):
             pass
-        return [self(line) for line in lines]
+        return [self(line) for line in lines], None
 
 
-def _refuse_float(_text: str) -> NoReturn:
-    # RFC 8785 writes doubles as ECMAScript does, and orjson does not.
-    raise ValueError
+def _plain_float(text: str) -> float:
+    # RFC 8785 writes doubles as ECMAScript does, and orjson does not where there is an exponent, or no fraction. If it
+    # writes such a text as this again, that is the shortest for its double, and so that of both.
+    if _PLAIN.fullmatch(text) is None:
+        raise ValueError
+    return float(text)
 
 
 def _may_be_deep(raw: bytes) -> bool:

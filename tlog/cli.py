@@ -13,6 +13,7 @@ import click
 
 from tlog.access_cli import policy, token, writer
 from tlog.clock import now
+from tlog.route_cli import route
 from tlog.search_cli import search
 from tlog.segment_cli import segment
 from tlog.shell import REFUSED, config_of, data_option, log_name_option, report, time_of
@@ -219,5 +220,6 @@ main.add_command(segment)
 main.add_command(search)
 main.add_command(token)
 main.add_command(policy)
+main.add_command(route)
 main.add_command(writer)
 main.add_command(witness)

@@ -8,7 +8,7 @@ is relied upon until the generation changes: a change is in force everywhere bef
 
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,12 +23,12 @@ from tlog.access.action import CONTROL, RESERVED
 from tlog.access.document import read_policy
 from tlog.access.oidc import Oidc
 from tlog.access.policy import Decider
-from tlog.access.rule import Address, Grant, Policy, Quota, Target
+from tlog.access.rule import Address, Grant, Policy, Target
 from tlog.access.token import PREFIX, Token, parse_token, verify_token
 from tlog.config import Config
 from tlog.control import Control
 from tlog.errors import NotFoundError, UnauthorizedError
-from tlog.quotas import Quotas
+from tlog.quotas import Draw, Quotas
 from tlog.store.changes import SegmentRow
 from tlog.store.connection import DatabaseError
 from tlog_core.errors import MalformedError
@@ -123,17 +123,15 @@ class Guard:
         allowed = self._may(state, principal, action, target, address)
         if allowed and (there or name is None or labels):
             if action is not Action.INGEST:
-                self._draw(state, principal, target, _body(request))
+                self._quotas.draw(self._draws(state, principal, [(target, body_length(request))]))
             return Caller(principal, address, state.version, target)
         if principal is ANONYMOUS and not self.unguarded:
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
         raise NotFoundError("no such segment" if name is not None else "there is nothing for you here")
 
-    def give_back(self, caller: Caller, request: Request) -> None:
-        """Count a request on no quota, as the server has failed it."""
-        principal, target = caller.principal, caller.target
-        for quota in self._quotas_of(self._state, principal, target):
-            self._quotas.give_back(quota, principal.name, target or Target(CONTROL), _body(request))
+    def give_back(self, caller: Caller, sizes: Iterable[tuple[Target | None, int]]) -> None:
+        """Count a request, of so many bytes for each segment, on no quota, as the server has failed it."""
+        self._quotas.give_back(self._draws(self._state, caller.principal, sizes))
 
     def writer_keys(self, writer: str) -> Sequence[VerifierKey]:
         """Return the keys that are registered for a writer; CorruptError."""
@@ -153,9 +151,12 @@ class Guard:
         """Tell whether a caller may do this in a segment that is there, or is to be made."""
         return self._may(self._current(), caller.principal, action, target, caller.address)
 
-    def draw(self, caller: Caller, target: Target, size: int) -> None:
-        """Count a request of so many bytes to a segment; raise QuotaError if a quota is used up for now."""
-        self._draw(self._current(), caller.principal, target, size)
+    def draw(self, caller: Caller, sizes: Iterable[tuple[Target | None, int]]) -> None:
+        """Count a request, of so many bytes for each segment; raise QuotaError if a quota is used up for now.
+
+        Then nothing is counted: what would be, would be so again each time that the request comes again.
+        """
+        self._quotas.draw(self._draws(self._current(), caller.principal, sizes))
 
     def anyone_may(self, action: Action, target: Target) -> bool:
         """Tell whether everyone may do this in a segment: without a credential, and from wherever."""
@@ -178,12 +179,14 @@ class Guard:
             raise UnauthorizedError("this server asks nobody who they are, and so answers this machine only")
         return ANONYMOUS
 
-    def _draw(self, state: _State, principal: Principal, target: Target | None, size: int) -> None:
-        for quota in self._quotas_of(state, principal, target):
-            self._quotas.draw(quota, principal.name, target or Target(CONTROL), size)
-
-    def _quotas_of(self, state: _State, principal: Principal, target: Target | None) -> Sequence[Quota]:
-        return () if self.unguarded else state.decider.quotas(principal, target)
+    def _draws(self, state: _State, principal: Principal, sizes: Iterable[tuple[Target | None, int]]) -> list[Draw]:
+        if self.unguarded:
+            return []
+        return [
+            Draw(quota, principal.name, (target or Target(CONTROL)).segment, size)
+            for target, size in sizes
+            for quota in state.decider.quotas(principal, target)
+        ]
 
     def _identify(self, state: _State, request: Request, action: Action) -> Principal:
         given = request.environ.get("HTTP_AUTHORIZATION")
@@ -252,7 +255,8 @@ def _password(basic: str) -> str:
         raise UnauthorizedError("the Basic credential is not base64; its password is to be a token") from None
 
 
-def _body(request: Request) -> int:
+def body_length(request: Request) -> int:
+    """Return how many bytes the headers say that the body has."""
     length = request.environ.get("CONTENT_LENGTH", "")
     return int(length) if length.isascii() and length.isdigit() else 0
 

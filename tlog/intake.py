@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import msgspec
+from typing import Final
+from zlib import crc32
 
 from tlog.access import Action
 from tlog.access.rule import Target
 from tlog.canonical import Canonicalizer
-from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_PAYLOAD_BYTES
+from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from tlog.control import Control
 from tlog.errors import (
     ConflictError,
@@ -26,20 +25,19 @@ from tlog.errors import (
     SealedError,
     SignatureRequiredError,
     UnavailableError,
-    UnroutedError,
 )
-from tlog.formats.known import format_of
 from tlog.formats.quarantine import enclose
 from tlog.guard import Caller, Guard
-from tlog.routing import Routing, route
+from tlog.placing import Place, Placing
+from tlog.routing import Routing
 from tlog.search.indexes import Indexes
 from tlog.segments import Segments
 from tlog.submit import append, commit_to
-from tlog_core.errors import MalformedError
 from tlog_core.receipt import JSON_TYPE
 
 Waits = Callable[[], AbstractContextManager[None]]
 
+_LAST_NEAR: Final = (1 << 48) - 1
 _CLOSED: Final = (SealedError, FrozenError, SignatureRequiredError)
 
 
@@ -63,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event in canonical form, with what tells it apart for as long as it is remembered: 32 bytes, or nothing."""
+    """An event in canonical form, with what tells it apart for as long as it is remembered: 38 bytes, or nothing."""
 
     payload: bytes
     key: bytes | None
@@ -96,97 +94,94 @@ class Intake:
         self._segments = segments
         self._indexes = indexes
         self._routing = routing
-        self._canonicalize = canonicalize
-        self._decode = msgspec.json.Decoder().decode
+        self._placing = Placing(routing, canonicalize)
 
     def take(self, request: Request, texts: Sequence[bytes], waits: Waits, faults: Iterable[bytes] = ()) -> Taken:
         """Log events, each given as its JSON text, durably when this returns; `faults` are no events to begin with.
 
-        Raises NotFoundError if who sends them may not write to the quarantine segment, and it has to; QuotaError;
-        and what `submit.append` raises: then some may be logged, and are told by their ids if all are sent again.
+        Raises QuotaError; NotFoundError if something is to be kept in the quarantine segment, and who sends it may not
+        write there; and what `submit.append` raises: then some may be logged, and are not again if all are sent again.
         """
-        found = _Sorted(rejected=[(fault, "it is no event of this format") for fault in faults])
-        self._sort(request, texts, found)
+        found = self._sort(request, texts, faults)
         found.placed = self._admitted(request, found)
-        for target, events in found.placed.items():
-            self._guard.draw(request.caller, target, sum(len(event.payload) for event in events))
+        sizes = self._sizes(found)
+        self._guard.draw(request.caller, sizes)
+        try:
+            return self._keep(request, found, waits)
+        except NotFoundError:
+            raise
+        except Exception:
+            # Whom the server failed it does not refuse when he tries again.
+            self._guard.give_back(request.caller, sizes)
+            raise
+
+    def _keep(self, request: Request, found: _Sorted, waits: Waits) -> Taken:
         logged = seen = 0
         for target, events in found.placed.items():
-            try:
-                fresh = self._log(request.caller, target, events, waits)
-            except _CLOSED as error:
-                found.rejected += [(event.payload, str(error)) for event in events]
-                continue
-            logged, seen = logged + fresh, seen + len(events) - fresh
+            for chunk in _chunks(events):
+                try:
+                    self._make(request.caller, target)
+                    fresh = self._log(request.caller, target, chunk, waits)
+                except (NotFoundError, *_CLOSED) as error:
+                    found.rejected += [(event.payload, str(error)) for event in chunk]
+                    continue
+                logged, seen = logged + fresh, seen + len(chunk) - fresh
         if found.rejected:
             self._quarantine(request, found.rejected, waits)
         return Taken(logged, len(found.rejected), seen)
 
-    def _sort(self, request: Request, texts: Sequence[bytes], found: _Sorted) -> None:
-        for number, (text, payload) in enumerate(zip(texts, self._payloads(texts), strict=True)):
-            if isinstance(payload, MalformedError):
-                found.rejected.append((text, str(payload)))
-                continue
-            value = self._decode(payload)
-            try:
-                target = route(self._routing, value)
-            except UnroutedError as error:
-                found.rejected.append((payload, str(error)))
-                continue
-            event = Event(payload, _key(request, payload, value, number, found.equal))
-            found.placed.setdefault(target, []).append(event)
+    def _sizes(self, found: _Sorted) -> list[tuple[Target, int]]:
+        """Return how many bytes of events go into which segment."""
+        sizes = [(target, sum(len(event.payload) for event in events)) for target, events in found.placed.items()]
+        if found.rejected:
+            wanted = self._routing.quarantine
+            there = self._guard.target(wanted.segment) or wanted
+            sizes.append((there, sum(len(data) for data, _ in found.rejected)))
+        return sizes
 
-    def _payloads(self, texts: Sequence[bytes]) -> Sequence[bytes | MalformedError]:
-        try:
-            together = self._canonicalize.lines(texts)
-        except MalformedError:
-            together = []
-        if together and max(map(len, together)) <= MAX_PAYLOAD_BYTES:
-            return together
-        return [self._payload_or_fault(text) for text in texts]
-
-    def _payload_or_fault(self, text: bytes) -> bytes | MalformedError:
-        try:
-            return self._payload(text)
-        except MalformedError as error:
-            return error
-
-    def _payload(self, text: bytes) -> bytes:
-        payload = self._canonicalize(text)
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise MalformedError(f"it has more than {MAX_PAYLOAD_BYTES} bytes")
-        return payload
+    def _sort(self, request: Request, texts: Sequence[bytes], faults: Iterable[bytes]) -> _Sorted:
+        found = _Sorted()
+        for number, place in enumerate(self._placing.find(texts, faults)):
+            if place.target is None:
+                found.rejected.append((place.data, place.reason))
+            else:
+                event = Event(place.data, _key(request, place, number, found.equal))
+                found.placed.setdefault(place.target, []).append(event)
+        return found
 
     def _admitted(self, request: Request, found: _Sorted) -> dict[Target, list[Event]]:
-        """Return the events whose sender may write to their segments, which are there; the others are rejected."""
+        """Return the events whose sender may write to their segments, or make these; the others are rejected."""
         admitted: dict[Target, list[Event]] = {}
         for target, events in found.placed.items():
             try:
-                admitted.setdefault(self._ready(request.caller, target), []).extend(events)
-            except (NotFoundError, ConflictError) as error:
+                admitted.setdefault(self._allowed(request.caller, target), []).extend(events)
+            except NotFoundError as error:
                 found.rejected += [(event.payload, str(error)) for event in events]
         return admitted
 
-    def _ready(self, caller: Caller, wanted: Target) -> Target:
-        """Return a segment that is there, made if it was not and the policy lets the caller; raise NotFoundError."""
+    def _allowed(self, caller: Caller, wanted: Target) -> Target:
+        """Return a segment that is there, or else is to be made, if the policy lets the caller; raise NotFoundError."""
         there, who = self._guard.target(wanted.segment), caller.principal.name
         may_make = there is not None or self._guard.may(caller, Action.CREATE_SEGMENT, wanted)
         if not may_make or not self._guard.may(caller, Action.APPEND, there or wanted):
             # The same whether there is none.
             raise NotFoundError(f"there is no segment {wanted.segment} that {who} may write to, or make and write to")
-        if there is None:
-            self._control.create_segment(who, wanted.segment, dict(wanted.labels))
         return there or wanted
 
-    def _log(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
-        """Log those events that are not remembered, and return how many those are."""
-        fresh = sum(self._log_chunk(caller, target, chunk, waits) for chunk in _chunks(events))
-        # What was logged is not to be sent again because it cannot be found yet.
-        with suppress(OSError, UnavailableError):
-            self._indexes.want(target.segment)
-        return fresh
+    def _make(self, caller: Caller, allowed: Target) -> None:
+        """Make a segment if it is not there; raise NotFoundError if it came to be one that the caller may not write to.
 
-    def _log_chunk(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
+        Only once the quotas are drawn on: it costs more than all else.
+        """
+        if self._guard.target(allowed.segment) is None:
+            try:
+                self._control.create_segment(caller.principal.name, allowed.segment, dict(allowed.labels))
+            except ConflictError:
+                # Made meanwhile with other labels, which it keeps.
+                self._allowed(caller, allowed)
+
+    def _log(self, caller: Caller, target: Target, events: Sequence[Event], waits: Waits) -> int:
+        """Log those of a run of events that are not remembered, and return how many those are."""
         fresh = _without(events, frozenset())
         with self._segments.use(target.segment) as segment:
             while fresh:
@@ -202,35 +197,45 @@ class Intake:
                     break
                 except RepeatedError:
                     fresh = _without(fresh, segment.store.known_events(submission.events))
+        # What was logged is not to be sent again because it cannot be found yet.
+        with suppress(OSError, UnavailableError):
+            self._indexes.want(target.segment)
         return len(fresh)
 
     def _quarantine(self, request: Request, rejected: Iterable[tuple[bytes, str]], waits: Waits) -> None:
-        target = self._ready(request.caller, self._routing.quarantine)
+        target = self._allowed(request.caller, self._routing.quarantine)
+        self._make(request.caller, target)
         events = [
             Event(payload, _digest(request, "quarantine", hashlib.sha256(payload).hexdigest(), payload))
             for data, reason in rejected
             for payload in enclose(data, request.receiver, reason)
         ]
-        self._guard.draw(request.caller, target, sum(len(event.payload) for event in events))
-        self._log(request.caller, target, events, waits)
+        for chunk in _chunks(events):
+            self._log(request.caller, target, chunk, waits)
 
 
-def _key(request: Request, payload: bytes, value: Any, number: int, equal: Counter[bytes]) -> bytes | None:
+def _key(request: Request, place: Place, number: int, equal: Counter[bytes]) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
-    form = format_of(value)
-    own = form.id(value)
-    if own is not None and form.counts:
-        equal[payload] += 1
-        own = f"{own}/{equal[payload]}"
-    if own is not None:
-        return _digest(request, form.name, own, payload)
-    return None if request.key is None else _digest(request, "request", f"{request.key}/{number}", payload)
+    if place.id is not None:
+        own = place.id
+        if place.counts:
+            equal[place.data] += 1
+            own = f"{own}/{equal[place.data]}"
+        return _digest(request, str(place.format), own, place.data, place.time or 0)
+    if request.key is None:
+        return None
+    return _digest(request, "request", f"{request.key}/{number}", place.data, crc32(request.key.encode()))
 
 
-def _digest(request: Request, kind: str, one: str, payload: bytes) -> bytes:
+def _digest(request: Request, kind: str, one: str, payload: bytes, near: int = 0) -> bytes:
+    """Return a hash of 256 bits, after the number of what is sent at about the same time.
+
+    So keys of a request stand side by side in the database, which would else write a page for each.
+    """
     # With the payload, so that an event of another's id keeps nothing out; and the writer, whose entry it is to be.
     head = "\n".join([request.caller.principal.name, kind, one]).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(b"%d\n%b%b" % (len(head), head, payload)).digest()
+    digest = hashlib.sha256(b"%d\n%b%b" % (len(head), head, payload)).digest()
+    return max(0, min(near, _LAST_NEAR)).to_bytes(6, "big") + digest
 
 
 def _without(events: Iterable[Event], known: Iterable[bytes]) -> list[Event]:

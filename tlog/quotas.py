@@ -7,11 +7,13 @@ that draw at the same instant may count as one, which lets a little more through
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tlog.access.rule import Each, Quota, Target
+from tlog.access.rule import Each, Quota
 from tlog.errors import QuotaError
 from tlog.files import map_file
 
@@ -25,6 +27,16 @@ _LONGEST: Final = 3_600_000_000
 """A time farther ahead than this many microseconds was left by the clock of before a reboot."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a request draws on a quota: who sends it, to which segment, and how many bytes."""
+
+    quota: Quota
+    principal: str
+    segment: str
+    body: int
+
+
 class Quotas:
     """What was drawn on each quota. Threads and processes share it."""
 
@@ -33,24 +45,31 @@ class Quotas:
         self._map = map_file(path, _SLOTS * _SLOT.size)
         self._clock = clock
 
-    def draw(self, quota: Quota, principal: str, target: Target, body: int) -> None:
-        """Count a request with a body of so many bytes; raise QuotaError if the quota is used up for now."""
-        for tag, microseconds in _costs(quota, principal, target, body):
-            self._draw(tag, microseconds, quota.name)
+    def draw(self, draws: Sequence[Draw]) -> None:
+        """Count what one request draws; raise QuotaError, and count nothing, if a quota is used up for now.
 
-    def give_back(self, quota: Quota, principal: str, target: Target, body: int) -> None:
-        """Count a request no more."""
-        for tag, microseconds in _costs(quota, principal, target, body):
-            now = self._clock()
+        However much it draws on one quota, that counts as one: what is ahead already is what it is refused for.
+        """
+        now, owed = self._clock(), Counter[int]()
+        for one in draws:
+            for tag, microseconds in _costs(one):
+                _, paid = self._find(tag, now)
+                if paid - now > _AHEAD:
+                    wait = (paid - now - _AHEAD) / 1_000_000
+                    raise QuotaError(f'the quota "{one.quota.name}" is used up for now; retry later', wait)
+                owed[tag] += microseconds
+        for tag, microseconds in owed.items():
             place, paid = self._find(tag, now)
-            _SLOT.pack_into(self._map, place, tag, max(now, paid - microseconds))
+            # More would be taken for what another clock has left.
+            _SLOT.pack_into(self._map, place, tag, min(max(paid, now) + microseconds, now + _LONGEST - 1))
 
-    def _draw(self, tag: int, microseconds: int, name: str) -> None:
-        now = self._clock()
-        place, paid = self._find(tag, now)
-        if paid - now > _AHEAD:
-            raise QuotaError(f'the quota "{name}" is used up for now; retry later', (paid - now - _AHEAD) / 1_000_000)
-        _SLOT.pack_into(self._map, place, tag, max(paid, now) + microseconds)
+    def give_back(self, draws: Sequence[Draw]) -> None:
+        """Count what one request drew no more."""
+        for one in draws:
+            for tag, microseconds in _costs(one):
+                now = self._clock()
+                place, paid = self._find(tag, now)
+                _SLOT.pack_into(self._map, place, tag, max(now, paid - microseconds))
 
     def _find(self, tag: int, now: int) -> tuple[int, int]:
         """Return the place of a slot, and the time up to which it is paid for; one that is past is anybody's."""
@@ -66,10 +85,11 @@ class Quotas:
         return (tag % _SLOTS * _SLOT.size if free is None else free), now
 
 
-def _costs(quota: Quota, principal: str, target: Target, body: int) -> Iterator[tuple[int, int]]:
-    """Yield each number that a request draws on, by its tag, and how many microseconds it costs there."""
-    of = {Each.PRINCIPAL: principal, Each.SEGMENT: target.segment, None: ""}[quota.each]
-    for unit, rate, cost in (("requests", quota.requests_per_second, 1), ("bytes", quota.bytes_per_second, body)):
+def _costs(draw: Draw) -> Iterator[tuple[int, int]]:
+    """Yield each number that is drawn on, by its tag, and how many microseconds that costs there."""
+    quota = draw.quota
+    of = {Each.PRINCIPAL: draw.principal, Each.SEGMENT: draw.segment, None: ""}[quota.each]
+    for unit, rate, cost in (("requests", quota.requests_per_second, 1), ("bytes", quota.bytes_per_second, draw.body)):
         if rate is not None:
             key = f"{quota.name}\n{unit}\n{of}"
             tag = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") | 1

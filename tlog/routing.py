@@ -2,8 +2,8 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,8 +11,7 @@ import msgspec
 
 from tlog.access.rule import Target, matches_glob
 from tlog.errors import ConfigError, UnroutedError
-from tlog.formats.fields import Fields
-from tlog.formats.known import format_of
+from tlog.formats.fields import Fields, Format
 from tlog.segments import check_labels, check_name, is_name
 from tlog_core.errors import MalformedError
 
@@ -30,6 +29,7 @@ _MAX_BYTES: Final = 1 << 18
 _FORMAT: Final = "format"
 _NAMES: Final = frozenset({_FORMAT, *(field.name for field in fields(Fields))} - {"time"})
 _PART: Final = re.compile(r"\{([^{}]*)\}")
+_NOT_ASKED: Final = Fields()
 _UNFIT: Final = re.compile(r"[^a-z0-9-]")
 _DAY: Final = 86_400_000
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -63,11 +63,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """All routes, in their order; where events go that have none; how long an event is told from its like, in ms."""
+    """All routes, in their order; where events go that have none; how long an event is told from its like, in ms.
+
+    `asks` tells whether any route goes by a common field, which takes longer to find than all else.
+    """
 
     rules: tuple[Rule, ...]
     quarantine: Target
     remembers: int
+    asks: bool
 
 
 class _Quarantine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,35 +117,36 @@ def parse_routing(raw: bytes) -> Routing:
     except MalformedError as error:
         raise ConfigError(f"routes.toml, quarantine: {error}") from None
     quarantine = Target(document.quarantine.segment, tuple(sorted(document.quarantine.labels.items())))
-    return Routing(rules, quarantine, int(document.remember_days * _DAY))
+    return Routing(rules, quarantine, int(document.remember_days * _DAY), any(map(_asks, rules)))
 
 
-def route(routing: Routing, event: Any) -> Target:
-    """Return the segment for an event, with the labels that it has if it is to be made.
+def route(routing: Routing, event: Any, form: Format) -> Target:
+    """Return the segment for an event of a format, with the labels that it has if it is to be made.
 
     The first route decides that matches and for whose segment and labels the event has all values. Raises UnroutedError
     if there is none, or if what comes out can be no name.
     """
-    form = format_of(event)
-    name, found = form.name, form.fields(event)
+    name, found = form.name, form.fields(event) if routing.asks else _NOT_ASKED
     for rule in routing.rules:
         if all(_has(event, name, found, steps, globs) for steps, globs in rule.match):
             segment = _fill(rule.segment, event, name, found)
             labels = [(key, _fill(template, event, name, found)) for key, template in rule.labels]
             if segment is not None and all(value is not None for _, value in labels):
-                return _target(segment, {key: value for key, value in labels if value is not None})
+                return _target(segment, tuple((key, value) for key, value in labels if value is not None))
     raise UnroutedError("no route matches")
 
 
-def _target(segment: str, labels: Mapping[str, str]) -> Target:
+# Of many events few segments come, and to check their names takes longer than to find them.
+@lru_cache(maxsize=4_096)
+def _target(segment: str, labels: tuple[tuple[str, str], ...]) -> Target:
     fitting = _UNFIT.sub("-", segment.lower())
     try:
-        check_labels(labels)
+        check_labels(dict(labels))
     except MalformedError as error:
         raise UnroutedError(str(error)) from None
     if not is_name(fitting):
         raise UnroutedError(f"no segment can have the name {fitting[:100]!r}")
-    return Target(fitting, tuple(sorted(labels.items())))
+    return Target(fitting, tuple(sorted(labels)))
 
 
 def _has(event: Any, name: str, found: Fields, steps: Steps, globs: tuple[str, ...]) -> bool:
@@ -150,11 +155,13 @@ def _has(event: Any, name: str, found: Fields, steps: Steps, globs: tuple[str, .
 
 
 def _fill(template: Template, event: Any, name: str, found: Fields) -> str | None:
-    values = [_value(event, name, found, place) for place in template.places]
-    if any(value is None for value in values):
-        return None
-    between = [*(value for value in values if value is not None), ""]
-    return "".join(text + value for text, value in zip(template.texts, between, strict=True))
+    parts = [template.texts[0]]
+    for place, text in zip(template.places, template.texts[1:], strict=True):
+        value = _value(event, name, found, place)
+        if value is None:
+            return None
+        parts += value, text
+    return "".join(parts)
 
 
 def _value(event: Any, name: str, found: Fields, steps: Steps) -> str | None:
@@ -202,6 +209,12 @@ def _rule(given: _Route, number: int) -> Rule:
         )
     except MalformedError as error:
         raise ConfigError(f"routes.toml, route {number}: {error}") from None
+
+
+def _asks(rule: Rule) -> bool:
+    templates = (rule.segment, *(template for _, template in rule.labels))
+    places = [steps for steps, _ in rule.match] + [place for template in templates for place in template.places]
+    return any(not place.pointer and place.field != _FORMAT for place in places)
 
 
 def _template(text: str) -> Template:

@@ -51,7 +51,7 @@ class Submission:
     """Events of one request, of one media type, committed to by their openings but not yet logged.
 
     `key` is that of `request_key`, or None. `signed`, if there are any, are the signatures of its writer, whose
-    sequences follow one another. One that `seals` the segment is the last that it takes. `events` are the 32-byte keys
+    sequences follow one another. One that `seals` the segment is the last that it takes. `events` are the 38-byte keys
     of those events that are logged once only, all different, as far as that is remembered for some milliseconds.
     """
 

@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlog.canonical import Canonicalizer
+from tlog.canonical import TOGETHER, Canonicalizer
 from tlog_core.encoding import MAX_JSON_INTEGER, canonicalize
 from tlog_core.errors import MalformedError
 
@@ -41,7 +41,12 @@ integers = (
         [0, MAX_JSON_INTEGER, MAX_JSON_INTEGER + 1, -MAX_JSON_INTEGER, -MAX_JSON_INTEGER - 1, 2**63, 2**64, 10**400]
     )
 )
-floats = st.floats() | st.sampled_from([-0.0, 1e-7, 1e16, 1e20, 1e21, 1e22, 5e-324, 0.1, 9007199254740992.0, 1.5])
+# Among them those where orjson and ECMAScript begin to write an exponent, and the last that have a fraction.
+floats = (
+    st.floats()
+    | st.sampled_from([1764000000.123, 1e-3, 1e-5, 1.5e-5, 1e-6, 123456789012345.67, 4503599627370495.5])
+    | st.sampled_from([-0.0, 1e-7, 1e16, 1e20, 1e21, 1e22, 5e-324, 0.1, 9007199254740992.0, 1.5])
+)
 scalars = st.none() | st.booleans() | integers | floats | texts
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5), max_leaves=25
@@ -89,6 +94,15 @@ digits = st.text("0123456789", min_size=1, max_size=25)
 def test_numbers_in_any_spelling(sign: str, whole: str, part: str | None, power: tuple[str, str, str] | None) -> None:
     number = sign + whole + ("" if part is None else f".{part}") + "".join(power or ())
     for raw in (number, f"[{number}]", f'{{"a":{number}}}', f" {number} "):
+        check(raw.encode())
+
+
+@thorough
+@given(st.integers(-(10**17), 10**17), st.integers(0, 24))
+def test_fractions_of_any_length(number: int, places: int) -> None:
+    whole, part = divmod(abs(number), 10**places)
+    text = f"{'-' * (number < 0)}{whole}.{part:0{places}}"
+    for raw in (text, f'{{"b":1,"a":{text}}}', f'{{"a":{text},"b":[{text},0.5]}}'):
         check(raw.encode())
 
 
@@ -159,6 +173,9 @@ def check_lines(lines: Sequence[bytes]) -> None:
     except MalformedError as error:
         together = str(error)
     assert together == (wrong[0] if wrong else alone)
+    if not wrong:
+        read = [pair for start in range(0, len(lines), TOGETHER) for pair in fast.read(lines[start : start + TOGETHER])]
+        assert read == [(form, json.loads(form)) for form in together]
 
 
 compact = values.map(lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

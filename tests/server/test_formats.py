@@ -182,6 +182,15 @@ def test_a_log_record_has_an_id_if_a_clock_was_read_for_it(record: Any, found: s
     assert format_of(OTLP).id(OTLP | {"record": record}) == found
 
 
+def test_an_insights_event_of_cloudtrail_is_one_of_its_records() -> None:
+    about = {"state": "Start", "eventSource": "s3.amazonaws.com", "eventName": "DeleteBucket"}
+    insight = {"eventID": "11e5", "eventType": "AwsCloudTrailInsight", "insightDetails": about}
+    assert format_of(insight).name == "cloudtrail"
+    assert format_of(insight).id(insight) == "11e5"
+    found = fields_of(insight)
+    assert (found.action, found.service, found.target) == ("DeleteBucket", "s3.amazonaws.com", "s3.amazonaws.com")
+
+
 def test_a_cloudevent_says_what_its_attributes_say_and_else_what_its_data_does() -> None:
     data = {"actor": "ann", "action": "unheard", "outcome": "denied", "time": 5}
     event = CLOUDEVENT | {"data": data}
@@ -275,3 +284,4 @@ def test_no_event_at_all_makes_a_format_raise(event: Any) -> None:
         one.fields(event)
         one_id = one.id(event)
         assert one_id is None or isinstance(one_id, str)
+        assert one.time(event) in (None, one.fields(event).time)

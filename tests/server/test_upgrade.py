@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import upgrading
-from live import LOG_NAME, NDJSON, PATIENCE, TLOG, Server, free_port
-from upgrading import MIGRATE, content, make_earlier, schema_of, shape_of, upgrade, versions
+from live import JSON, LOG_NAME, NDJSON, PATIENCE, TLOG, Server, free_port
+from upgrading import MIGRATE, content, make_earlier, make_later, schema_of, shape_of, upgrade, versions
 
 from tlog.access.action import RESERVED
 from tlog.clock import now
@@ -141,12 +141,17 @@ def test_a_server_goes_on_with_a_folder_of_the_first_version(
     receipts = [segment.append(body, kind, key=kind) for body, kind in BODIES]
     assert server.stop() == 0
     age(server.data, 1)
-    start_server(port=server.port)
+    (server.data / "routes.toml").write_text('[[route]]\nsegment = "payments"\n')
+    server = start_server(port=server.port)
     # The same key finds the same entries, and what is signed for them is the same.
     assert [segment.append(body, kind, key=kind) for body, kind in BODIES] == receipts
     parsed = parse_receipt(segment.append(b'"more"'))
     verify_receipt(parsed, key=segment.key, payload=b'"more"')
     assert (parsed.index, segment.checkpoint().size) == (601, 602)
+    event = b'{"auditID":"1","stage":"Panic","verb":"get"}'
+    for logged in (1, 0):
+        answer = server.request("POST", "/ingest/json", event, {"Content-Type": JSON})
+        assert answer.json() == {"logged": logged, "quarantined": 0, "seen": 1 - logged}
     assert [row["name"] for row in server.request("GET", "/segments").json()["segments"]] == ["payments"]
     assert list(check(Config(server.data), Plan(), lambda *_: None)) == []
 
@@ -183,14 +188,6 @@ def upgrade_killed_everywhere(kind: str, earlier: Path, copies: Path) -> None:
     upgrade(kind, earlier)
     assert all(one == content(earlier) for one in upgraded)
     assert all(schema_of(path) == schema_of(earlier) for path in copies.glob("*.db"))
-
-
-def make_later(path: Path, kind: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "insert into _sqlite_migrations (migration_set, name, applied_at) values (?, 'm999_later', '')", [kind]
-        )
-        connection.execute("pragma user_version = 999")
 
 
 def test_a_log_of_a_later_version_is_refused(fast: Path) -> None:

@@ -36,7 +36,11 @@ def envelope(
         # What is counted is the whole event, and that is another here.
         return None if found.counts else found.id(inner)
 
-    return Format(name, recognizes, fields_of, id_of)
+    def time_of(event: Any) -> int | None:
+        inner = within(event)
+        return format_of(inner).time(inner)
+
+    return Format(name, recognizes, fields_of, id_of, time_of)
 
 
 def _over(first: Fields, second: Fields) -> Fields:

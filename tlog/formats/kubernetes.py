@@ -16,7 +16,7 @@ def _fields(event: Any) -> Fields:
     object_of = find(event, "objectRef")
     namespace = text(object_of, "namespace")
     return Fields(
-        time=milliseconds(find(event, "requestReceivedTimestamp") or find(event, "timestamp")),
+        time=_time(event),
         actor=text(event, "user", "username"),
         action=text(event, "verb"),
         target=joined("/", _resource(object_of), namespace, text(object_of, "name")) or text(event, "requestURI"),
@@ -26,6 +26,10 @@ def _fields(event: Any) -> Fields:
         service="kubernetes",
         severity=text(event, "level"),
     )
+
+
+def _time(event: Any) -> int | None:
+    return milliseconds(find(event, "requestReceivedTimestamp") or find(event, "timestamp"))
 
 
 def _resource(object_of: Any) -> str | None:
@@ -50,4 +54,4 @@ def _id(event: Any) -> str | None:
     return f"{audit_id}/{stage}" if audit_id and stage else None
 
 
-FORMAT: Final = Format("kubernetes", _recognizes, _fields, _id)
+FORMAT: Final = Format("kubernetes", _recognizes, _fields, _id, _time)

@@ -103,4 +103,4 @@ def _id(event: Any) -> str | None:
     return str(observed or own) if observed or own % _SECOND else None
 
 
-FORMAT: Final = Format("otlp", _recognizes, _fields, _id, counts=True)
+FORMAT: Final = Format("otlp", _recognizes, _fields, _id, lambda event: _time(find(event, "record")), counts=True)

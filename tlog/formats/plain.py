@@ -31,8 +31,12 @@ def _fields(event: Any) -> Fields:
 
 
 def _first(event: Any, names: tuple[str, ...]) -> Any:
-    each = (text(event, name) or _within(event.get(name)) for name in names)
-    return next((found for found in each if found), None)
+    # Most names are not there, and this is done for each event: nothing more for those than to look.
+    for name in names:
+        value = event.get(name)
+        if value is not None and (found := text(value) or _within(value)):
+            return found
+    return None
 
 
 def _within(value: Any) -> str | None:

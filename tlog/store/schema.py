@@ -163,9 +163,10 @@ alter table head add column anchored integer not null default 0 check (anchored 
 """
 
 _EVENTS = """
--- Events that were logged lately and have an id, each by a hash of what tells it apart; `time` is that of its entry.
+-- Events that were logged lately and have an id, each by a hash of what tells it apart, after the time at which it says
+-- that it happened, so that neighbours share a page; `time` is that of its entry.
 create table event (
-    key blob primary key check (length(key) = 32),
+    key blob primary key check (length(key) = 38),
     time integer not null
 ) strict, without rowid;
 

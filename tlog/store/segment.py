@@ -143,7 +143,7 @@ class Transaction:
         return 0 if row is None else int(row[0])
 
     def take_events(self, keys: Sequence[bytes], now: int, before: int) -> bool:
-        """Remember the events of these 32-byte keys, all different; False, and none is taken, if one is known.
+        """Remember the events of these 38-byte keys, all different; False, and none is taken, if one is known.
 
         Some of those from `before` that time are forgotten, in milliseconds, so that they become fewer by and by.
         """
@@ -327,7 +327,7 @@ class SegmentStore:
             return _entries(connection, start, end)
 
     def known_events(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Return those of the 32-byte keys whose events are remembered."""
+        """Return those of the 38-byte keys whose events are remembered."""
         with self._reading() as connection:
             rows = connection.execute(_FIND_EVENTS, [json.dumps([key.hex() for key in keys])])
             return {bytes(key) for (key,) in rows}

@@ -1,0 +1,76 @@
+"""What `scripts/bench` sends to receivers: the events of the other sections in the formats of each, and as lines.
+
+Each request has ids of its own, or the events in it would be known.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench_load import ID, TIME
+
+BATCH: Final = 400
+"""How many events there are in a body: as many as an API server of Kubernetes sends."""
+
+_BODIES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A receiver: its path, the events that are logged, made of those of the other sections, and a body of such."""
+
+    path: str
+    event: Callable[[dict[str, Any]], dict[str, Any]]
+    body: Callable[[Sequence[bytes]], bytes]
+    kind: str = "application/json"
+
+
+def bodies(events: Path, received: Received) -> tuple[list[bytes], list[bytes]]:
+    """Return what is sent to a receiver, and the same events as lines."""
+    lines = events.read_bytes().splitlines()[: BATCH * _BODIES]
+    texts = [_text(received.event({**json.loads(line), "id": f"{ID.decode()}-{n}"})) for n, line in enumerate(lines)]
+    batches = [texts[place : place + BATCH] for place in range(0, len(texts), BATCH)]
+    return [received.body(batch) for batch in batches], [b"\n".join(batch) for batch in batches]
+
+
+def _text(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _kubernetes(event: dict[str, Any]) -> dict[str, Any]:
+    named = {"auditID": event.pop("id"), "stage": "ResponseComplete", "verb": event.pop("kind")}
+    more = {"requestReceivedTimestamp": TIME.decode(), "objectRef": {"namespace": "payments"}}
+    return {**event, **named, **more, "user": {"username": event["user"]["name"]}}
+
+
+def _cloudtrail(event: dict[str, Any]) -> dict[str, Any]:
+    named = {"eventID": event.pop("id"), "eventName": event.pop("kind"), "eventSource": "s3.amazonaws.com"}
+    named["eventTime"] = TIME.decode()
+    return {**event, **named, "userIdentity": {"userName": event["user"]["name"]}}
+
+
+def _cloudevent(event: dict[str, Any]) -> dict[str, Any]:
+    named = {"specversion": "1.0", "id": event.pop("id"), "source": "/bench", "type": event.pop("kind")}
+    return {**named, "time": TIME.decode(), "data": event}
+
+
+def _splunk(event: dict[str, Any]) -> dict[str, Any]:
+    return {"event": event, "time": 1_764_000_000.5, "host": "web-1", "index": "main", "sourcetype": "bench"}
+
+
+def _within(before: bytes, after: bytes) -> Callable[[Sequence[bytes]], bytes]:
+    return lambda texts: before + b",".join(texts) + after
+
+
+RECEIVED: Final[Mapping[str, Received]] = {
+    "json, an array": Received("/ingest/json", dict, _within(b"[", b"]")),
+    "json, lines": Received("/ingest/json", dict, b"\n".join),
+    "kubernetes": Received("/ingest/kubernetes", _kubernetes, _within(b'{"kind":"EventList","items":[', b"]}")),
+    "cloudtrail": Received("/ingest/cloudtrail", _cloudtrail, _within(b'{"Records":[', b"]}")),
+    "cloudevents": Received(
+        "/ingest/cloudevents", _cloudevent, _within(b"[", b"]"), "application/cloudevents-batch+json"
+    ),
+    "splunk": Received("/services/collector/event", _splunk, b"".join),
+}
