@@ -1,4 +1,4 @@
-"""Software that is not ours: the Go programs in folders of tests, each built once, and what npm fetches for one."""
+"""Software that is not ours: the Go programs of these folders, and what npm fetches for tests/interop/js."""
 
 import os
 import shutil

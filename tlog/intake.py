@@ -217,9 +217,11 @@ class Intake:
 def _key(request: Request, place: Place, number: int, equal: Counter[bytes]) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
     if place.id is not None:
-        equal[place.data] += place.counts
-        one = f"{place.id}/{equal[place.data]}" if place.counts else place.id
-        return _digest(request, str(place.format), one, place.data, place.time or 0)
+        own = place.id
+        if place.counts:
+            equal[place.data] += 1
+            own = f"{own}/{equal[place.data]}"
+        return _digest(request, str(place.format), own, place.data, place.time or 0)
     if request.key is None:
         return None
     return _digest(request, "request", f"{request.key}/{number}", place.data, crc32(request.key.encode()))

@@ -19,7 +19,8 @@ _NO_EVENT: Final = "it is no event of this format"
 class Place:
     """An event: its payload, or its text as it came if it can be none; its format, its own id, and its time, if there.
 
-    It `counts` if its format does. Without a `target` it goes into quarantine, for the `reason`.
+    If it `counts`, all events that equal it have this id.
+    Without a `target` it goes into quarantine, for the `reason`.
     """
 
     data: bytes

@@ -125,15 +125,6 @@ def test_a_record_of_cloudtrail_says_who_did_what_to_what() -> None:
     assert format_of(CLOUDTRAIL).id(CLOUDTRAIL) == "11e4"
 
 
-def test_an_insights_event_of_cloudtrail_is_one_of_its_records() -> None:
-    about = {"state": "Start", "eventSource": "s3.amazonaws.com", "eventName": "DeleteBucket"}
-    insight = {"eventID": "11e5", "eventType": "AwsCloudTrailInsight", "insightDetails": about}
-    assert format_of(insight).name == "cloudtrail"
-    assert format_of(insight).id(insight) == "11e5"
-    found = fields_of(insight)
-    assert (found.action, found.service, found.target) == ("DeleteBucket", "s3.amazonaws.com", "s3.amazonaws.com")
-
-
 def test_a_log_record_of_opentelemetry_says_who_did_what_to_what() -> None:
     assert format_of(OTLP).name == "otlp"
     assert fields_of(OTLP) == Fields(
@@ -189,6 +180,15 @@ def test_a_log_record_says_no_more_than_it_does(record: Any, resource: Any, fiel
 )
 def test_a_log_record_has_an_id_if_a_clock_was_read_for_it(record: Any, found: str | None) -> None:
     assert format_of(OTLP).id(OTLP | {"record": record}) == found
+
+
+def test_an_insights_event_of_cloudtrail_is_one_of_its_records() -> None:
+    about = {"state": "Start", "eventSource": "s3.amazonaws.com", "eventName": "DeleteBucket"}
+    insight = {"eventID": "11e5", "eventType": "AwsCloudTrailInsight", "insightDetails": about}
+    assert format_of(insight).name == "cloudtrail"
+    assert format_of(insight).id(insight) == "11e5"
+    found = fields_of(insight)
+    assert (found.action, found.service, found.target) == ("DeleteBucket", "s3.amazonaws.com", "s3.amazonaws.com")
 
 
 def test_a_cloudevent_says_what_its_attributes_say_and_else_what_its_data_does() -> None:

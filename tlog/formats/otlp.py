@@ -91,16 +91,18 @@ def _time(record: Any) -> int | None:
 
 def _nanoseconds(record: Any, name: str) -> int:
     """Return a time in nanoseconds since the epoch, 0 if there is none."""
-    value = find(record, name)
-    plain = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _LONGEST_TIME
-    return int(value) if plain else 0
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, str) or not value.isdecimal() or not value.isascii() or len(value) > _LONGEST_TIME:
+        return 0
+    return int(value)
 
 
 def _id(event: Any) -> str | None:
     record = find(event, "record")
+    observed = _nanoseconds(record, "observedTimeUnixNano")
     # Whole seconds are what was read out of a text: two equal lines of one second may come in two requests.
-    observed, own = _nanoseconds(record, "observedTimeUnixNano"), _nanoseconds(record, "timeUnixNano")
-    return str(observed or own) if observed or own % _SECOND else None
+    time = observed or _nanoseconds(record, "timeUnixNano")
+    return str(time) if observed or time % _SECOND else None
 
 
 FORMAT: Final = Format("otlp", _recognizes, _fields, _id, lambda event: _time(find(event, "record")), counts=True)

@@ -150,7 +150,10 @@ def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(given: Any) -> dict[str, Any]:
-    found = {kind: _KINDS[kind](one) for kind, one in _dict(given).items() if one is not None and kind in _KINDS}
+    found = {}
+    for kind, one in _dict(given).items():
+        if one is not None and kind in _KINDS:
+            found[kind] = _KINDS[kind](one)
     if len(found) > 1:
         raise MalformedError("a value is of one kind")
     return found
