@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench_load import ID, TIME
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 BATCH: Final = 400
 """How many events there are in a body: as many as an API server of Kubernetes sends."""
@@ -60,6 +62,35 @@ def _splunk(event: dict[str, Any]) -> dict[str, Any]:
     return {"event": event, "time": 1_764_000_000.5, "host": "web-1", "index": "main", "sourcetype": "bench"}
 
 
+def _vault(event: dict[str, Any]) -> dict[str, Any]:
+    asked = {"id": event.pop("id"), "operation": "read", "path": event.pop("kind"), "data": event}
+    return {"time": TIME.decode(), "type": "request", "auth": {"display_name": "ann"}, "request": asked}
+
+
+def _record(event: dict[str, Any]) -> dict[str, Any]:
+    attributes = [{"key": "event.id", "value": {"stringValue": event.pop("id")}}]
+    attributes += [{"key": key, "value": {"stringValue": json.dumps(value)}} for key, value in event.items()]
+    record = {"timeUnixNano": "1764000000000000678", "body": {"stringValue": event["kind"]}, "attributes": attributes}
+    return {"record": record, "resource": {}, "scope": {}}
+
+
+def _otlp(texts: Sequence[bytes]) -> dict[str, Any]:
+    records = [json.loads(text)["record"] for text in texts]
+    return {"resourceLogs": [{"resource": {}, "scopeLogs": [{"scope": {}, "logRecords": records}]}]}
+
+
+def _otlp_json(texts: Sequence[bytes]) -> bytes:
+    return json.dumps(_otlp(texts)).encode()
+
+
+def _otlp_protobuf(texts: Sequence[bytes]) -> bytes:
+    return bytes(ParseDict(_otlp(texts), ExportLogsServiceRequest()).SerializeToString())
+
+
+def _syslog(texts: Sequence[bytes]) -> bytes:
+    return b"\n".join(b"<165>1 " + TIME + b" web-1 bench 17 - - " + text for text in texts)
+
+
 def _within(before: bytes, after: bytes) -> Callable[[Sequence[bytes]], bytes]:
     return lambda texts: before + b",".join(texts) + after
 
@@ -72,5 +103,9 @@ RECEIVED: Final[Mapping[str, Received]] = {
     "cloudevents": Received(
         "/ingest/cloudevents", _cloudevent, _within(b"[", b"]"), "application/cloudevents-batch+json"
     ),
+    "vault": Received("/ingest/vault", _vault, b"\n".join),
+    "syslog": Received("/ingest/syslog", dict, _syslog),
+    "otlp, protobuf": Received("/v1/logs", _record, _otlp_protobuf, "application/x-protobuf"),
+    "otlp, JSON": Received("/v1/logs", _record, _otlp_json),
     "splunk": Received("/services/collector/event", _splunk, b"".join),
 }
