@@ -208,6 +208,10 @@ def test_a_request_with_a_key_is_logged_once_though_its_events_have_no_ids(serve
 def test_a_body_comes_packed(server: Server) -> None:
     packed = gzip.compress(event_list(event(40)))
     assert send(server, packed, **{"Content-Encoding": "gzip"})["logged"] == 1
+    members = gzip.compress(event_list(event(41))[:20]) + gzip.compress(event_list(event(41))[20:])
+    assert send(server, members, **{"Content-Encoding": "gzip"})["logged"] == 1
+    many = server.request("POST", "/ingest/kubernetes", gzip.compress(b"") * 17, {"Content-Encoding": "gzip"})
+    assert (many.status, many.json()["detail"].partition(": ")[2]) == (400, "it has more than 16 members")
     broken = server.request("POST", "/ingest/kubernetes", packed[:-4], {"Content-Encoding": "gzip"})
     assert broken.status == 400
     assert b"it ends too early" in broken.body

@@ -44,6 +44,7 @@ _LONGEST: Final = 20
 _MAX_MODEL_BYTES: Final = 1 << 16
 _MAX_DISCARDED: Final = 1 << 16
 _MAX_WINDOW: Final = 8 << 20
+_MAX_MEMBERS: Final = 16
 # How zlib is told which of its wrappings to expect.
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}
 _BATCH_TYPES: Final = ("application/x-ndjson", "application/ndjson")
@@ -176,11 +177,17 @@ def _unpack(encoding: str, body: bytes, most: int) -> bytes:
         return bytes(reader.read(most))
     if encoding not in _WINDOWS:
         raise UnsupportedEncodingError(f"send the body as {', '.join(_WINDOWS)} or zstd, or without Content-Encoding")
-    inflater = zlib.decompressobj(_WINDOWS[encoding])
-    unpacked = inflater.decompress(body, most)
-    if len(unpacked) < most and (not inflater.eof or inflater.unused_data):
-        raise EOFError("it ends too early, or goes on behind its end")
-    return unpacked
+    unpacked = b""
+    # RFC 1952 section 2.2: one member behind the other; each is looked for in all that is left.
+    for _ in range(_MAX_MEMBERS):
+        inflater = zlib.decompressobj(_WINDOWS[encoding])
+        unpacked += inflater.decompress(body, most - len(unpacked))
+        if len(unpacked) == most or (inflater.eof and not inflater.unused_data):
+            return unpacked
+        if not inflater.eof:
+            raise EOFError("it ends too early")
+        body = inflater.unused_data
+    raise EOFError(f"it has more than {_MAX_MEMBERS} members")
 
 
 def discard_body(request: Request) -> None:
