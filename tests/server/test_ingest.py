@@ -215,8 +215,18 @@ def test_a_body_comes_packed(server: Server) -> None:
     broken = server.request("POST", "/ingest/kubernetes", packed[:-4], {"Content-Encoding": "gzip"})
     assert broken.status == 400
     assert b"it ends too early" in broken.body
+    frames = zstandard.compress(event_list(event(42))[:20]) + zstandard.compress(event_list(event(42))[20:])
+    assert send(server, frames, **{"Content-Encoding": "zstd"})["logged"] == 1
+    cut = server.request("POST", "/ingest/kubernetes", frames[:-1], {"Content-Encoding": "zstd"})
+    assert (cut.status, cut.json()["detail"].partition(": ")[2]) == (400, "it ends too early")
     bomb = gzip.compress(b" " * (21 << 20))
     assert server.request("POST", "/ingest/kubernetes", bomb, {"Content-Encoding": "gzip"}).status == 413
+    assert (
+        server.request(
+            "POST", "/ingest/kubernetes", zstandard.compress(b" " * (21 << 20)), {"Content-Encoding": "zstd"}
+        ).status
+        == 413
+    )
     assert server.request("POST", "/ingest/kubernetes", packed, {"Content-Encoding": "br"}).status == 415
 
 

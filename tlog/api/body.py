@@ -174,7 +174,10 @@ def unpacked_body(request: Request, most: int) -> bytes:
 def _unpack(encoding: str, body: bytes, most: int) -> bytes:
     if encoding == "zstd":
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(body, read_across_frames=True)
-        return bytes(reader.read(most))
+        unpacked = bytes(reader.read(most))
+        if len(unpacked) < most:
+            _check_whole(body)
+        return unpacked
     if encoding not in _WINDOWS:
         raise UnsupportedEncodingError(f"send the body as {', '.join(_WINDOWS)} or zstd, or without Content-Encoding")
     unpacked = b""
@@ -188,6 +191,19 @@ def _unpack(encoding: str, body: bytes, most: int) -> bytes:
             raise EOFError("it ends too early")
         body = inflater.unused_data
     raise EOFError(f"it has more than {_MAX_MEMBERS} members")
+
+
+def _check_whole(frames: bytes) -> None:
+    """Raise EOFError unless frames of zstd, of which it is known that they are not too long, are whole."""
+    for _ in range(_MAX_MEMBERS):
+        frame = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
+        frame.decompress(frames)
+        if not frame.eof:
+            raise EOFError("it ends too early")
+        frames = frame.unused_data
+        if not frames:
+            return
+    raise EOFError(f"it has more than {_MAX_MEMBERS} frames")
 
 
 def discard_body(request: Request) -> None:
