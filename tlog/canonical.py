@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from tlog_core.encoding import MAX_JSON_DEPTH, canonicalize
+from tlog_core.encoding import MAX_JSON_DEPTH, canonicalize, is_shallow
 
 _SORTED: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _AS_READ: Final = orjson.OPT_STRICT_INTEGER
@@ -86,8 +86,8 @@ def _plain_float(text: str) -> float:
 
 
 def _may_be_deep(raw: bytes) -> bool:
-    # Without so many brackets it cannot be.
-    return raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH
+    # Without so many brackets it cannot be, and mostly is not with more: attributes of OpenTelemetry have many.
+    return raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH and not is_shallow(raw, MAX_JSON_DEPTH)
 
 
 def _may_order_differ(written: bytes) -> bool:

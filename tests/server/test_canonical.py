@@ -231,6 +231,7 @@ def nested(depth: int) -> Iterator[str]:
     yield "[" * (depth // 2) + '{"a":' * (depth - depth // 2) + "0" + "}" * (depth - depth // 2) + "]" * (depth // 2)
     yield json.dumps("[" * depth)
     yield json.dumps(["{" * depth] * 3)
+    yield "[" + "{}," * depth + "[" * (depth // 2) + "]" * (depth // 2) + "]"
     yield "[" + ",".join(["[]"] * depth) + "]"
     yield '{"' + "[" * depth + '":1}'
     yield '["\\"' + "[" * depth + '"]'
