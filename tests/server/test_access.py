@@ -308,6 +308,8 @@ KNOWN = (
     Row("POST", "/ingest/kubernetes", "event:ingest", "everyone"),
     Row("POST", "/ingest/cloudtrail", "event:ingest", "everyone"),
     Row("POST", "/ingest/json", "event:ingest", "everyone"),
+    Row("POST", "/ingest/syslog", "event:ingest", "everyone"),
+    Row("POST", "/ingest/vault", "event:ingest", "everyone"),
     Row("POST", "/v1/logs", "event:ingest", "everyone"),
     Row("POST", "/ingest/cloudevents", "event:ingest", "everyone"),
     Row("POST", "/services/collector/ack", "event:ingest", "everyone"),

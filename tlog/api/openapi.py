@@ -74,8 +74,9 @@ def describe(routes: Sequence[Route], *, guarded: bool) -> bytes:
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
         operation = _operation(route, known) | _security(route.action, guarded)
-        if views[route.view] == 1:
-            operation["operationId"] = route.view.__name__
+        # Of a view that several paths have, the paths tell the operations apart.
+        behind = "" if views[route.view] == 1 else re.sub(r"\W+", "_", path)
+        operation["operationId"] = f"{route.view.__name__}{behind}"
         paths.setdefault(path, {})[route.method.lower()] = operation
     document = {
         "openapi": "3.1.0",
