@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from live import JSON, NDJSON, PATIENCE, Answer, Segment, Server
 
+from tlog.access import Action
 from tlog.api.route import Route, Services
 from tlog.app import create_app
 from tlog.config import Config
@@ -457,6 +458,9 @@ def test_each_route_takes_bodies_of_its_own_types_and_no_others(server: Server, 
             elif "*/*" not in route.takes:
                 says = [*route.takes, *(["Content-Type"] if route.refuse is None else [])]
                 check_refused(route, answer, Bad("", "", status=415, type="unsupported-type", says=says))
+                if route.action is Action.INGEST:
+                    # Receivers take what is packed.
+                    continue
                 compressed = {"Content-Type": next(iter(route.takes)), "Content-Encoding": "gzip"}
                 encoded = server.request(route.method, place(route, log), body, compressed)
                 check_refused(route, encoded, Bad("", "", status=415, type="unsupported-encoding"))
