@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -149,7 +150,9 @@ def _mark(path: Path) -> bytes:
         found = path.stat()
     except OSError as error:
         raise FileError((error.strerror or str(error)).lower()) from None
-    return canonical_json([str(path.resolve()), found.st_size, str(found.st_mtime_ns)])
+    # A name need not be UTF-8.
+    name = os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+    return canonical_json([name, found.st_size, str(found.st_mtime_ns)])
 
 
 def _is_wanted(path: Path) -> bool:

@@ -190,6 +190,15 @@ def test_a_bad_file_is_named_and_stops_no_other(
     assert "2 imported, 0 skipped, 1 failed" in out
 
 
+def test_a_name_that_is_no_text_stops_no_other(ingest: Ingest, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate((b"logs/a\xff.json", b"logs/b.json")):
+        write(os.fsdecode(name), record(number))
+    status, out, _ = load(capsys, "logs")
+    assert (status, ingest.ids) == (DONE, ["id-0", "id-1"])
+    assert out.startswith("files: 2 imported, 0 skipped, 0 failed")
+    assert load(capsys, "logs")[1].startswith("files: 0 imported, 2 skipped, 0 failed")
+
+
 def _open_unless_forbidden(real: Callable[..., Any]) -> Callable[..., Any]:
     # For root, as whom tests may run, no file is forbidden.
     def open_it(path: Path, *rest: Any, **named: Any) -> Any:

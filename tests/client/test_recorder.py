@@ -1,5 +1,6 @@
 """What `record` returned from is logged once, whatever ends: the program, the server, the room on disk."""
 
+import hashlib
 import json
 import logging
 import logging.config
@@ -311,6 +312,19 @@ def test_a_file_that_somebody_removed_holds_up_no_other(sim: Simulator, spool: P
         recorder.record({"n": 2})
         until(lambda: sim.size, "the second to be logged")
     assert payloads(sim) == [{"n": 2}]
+
+
+@pytest.mark.parametrize("lane", ["0", "1"])
+def test_what_somebody_else_put_into_the_folder_is_left_alone(sim: Simulator, spool: Path, lane: str) -> None:
+    stranger = spool / hashlib.sha256(str(sim.key).encode()).hexdigest() / lane / "copy of 1.batch"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("a note")
+    with Recorder(sim.url, sim.key, spool) as recorder:
+        recorder.record({"action": "refund"})
+        until(lambda: waiting(spool) == [stranger], "the batch to be sent")
+        recorder.record({"action": "again"})
+    assert [one["action"] for one in payloads(sim)] == ["refund", "again"]
+    assert stranger.read_text() == "a note"
 
 
 def test_two_that_share_a_folder_do_not_share_a_file(sim: Simulator, spool: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import threading
 from collections import deque
@@ -25,6 +26,8 @@ BATCH_SUFFIX: Final = ".batch"
 REFUSED_SUFFIX: Final = ".refused"
 
 _CHECKSUM_BYTES: Final = 9
+# What else is there is not ours.
+_NAME: Final = re.compile(rf"[0-9]{{12,}}-[0-9a-f]{{32}}\{BATCH_SUFFIX}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,8 @@ def lock_lane(folder: Path, limits: Limits) -> Lane | None:
 
 
 def _batches_in(folder: Path) -> list[Batch]:
-    return sorted(map(Batch, folder.glob(f"*{BATCH_SUFFIX}")), key=lambda batch: batch.number)
+    found = (Batch(path) for path in folder.glob(f"*{BATCH_SUFFIX}") if _NAME.fullmatch(path.name))
+    return sorted(found, key=lambda batch: batch.number)
 
 
 def _sum_up(event: bytes) -> bytes:
