@@ -49,6 +49,9 @@ MAX_INGEST_BYTES: Final = 20 << 20
 MAX_INGEST_EVENTS: Final = 100_000
 """How many events there may be in it: each takes memory beyond its own bytes."""
 
+MAX_NEW_SEGMENTS: Final = 64
+"""How many segments are made for one such request: each takes some thirty milliseconds."""
+
 MAX_COMMIT_EVENTS: Final = 20_000
 """How many events one commit takes in, so that a small request never waits for more than one large one."""
 

@@ -15,7 +15,7 @@ from zlib import crc32
 from tlog.access import Action
 from tlog.access.rule import Target
 from tlog.canonical import Canonicalizer
-from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from tlog.config import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_NEW_SEGMENTS
 from tlog.control import Control
 from tlog.errors import (
     ConflictError,
@@ -152,12 +152,23 @@ class Intake:
     def _admitted(self, request: Request, found: _Sorted) -> dict[Target, list[Event]]:
         """Return the events whose sender may write to their segments, or make these; the others are rejected."""
         admitted: dict[Target, list[Event]] = {}
+        fresh = set[str]()
         for target, events in found.placed.items():
             try:
+                self._bound(target, fresh)
                 admitted.setdefault(self._allowed(request.caller, target), []).extend(events)
             except NotFoundError as error:
                 found.rejected += [(event.payload, str(error)) for event in events]
         return admitted
+
+    def _bound(self, wanted: Target, fresh: set[str]) -> None:
+        """Raise NotFoundError for a segment that is not there once as many are to be made as one request may make."""
+        if self._guard.target(wanted.segment) is None:
+            fresh.add(wanted.segment)
+            if len(fresh) > MAX_NEW_SEGMENTS:
+                raise NotFoundError(
+                    f"one request makes at most {MAX_NEW_SEGMENTS} segments, and {wanted.segment} is one more"
+                )
 
     def _allowed(self, caller: Caller, wanted: Target) -> Target:
         """Return a segment that is there, or else is to be made, if the policy lets the caller; raise NotFoundError."""

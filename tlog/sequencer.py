@@ -241,7 +241,8 @@ class Sequencer:
         finally:
             # Whoever leads next writes while this one waits for the anchor.
             self._pass_on(group)
-        if self._anchor is not None and any(isinstance(answer, Outcome) for answer in answers):
+        # That an event was logged before is not said either before the anchor has it.
+        if self._anchor is not None and any(isinstance(answer, Outcome | RepeatedError) for answer in answers):
             with self._breaking():
                 self._anchor.sync(head.size)
         return answers

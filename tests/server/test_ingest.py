@@ -12,6 +12,8 @@ import pytest
 import zstandard
 from live import Server, start
 
+from tlog.receivers.receive import concatenated
+
 ROUTES = """
 remember_days = 3
 
@@ -270,3 +272,34 @@ def test_a_body_of_more_events_than_are_taken_is_refused_as_a_whole(server: Serv
     answer = server.request("POST", "/ingest/json", b"1\n" * 100_001)
     assert answer.status == 413
     assert "at most 100000 events" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"[" + b"0," * 150_000 + b"0]", b"1\n" * 150_000, b"1 " * 150_000])
+def test_what_is_crowded_is_refused_before_it_takes_memory(server: Server, body: bytes) -> None:
+    answer = server.request("POST", "/ingest/json", body)
+    assert (answer.status, answer.json()["type"]) == (413, "urn:tlog:problem:too-large")
+
+
+def test_an_event_with_many_commas_is_no_crowd(server: Server) -> None:
+    body = json.dumps([{"app": {"name": "commas"}, "list": [0] * 400_000}] * 2, separators=(",", ":")).encode()
+    assert send(server, body, "json") == {"logged": 2, "quarantined": 0, "seen": 0}
+
+
+def test_lines_that_are_no_json_keep_no_other_out(server: Server) -> None:
+    good = b'{"app":{"name":"among"}}\n'
+    body = (good + b'{"torn": [1,\n' + b"}\n") * 1_000
+    assert send(server, body, "json") == {"logged": 1_000, "quarantined": 2_000, "seen": 0}
+
+
+def test_what_would_be_read_in_vain_again_and_again_is_kept_as_a_whole() -> None:
+    deep, torn = b"[1," * 900 + b"0," * (1 << 20) + b"\n", b"}\n" * 90_000
+    for body in (deep + b"[[\n" * 40_000, torn + b"x" * (4 << 20), b"[" * 2_000 + b"0," * (5 << 20) + b"\n[" * 90_000):
+        found = concatenated(body)
+        assert (found.texts, len(found.faults) < 70_000) == ([], True)
+        assert b"".join(found.faults).replace(b"\n", b"") == body.replace(b"\n", b"")
+
+
+def test_one_request_makes_a_bounded_number_of_segments(server: Server) -> None:
+    body = b"".join(b'{"app":{"name":"made-%d"}}\n' % number for number in range(70))
+    assert send(server, body, "json") == {"logged": 64, "quarantined": 6, "seen": 0}
+    assert send(server, body, "json")["quarantined"] == 0

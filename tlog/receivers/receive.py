@@ -19,7 +19,12 @@ from tlog.api.route import Call, Route
 from tlog.config import MAX_INGEST_BYTES, MAX_INGEST_EVENTS
 from tlog.errors import TooLargeError
 
-_DEEP: Final = 1_000
+_CROWDED: Final = 6
+"""Between two commas of events there are more bytes than this, if not in each, then in all."""
+
+_MOST_IN_VAIN: Final = 1 << 31
+"""How many bytes are looked at in vain, for what is no JSON: a second or two."""
+
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
 """What readers of JSON raise where there is none, or another than was looked for."""
 
@@ -38,7 +43,7 @@ class Found:
 def array(raw: bytes) -> Found:
     """Return the events of an array; any other body is a fault."""
     try:
-        return Found([bytes(item) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])])
+        return Found(_items(raw))
     except UNREADABLE:
         return _one_by_one(raw, lambda read: read)
 
@@ -49,9 +54,39 @@ def listed(raw: bytes, member: str) -> Found:
         within = bytes(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[member])
         # Of two members of one name the fast reader knows the last alone.
         json.loads(_without(raw, within), object_pairs_hook=unique)
-        return Found([bytes(item) for item in msgspec.json.decode(within, type=list[msgspec.Raw])])
+        return Found(_items(within))
     except UNREADABLE:
         return _one_by_one(raw, itemgetter(member))
+
+
+def _items(raw: bytes) -> list[bytes]:
+    """Return the items of an array, each as its JSON text; TooLargeError if there are too many."""
+    commas = raw.count(b",")
+    if commas > MAX_INGEST_EVENTS and len(raw) < _CROWDED * commas:
+        # No events are so short: before each takes memory of its own, they are counted.
+        _count(raw.decode("latin-1"))
+    items = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    if len(items) > MAX_INGEST_EVENTS:
+        raise _too_many()
+    return [bytes(item) for item in items]
+
+
+def _count(array: str) -> None:
+    """Raise TooLargeError if an array has too many items; one that cannot be read is left to who reads it."""
+    decode, place = JSONDecoder().raw_decode, _after_space(array, 0) + 1
+    for _ in range(MAX_INGEST_EVENTS + 1):
+        try:
+            _, place = decode(array, _after_space(array, place))
+        except (ValueError, RecursionError):
+            return
+        place = _after_space(array, place) + 1
+        if array[place - 1 : place] != ",":
+            return
+    raise _too_many()
+
+
+def _too_many() -> TooLargeError:
+    return TooLargeError(f"a request has at most {MAX_INGEST_EVENTS} events here; send less, or split it")
 
 
 def _without(raw: bytes, value: bytes) -> bytes:
@@ -63,6 +98,8 @@ def _without(raw: bytes, value: bytes) -> bytes:
 
 def _one_by_one(raw: bytes, list_of: Callable[[Any], Any]) -> Found:
     """Return the events where one is such that the fast reader refuses all, as for half a surrogate pair."""
+    if raw.count(b",") > _CROWDED * MAX_INGEST_EVENTS:
+        return Found(faults=[raw])
     try:
         items = list_of(json.loads(raw, object_pairs_hook=unique))
         if isinstance(items, list):
@@ -81,6 +118,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def concatenated(raw: bytes) -> Found:
     """Return JSON values that stand one behind the other, or one a line; a line on which none begins is a fault."""
+    if raw.count(b"\n") > MAX_INGEST_EVENTS:
+        return _scan(raw)
     try:
         return Found([bytes(value) for value in msgspec.json.Decoder(msgspec.Raw).decode_lines(raw)])
     except UNREADABLE:
@@ -90,15 +129,19 @@ def concatenated(raw: bytes) -> Found:
 def _scan(raw: bytes) -> Found:
     # Each byte is a character, so that a place in the text is one in the bytes.
     text, texts, faults = raw.decode("latin-1"), list[bytes](), list[bytes]()
-    decode, place, wasted = JSONDecoder().raw_decode, _after_space(text, 0), 0
+    decode, place, left = JSONDecoder().raw_decode, _after_space(text, 0), _MOST_IN_VAIN
     while place < len(text):
+        if len(texts) + len(faults) > MAX_INGEST_EVENTS:
+            raise _too_many()
         try:
             _, end = decode(text, place)
             texts.append(raw[place:end])
         except (ValueError, RecursionError) as error:
-            # What was read in vain is read again from the next line on; who sends nothing else is not read for ever.
-            wasted += error.pos - place if isinstance(error, JSONDecodeError) else _DEEP
-            newline = text.find("\n", place) if wasted <= len(raw) else -1
+            # What was read in vain is read again from the next line on, but not for ever. The error alone takes a look
+            # at all that stands before it, to count the lines, and reading takes some twenty times as long.
+            at = error.pos if isinstance(error, JSONDecodeError) else len(text)
+            left -= at + 20 * (at - place)
+            newline = text.find("\n", place) if left > 0 else -1
             end = len(text) if newline < 0 else newline
             faults.append(raw[place:end])
         place = _after_space(text, end)
@@ -118,7 +161,7 @@ def body() -> bytes:
 def take(call: Call, receiver: str, found: Found) -> Taken:
     """Have the events of a request logged; raises TooLargeError, and as `Intake.take` does."""
     if len(found.texts) + len(found.faults) > MAX_INGEST_EVENTS:
-        raise TooLargeError(f"a request has at most {MAX_INGEST_EVENTS} events here; send less, or split it")
+        raise _too_many()
     sent = intake.Request(call.caller, receiver, idempotency_key(request))
     taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
     outcomes = {"logged": taken.logged, "quarantined": taken.quarantined, "seen": taken.seen}
