@@ -100,7 +100,8 @@ def parse_found(raw: bytes, *, before: int) -> FoundPage:
     places = [before, *(opened.index for opened, _ in hits), *([] if following is None else [following])]
     # The next page may begin where the last entry of this one is.
     falls = all(one > other for one, other in pairwise(places[: len(hits) + 1])) and places == sorted(places)[::-1]
-    if not falls or following == before or indexed > size:
+    # A page may be empty, but a log has no more of them than entries.
+    if not falls or following == before or max(indexed, following or 0) > size:
         raise MalformedError("the answer is not a page of what was found, the latest first")
     return FoundPage(_text(members, "checkpoint").encode(), hits, following, indexed, size)
 

@@ -75,3 +75,14 @@ def test_an_event_deeper_than_allowed_is_not_read_back() -> None:
     event = json.loads("[" * 68 + "]" * 68)
     with pytest.raises(MalformedError, match="deeper"):
         parse_opened(json.dumps({"payload": event}).encode(), index=2)
+
+
+@pytest.mark.parametrize(("following", "holds"), [(5, True), (6, False), (2**53 - 1, False)])
+def test_no_log_leads_a_search_on_beyond_its_size(following: int, holds: bool) -> None:
+    page = {"checkpoint": "", "entries": [], "indexed": 5, "next": following, "size": 5}
+    raw = json.dumps(page).encode()
+    if holds:
+        assert parse_found(raw, before=2**60).next == following
+    else:
+        with pytest.raises(MalformedError):
+            parse_found(raw, before=2**60)
