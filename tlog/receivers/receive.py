@@ -19,8 +19,8 @@ from tlog.api.route import Call, Route
 from tlog.config import MAX_INGEST_BYTES, MAX_INGEST_EVENTS
 from tlog.errors import TooLargeError
 
-_CROWDED: Final = 6
-"""Between two commas of events there are more bytes than this, if not in each, then in all."""
+_CROWDED: Final = 16
+"""Between two commas of events there are mostly more bytes than this."""
 
 _MOST_IN_VAIN: Final = 1 << 31
 """How many bytes are looked at in vain, for what is no JSON: a second or two."""
@@ -63,7 +63,7 @@ def _items(raw: bytes) -> list[bytes]:
     """Return the items of an array, each as its JSON text; TooLargeError if there are too many."""
     commas = raw.count(b",")
     if commas > MAX_INGEST_EVENTS and len(raw) < _CROWDED * commas:
-        # No events are so short: before each takes memory of its own, they are counted.
+        # So short are few events: before each takes memory of its own, they are counted.
         _count(raw.decode("latin-1"))
     items = msgspec.json.decode(raw, type=list[msgspec.Raw])
     if len(items) > MAX_INGEST_EVENTS:
