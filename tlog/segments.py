@@ -248,6 +248,11 @@ class Segments:
 
         Thread(target=loop, name="housekeeping", daemon=True).start()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called: who goes through the segments by and by then ends."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """Close everything; nobody may be using a segment."""
         self._closed.set()

@@ -73,10 +73,12 @@ class Scrub:
 
     def _scrub(self) -> None:
         with exclusive(self._config.scrubbing):
-            while True:
+            while not self._segments.is_closed:
                 try:
                     self.scrub_once()
                 except Exception as error:  # nobody else would take it up
+                    if self._segments.is_closed:
+                        return
                     self._log.error("scrubbing failed", exc_info=error)
                     time.sleep(_AGAIN_SECONDS)
 

@@ -123,11 +123,13 @@ class Follower:
 
     def _follow(self) -> None:
         with exclusive(self._config.following):
-            while True:
+            while not self._segments.is_closed:
                 began, behind = time.monotonic(), 0
                 try:
                     behind = sum(self._advance(name) for name in self._indexes.followed())
                 except Exception as error:  # nobody else would take it up
+                    if self._segments.is_closed:
+                        return
                     self._log.error("following failed", exc_info=error)
                     time.sleep(_AGAIN_SECONDS)
                 if not behind:
