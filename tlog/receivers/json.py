@@ -17,6 +17,9 @@ _MSGPACK: Final = ("application/msgpack", "application/x-msgpack", "application/
 
 def read_events(raw: bytes) -> Found:
     """Return the events of a body; a line that is no JSON is a fault."""
+    # No array begins so: lines need not be read in vain for one.
+    if raw.lstrip().startswith(b"{"):
+        return concatenated(raw)
     found = array(raw)
     return concatenated(raw) if found.faults else found
 
