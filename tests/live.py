@@ -172,6 +172,11 @@ class Server:
     def segment(self, name: str, vkey: str) -> "Segment":
         return Segment(f"{self.url}/segments/{name}", name, parse_verifier(vkey))
 
+    def payloads(self, name: str, headers: Mapping[str, str] | None = None) -> list[Any]:
+        """Return the first payloads of a segment, up to 1,000; none if there is no such segment."""
+        answer = self.request("GET", f"/segments/{name}/entries?limit=1000", None, headers)
+        return [] if answer.status == 404 else [one["payload"] for one in answer.json()["entries"]]
+
     def logged(self) -> list[dict[str, Any]]:
         """Return the lines of the log, less one that is being written just now."""
         whole, _, _ = self.log.read_bytes().rpartition(b"\n")

@@ -63,11 +63,6 @@ def send(server: Server, body: bytes, kind: str = "kubernetes", **headers: str) 
     return found
 
 
-def payloads(server: Server, name: str) -> list[Any]:
-    answer = server.request("GET", f"/segments/{name}/entries?limit=1000")
-    return [] if answer.status == 404 else [one["payload"] for one in answer.json()["entries"]]
-
-
 def data_of(kept: dict[str, str]) -> bytes:
     """Return the bytes that a quarantined event keeps."""
     return kept["text"].encode() if "text" in kept else b64decode(kept["data"], validate=True)
@@ -76,11 +71,11 @@ def data_of(kept: dict[str, str]) -> bytes:
 def test_each_event_goes_into_the_segment_of_its_route_which_is_made_with_its_labels(server: Server) -> None:
     events = [event(1), event(2, verb="delete", objectRef={"namespace": "Web.Shop"}), event(3, verb="watch")]
     assert send(server, event_list(*events)) == {"logged": 2, "quarantined": 1, "seen": 0}
-    assert events[0] in payloads(server, "k8s-payments")
-    assert payloads(server, "k8s-web-shop") == [events[1]]
+    assert events[0] in server.payloads("k8s-payments")
+    assert server.payloads("k8s-web-shop") == [events[1]]
     described = server.request("GET", "/segments/k8s-web-shop").json()
     assert described["labels"] == {"system": "kubernetes", "namespace": "Web.Shop"}
-    [kept] = [one for one in payloads(server, "lost-and-found") if "id-3" in one["text"]]
+    [kept] = [one for one in server.payloads("lost-and-found") if "id-3" in one["text"]]
     assert json.loads(kept["text"]) == events[2]
     assert (kept["quarantined"], kept["receiver"]) == ("no route matches", "kubernetes")
 
@@ -91,7 +86,7 @@ def test_an_event_that_was_logged_is_not_logged_again(server: Server) -> None:
     assert send(server, event_list(second, event(12), first)) == {"logged": 1, "quarantined": 0, "seen": 2}
     # By another way, in another form, it is the same event.
     assert send(server, json.dumps(second, indent=1).encode(), "json") == {"logged": 0, "quarantined": 0, "seen": 1}
-    ids = [one["auditID"] for one in payloads(server, "k8s-payments")]
+    ids = [one["auditID"] for one in server.payloads("k8s-payments")]
     assert [ids.count(f"id-{number}") for number in (10, 11, 12)] == [1, 1, 1]
 
 
@@ -114,13 +109,13 @@ def test_an_event_that_cannot_be_read_is_kept_and_keeps_no_other_out(server: Ser
     body = event_list(event(len(item) + 1_000)).replace(b'"items": [', b'"items": [' + item + b", ")
     assert send(server, body) == {"logged": 1, "quarantined": 1, "seen": 0}
     assert send(server, body) == {"logged": 0, "quarantined": 1, "seen": 1}
-    kept = [data_of(one) for one in payloads(server, "lost-and-found")]
+    kept = [data_of(one) for one in server.payloads("lost-and-found")]
     assert kept.count(item) == 1
 
 
 def test_what_is_no_list_at_all_is_kept_and_not_refused(server: Server) -> None:
     assert send(server, b"\x00\xffno list") == {"logged": 0, "quarantined": 1, "seen": 0}
-    assert [one for one in payloads(server, "lost-and-found") if one.get("data") == "AP9ubyBsaXN0"]
+    assert [one for one in server.payloads("lost-and-found") if one.get("data") == "AP9ubyBsaXN0"]
 
 
 def test_an_event_that_is_too_large_for_an_entry_is_kept_in_parts(server: Server) -> None:
@@ -128,7 +123,7 @@ def test_an_event_that_is_too_large_for_an_entry_is_kept_in_parts(server: Server
     item = json.dumps(large).encode()
     for logged in (1, 0):
         assert send(server, event_list(large, event(31))) == {"logged": logged, "quarantined": 1, "seen": 1 - logged}
-    parts = [one for one in payloads(server, "lost-and-found") if one["sha256"] == sha256(item).hexdigest()]
+    parts = [one for one in server.payloads("lost-and-found") if one["sha256"] == sha256(item).hexdigest()]
     assert [one["part"] for one in parts] == list(range(1, len(parts) + 1)) == list(range(1, parts[0]["parts"] + 1))
     assert b"".join(map(data_of, parts)) == item
 
@@ -139,7 +134,7 @@ def test_json_comes_as_an_array_as_lines_or_one_behind_the_other(server: Server)
     behind = "".join(map(json.dumps, events[6:]))
     for body in (array, lines + "\n", behind):
         assert send(server, body.encode(), "json") == {"logged": 3, "quarantined": 0, "seen": 0}
-    assert payloads(server, "till") == events
+    assert server.payloads("till") == events
     assert send(server, b"", "json") == {"logged": 0, "quarantined": 0, "seen": 0}
 
 
@@ -164,11 +159,11 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("form", BODIES)
 def test_records_come_as_fluent_bit_and_vector_send_them(server: Server, form: str, packing: str) -> None:
     kind, body = BODIES[form]
-    before = len(payloads(server, "fluent"))
+    before = len(server.payloads("fluent"))
     packed = {"Content-Encoding": packing} if packing else {}
     headers = {"Content-Type": kind, "User-Agent": "Fluent-Bit", **packed}
     assert send(server, PACKED[packing](body), "json", **headers) == {"logged": 3, "quarantined": 0, "seen": 0}
-    assert payloads(server, "fluent")[before:] == FLUENT
+    assert server.payloads("fluent")[before:] == FLUENT
 
 
 def test_what_cannot_be_unpacked_is_refused_and_says_what_can(server: Server) -> None:
@@ -187,7 +182,7 @@ def test_nothing_is_taken_of_a_body_that_breaks_off_before_it_is_unpacked(server
     for torn in (b"", packed[:9], packed[: len(packed) // 2], packed[:-1], packed + packed[:9]):
         answer = server.request("POST", "/ingest/json", torn, {"Content-Encoding": packing})
         assert (answer.status, answer.json()["type"]) == (400, "urn:tlog:problem:malformed"), len(torn)
-    assert payloads(server, f"torn-{packing}") == []
+    assert server.payloads(f"torn-{packing}") == []
 
 
 def test_a_body_may_be_several_frames_of_zstd(server: Server) -> None:
@@ -207,7 +202,7 @@ def test_messagepack_is_refused_with_what_to_set_and_kept(server: Server, kind: 
     answer = server.request("POST", "/ingest/json", body, {"Content-Type": kind})
     assert answer.status == 415
     assert "`format json`" in answer.json()["detail"]
-    kept = [one for one in payloads(server, "lost-and-found") if one["receiver"] == "json"]
+    kept = [one for one in server.payloads("lost-and-found") if one["receiver"] == "json"]
     assert [one for one in kept if data_of(one) == body] != []
 
 
@@ -219,7 +214,7 @@ def test_of_an_array_the_bad_event_alone_goes_into_quarantine(server: Server) ->
 def test_of_lines_the_bad_one_alone_goes_into_quarantine(server: Server) -> None:
     lines = [b'{"app": {"name": "bad"}, "number": 1}', b'{"app": {"name": "bad"}, "num', b'{"app": {"name": "bad"}}']
     assert send(server, b"\n".join(lines), "json") == {"logged": 2, "quarantined": 1, "seen": 0}
-    assert [one for one in payloads(server, "lost-and-found") if one.get("text") == lines[1].decode()]
+    assert [one for one in server.payloads("lost-and-found") if one.get("text") == lines[1].decode()]
 
 
 def test_a_request_with_a_key_is_logged_once_though_its_events_have_no_ids(server: Server) -> None:

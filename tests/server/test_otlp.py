@@ -308,8 +308,7 @@ def send(server: Server, body: bytes, kind: str = PROTOBUF_TYPE, **headers: str)
 
 def payloads(server: Server, name: str, token: str | None = None) -> list[Any]:
     shown = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = server.request("GET", f"/segments/{name}/entries?limit=1000", None, shown)
-    return [] if answer.status == 404 else [one["payload"] for one in answer.json()["entries"]]
+    return server.payloads(name, shown)
 
 
 def bodies(server: Server, name: str, token: str | None = None) -> list[str]:

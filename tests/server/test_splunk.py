@@ -75,9 +75,7 @@ class House:
         return self.server.request("POST", path, body, {"Authorization": f"Splunk {self.tokens[who]}", **given})
 
     def payloads(self, segment: str) -> list[Any]:
-        shown = {"Authorization": f"Bearer {self.tokens['auditor']}"}
-        answer = self.server.request("GET", f"/segments/{segment}/entries?limit=1000", headers=shown)
-        return [] if answer.status == 404 else [one["payload"] for one in answer.json()["entries"]]
+        return self.server.payloads(segment, {"Authorization": f"Bearer {self.tokens['auditor']}"})
 
 
 @pytest.fixture(scope="module")
