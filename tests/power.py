@@ -625,13 +625,17 @@ def _have_cosigned(server: Server, recorder: Recorder, place: int, sizes: Sequen
 
 
 def _kill(server: Server) -> None:
-    """Kill a server that is traced, and its workers; strace ends with them."""
+    """Kill a server that is traced from its start, and its workers."""
     [first] = psutil.Process(server.process.pid).children()
     # It is to start no other in the place of the one that dies.
     first.suspend()
     for one in (*first.children(), first):
         one.kill()
-    server.process.wait(60)
+    # strace ends with them, as a rule; it has been seen to wait for ever.
+    try:
+        server.process.wait(10)
+    except subprocess.TimeoutExpired:
+        _end(server.process)
 
 
 def _run(home: Path, *arguments: str) -> None:

@@ -34,10 +34,17 @@ def script_of(page: Path, port: int, witness_port: int) -> tuple[str, list[tuple
             continue
         for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
             command, _, expected = part.partition("\n")
-            suffix = "" if command.endswith("&") else " || exit 1"
+            # The next command is typed when the server stands; on a busy machine that takes as long as a client waits.
+            suffix = waiting_for(command, port, witness_port) if command.endswith("&") else " || exit 1"
             lines += [command + suffix, f"echo '{DONE}{len(commands)}'"]
             commands.append((command, expected))
     return "\n".join(lines) + "\n", commands
+
+
+def waiting_for(command: str, *ports: int) -> str:
+    """Return what waits, in bash, until the first of these ports that is named in the command is listened at."""
+    named = [port for port in ports if str(port) in command]
+    return "".join(f"\nuntil (echo > /dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.1; done" for port in named[:1])
 
 
 def matches(expected: str, output: str) -> bool:
