@@ -246,12 +246,16 @@ def segment(command: Command) -> Command:
 def searching(command: Command) -> Command:
     """Give a command the options that say what to search for."""
     options = [
-        click.option("--actor", metavar="WHO", help="Who did it. Here and below, a value that ends in * is how it begins."),
+        click.option(
+            "--actor", metavar="WHO", help="Who did it. Here and below, a value that ends in * is how it begins."
+        ),
         click.option("--action", metavar="WHAT", help="What was done."),
         click.option("--target", metavar="WHAT", help="What it was done to."),
         click.option("--outcome", type=click.Choice(["success", "failure"])),
         click.option("--source", metavar="WHERE", help="From where it was done."),
-        click.option("--since", callback=_convert_time, metavar="TIME", help="Not before this, such as 2026-07-01T09:30:00Z."),
+        click.option(
+            "--since", callback=_convert_time, metavar="TIME", help="Not before this, such as 2026-07-01T09:30:00Z."
+        ),
         click.option("--until", callback=_convert_time, metavar="TIME", help="Before this."),
         click.argument("words", nargs=-1, metavar="[WORD]..."),
     ]
@@ -502,7 +506,9 @@ Example:
 @click.option("--start", type=click.IntRange(0), metavar="N", help="The first entry.")
 @click.option("--end", type=click.IntRange(0), metavar="N", help="The entry before which to end.")
 @searching
-@click.option("--by", default=getpass.getuser, metavar="WHO", help="Who exports: it stands in the bundle. [default: your login]")
+@click.option(
+    "--by", default=getpass.getuser, metavar="WHO", help="Who exports: it stands in the bundle. [default: your login]"
+)
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The bundle.")
 def export(
     url: str,

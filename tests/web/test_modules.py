@@ -15,7 +15,13 @@ from tlog_core.errors import MalformedError
 from tlog_core.proof import is_subtree, prove_consistency, prove_inclusion, prove_range, prove_subtree
 
 VECTORS = Path(__file__).parent.parent.parent / "spec" / "vectors"
-SAID = {"accept": "accepted", "malformed": "malformed", "signature": "refused", "proof": "refused", "evidence": "refused"}
+SAID = {
+    "accept": "accepted",
+    "malformed": "malformed",
+    "signature": "refused",
+    "proof": "refused",
+    "evidence": "refused",
+}
 NOT_COVERED = {
     "batch-receipt": "a batch is minted by its writer's client, not by a page",
     "bundle": "the pages read no tiles",

@@ -7,7 +7,7 @@ from typing import Final
 from tlog_client.browser import one_script
 from tlog_core.encoding import encode_base64
 
-_SCRIPT: Final = "verify-page.js"
+_SCRIPT: Final = "page"
 
 
 def make_page() -> bytes:
