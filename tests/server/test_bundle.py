@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import Server, start, tell
+from live import Server, start, tell, until
 from panels import make_data
 
 from tlog_client import Log
@@ -135,7 +135,7 @@ def test_a_range_is_proven_with_every_payload(house: House) -> None:
 
 
 def test_what_a_search_found_is_proven_under_one_head(house: House) -> None:
-    house.log("payments").search(action="refund")
+    until(lambda: house.log("payments").search(action="refund").indexed == 8, "the events to be indexed")
     raw = house.export({"actor": "bob"})
     bundle = verified(house, raw)
     assert bundle.parts[0].indexes == (1, 3, 5)
