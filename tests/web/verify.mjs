@@ -13,9 +13,12 @@ import { openCosignature } from "../../client/tlog_client/browser/cosignature.js
 import { isEd25519 } from "../../client/tlog_client/browser/ed25519.js";
 import { parseEntry, parseWriterKey, verifyWriter } from "../../client/tlog_client/browser/entry.js";
 import { MalformedError, RefusedError } from "../../client/tlog_client/browser/errors.js";
+import { describeEvidence, parseEvidence } from "../../client/tlog_client/browser/evidence.js";
 import { leafHash } from "../../client/tlog_client/browser/hashes.js";
 import { canonicalText, parseJson } from "../../client/tlog_client/browser/json.js";
+import * as noble from "../../client/tlog_client/browser/noble-ed25519.js";
 import { openNote, parseNote, parseVerifier } from "../../client/tlog_client/browser/note.js";
+import { openWitnessed, parsePolicy } from "../../client/tlog_client/browser/policy.js";
 import {
   prefixRoot,
   verifyConsistency,
@@ -23,7 +26,12 @@ import {
   verifyRange,
   verifySubtree,
 } from "../../client/tlog_client/browser/proof.js";
+import { parseReceipt, verifyReceipt } from "../../client/tlog_client/browser/receipt.js";
+import { verifySubset } from "../../client/tlog_client/browser/subset.js";
+import { visibleText } from "../../client/tlog_client/browser/visible.js";
 
+// https://www.rfc-editor.org/rfc/rfc8032: a point of order 8, by its y.
+const ORDER_8 = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05";
 const one = decodeHex;
 const many = (hashes) => hashes.map(decodeHex);
 const bytes = (found, member) => (`${member}_hex` in found ? decodeHex(found[`${member}_hex`]) : encodeText(found[member]));
@@ -37,6 +45,9 @@ const CHECKS = {
   },
   async subtree({ start, end, subtree, size, proof, root }) {
     await verifySubtree({ start, end, subtree: one(subtree), size, proof: many(proof), root: one(root) });
+  },
+  async subset({ indexes, leaves, size, proof, root }) {
+    verifySubset({ indexes, leaves: many(leaves), size: BigInt(size), proof: many(proof), root: one(root) });
   },
   async prefix({ old_size: oldSize, new_size: newSize, old_root: oldRoot, new_root: newRoot, proof }) {
     const root = await prefixRoot({ oldSize, newSize, proof: many(proof), newRoot: one(newRoot) });
@@ -78,12 +89,38 @@ const CHECKS = {
     const keys = await Promise.all(found.writer_vkeys.map(parseWriterKey));
     await verifyWriter(parseEntry(bytes(found, "entry")), keys);
   },
+  async policy(found) {
+    const opened = await openWitnessed(bytes(found, "checkpoint"), await parsePolicy(bytes(found, "policy")));
+    const cosigned = opened.cosigned.map(([name, time]) => [name, Number(time)]);
+    const time = opened.time === null ? null : Number(opened.time);
+    assert.deepStrictEqual([Object.fromEntries(cosigned), time], [found.cosigned, found.time]);
+  },
+  async evidence(found) {
+    const policy = await parsePolicy(bytes(found, "policy"));
+    assert.strictEqual(await describeEvidence(await parseEvidence(bytes(found, "evidence")), policy), found.sentence);
+  },
+  async receipt(found) {
+    const payload = "payload" in found || "payload_hex" in found ? bytes(found, "payload") : undefined;
+    await verifyReceipt(parseReceipt(bytes(found, "receipt")), { key: await parseVerifier(found.vkey), payload });
+  },
   async json(found) {
     assert.strictEqual(canonicalText(parseJson(bytes(found, "json"))), found.canonical);
   },
-  // Not of spec/vectors.
-  async ed25519({ signature, message, public: key }) {
-    if (!(await isEd25519(one(signature), one(message), one(key)))) throw new RefusedError("wrong signature", "signature");
+  // Not of spec/vectors: a signature whose first half has a part of this order beside the right one.
+  async torsion({ order }) {
+    const [key, message] = [await noble.keygenAsync(new Uint8Array(32)), encodeText("message")];
+    const [nonce, { scalar }] = [5n, await noble.utils.getExtendedPublicKeyAsync(key.secretKey)];
+    const part = noble.Point.fromHex(ORDER_8).multiply(8n / BigInt(order), false);
+    const r = noble.Point.BASE.multiply(nonce).add(part).toBytes();
+    const digest = await crypto.subtle.digest("SHA-512", new Uint8Array([...r, ...key.publicKey, ...message]));
+    const challenge = littleEndian(new Uint8Array(digest));
+    const s = decodeHex(noble.etc.mod(nonce + challenge * scalar, noble.Point.CURVE().n).toString(16).padStart(64, "0"));
+    const signature = new Uint8Array([...r, ...s.reverse()]);
+    assert(await noble.verifyAsync(signature, message, key.publicKey, { zip215: false }));
+    if (!(await isEd25519(signature, message, key.publicKey))) throw new RefusedError("wrong signature", "signature");
+  },
+  async visible({ text, shown }) {
+    assert.strictEqual(visibleText(text), shown);
   },
   async base64({ text, data }) {
     assert.strictEqual(encodeHex(decodeBase64(text)), data);
@@ -91,7 +128,12 @@ const CHECKS = {
   },
 };
 
+function littleEndian(data) {
+  return BigInt(`0x${encodeHex(Uint8Array.from(data).reverse())}`);
+}
+
 async function outcome(folder, found) {
+  if (!Object.hasOwn(CHECKS, folder)) return "unknown";
   try {
     await CHECKS[folder](found);
   } catch (error) {
