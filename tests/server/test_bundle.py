@@ -2,15 +2,18 @@
 
 import io
 import json
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from live import Server, start, tell, until
+from nodejs import NODE, needs_node
 from panels import make_data
 
 from tlog_client import Log
@@ -51,6 +54,8 @@ EVENTS = [
     {"note": "Grüße\n\u2028", "nested": [{"a": None}]},
 ]
 PAGE = b"<!doctype html>"
+CLAUSES = str(files("tlog_client") / "browser" / "clauses.json")
+RUNNER = Path(__file__).parent.parent / "web" / "bundle.mjs"
 
 
 @dataclass
@@ -244,6 +249,54 @@ def test_nothing_is_exported_that_is_not_there(house: House) -> None:
         house.export(range(9))
     with pytest.raises(MalformedError, match="no entry to export"):
         house.export({"actor": "nobody"})
+
+
+# The modules of the page, under Node.js
+
+
+@pytest.fixture(scope="module")
+def paths(house: House, small: bytes) -> list[str]:
+    """The files of the small bundle, of the trust policy, and of the table of clauses."""
+    (house.folder / "small.zip").write_bytes(small)
+    (house.folder / "trust.policy").write_bytes(bytes(house.trust("payments", "control")))
+    return [str(house.folder / "small.zip"), str(house.folder / "trust.policy"), CLAUSES]
+
+
+def in_node(paths: list[str], *changes: list[tuple[int, int]]) -> list[Any]:
+    """Return what the modules say of a bundle, each time with other bytes changed."""
+    told = "".join(f"{json.dumps(one)}\n" for one in changes)
+    run = subprocess.run(
+        [str(NODE), RUNNER, *paths], input=told, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@needs_node
+def test_the_page_and_the_command_say_the_same(house: House, small: bytes, paths: list[str]) -> None:
+    assert in_node(paths, []) == [str(report(verify_bundle(small, house.trust("payments", "control"))))]
+    searched = house.export({"q": "refund"}, by="Ann \u202e \U0001f5c4")
+    Path(paths[0]).with_name("searched.zip").write_bytes(searched)
+    other = [str(house.folder / "searched.zip"), *paths[1:]]
+    assert in_node(other, []) == [str(report(verify_bundle(searched, house.trust("payments"))))]
+
+
+@needs_node
+def test_the_page_says_where_no_key_was_given(paths: list[str]) -> None:
+    [told] = in_node([paths[0], "-", paths[2]], [])
+    assert "nothing says whose it is" in told
+
+
+@needs_node
+def test_each_byte_that_is_changed_is_refused_by_the_page_at_the_same_place(
+    house: House, small: bytes, paths: list[str]
+) -> None:
+    changes = [(place, small[place] ^ 1 << place % 8) for place in range(0, len(small), 5)]
+    told = in_node(paths, *([one] for one in changes))
+    for (place, value), said in zip(changes, told, strict=True):
+        with pytest.raises(TlogError) as error:
+            verify_bundle(small[:place] + bytes([value]) + small[place + 1 :], house.trust("payments", "control"))
+        assert said["place"] == place_of(error), (place, said, str(error.value))
 
 
 # The commands
