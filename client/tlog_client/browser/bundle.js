@@ -10,7 +10,7 @@ import { MalformedError, RefusedError } from "./errors.js";
 import { HASH_BYTES, sha256 } from "./hashes.js";
 import { canonicalText, exactMembers, isJsonObject, numberMember, parseJson, textMember } from "./json.js";
 import { parseNote } from "./note.js";
-import { atPlace, atPlaceLater } from "./place.js";
+import { atPlace, atPlaceLater, placed } from "./place.js";
 import { openWitnessed, parsePolicy } from "./policy.js";
 import { Hasher } from "./sha256.js";
 import { verifySubset } from "./subset.js";
@@ -29,6 +29,7 @@ const JSON_PAYLOAD = "application/json";
 const SEGMENTS = "/segments/";
 const END_OF_CALENDAR = 253_402_300_800_000;
 
+const LATIN = new TextDecoder("latin1");
 const NO_BYTES = new Uint8Array();
 const NEWLINE = 10;
 const QUOTE = 34;
@@ -59,24 +60,40 @@ const MAX_PLAIN_WRITER = 255;
 export async function verifyBundle(raw, trust = null, tick = async () => {}) {
   const { members, comment } = atPlace("the zip", () => parseZip(raw));
   const manifest = await readManifest(members, comment);
+  // Hashed meanwhile, and asked for at the end.
+  const changed = changedFiles(members, manifest);
+  try {
+    return await verifyMembers({ raw, members, manifest, changed, trust, tick });
+  } catch (error) {
+    throw blamed(error, await changed);
+  }
+}
+
+async function verifyMembers({ raw, members, manifest, changed, trust, tick }) {
   const contents = new Map(members.map(({ name, content }) => [name, content]));
-  const changed = await changedFiles(members, manifest);
   const stated = await atPlaceLater(POLICY_FILE, () => parsePolicy(contents.get(POLICY_FILE)));
   const progress = { done: 0, all: raw.length, tick };
   const parts = [];
   for (const name of partNames([...contents.keys()])) {
-    parts.push(await verifyBundlePart(partOf(name, contents), changed, trust, stated, progress));
+    parts.push(await verifyBundlePart(partOf(name, contents), trust, stated, progress));
   }
   atPlace(MANIFEST, () => {
     verifyPartOrigins(manifest.origin, parts);
     if (manifest.asked.search === undefined) verifyWholeRange(parts[0].indexes, manifest.asked);
   });
-  for (const { name } of members) {
-    if (changed.has(name)) atPlace(name, () => refuseForm("it is not the file that the manifest has"));
-  }
+  for (const name of await changed) atPlace(name, () => refuseForm("it is not the file that the manifest has"));
   for (const member of members) atPlace(member.name, () => verifyCrc(member));
   await tick(1);
   return { manifest, parts, policy: trust ?? stated, contents };
+}
+
+// Where a file of a part is not as it was, that is what is wrong, wherever in the part it comes up.
+function blamed(error, changed) {
+  const [file, ...line] = (error.place ?? "").split(", ");
+  const [part] = file.split("/");
+  const guilty = [...changed].find((name) => file.includes("/") && name.startsWith(`${part}/`));
+  if (guilty !== undefined) error.place = [guilty, ...line].join(", ");
+  return error;
 }
 
 /** Return the report of a bundle that holds, { facts, checks, notes }, by the table of checks and clauses. */
@@ -172,7 +189,7 @@ function wordsOf(members, name) {
   return words;
 }
 
-// The names of files that are not as the manifest has them. They tell where something is wrong, wherever it comes up.
+// The names of files that are not as the manifest has them, in their order.
 async function changedFiles(members, manifest) {
   const hashes = await Promise.all(members.slice(1).map(({ content }) => sha256(content)));
   const isChanged = ({ sha256: due, size }, place) =>
@@ -189,9 +206,7 @@ function partOf(name, contents) {
   return { name, checkpoint, proof, entries, events, openings };
 }
 
-async function verifyBundlePart(part, changed, trust, stated, progress) {
-  const ours = PART_FILES.map((file) => `${part.name}/${file}`);
-  const blame = (file) => ours.find((name) => changed.has(name)) ?? `${part.name}/${file}`;
+async function verifyBundlePart(part, trust, stated, progress) {
   const { head, keys, isOwn, quorum } = await atPlaceLater(`${part.name}/checkpoint`, async () => {
     const { origin } = parseHead(parseNote(part.checkpoint).text);
     const of = (policy) => policy.logs.map((log) => log.key).filter((key) => key.name === origin);
@@ -200,8 +215,8 @@ async function verifyBundlePart(part, changed, trust, stated, progress) {
     return { head: await openWitnessed(part.checkpoint, policy), keys: of(policy), isOwn: own, quorum: policy.quorum };
   });
   const proof = atPlace(`${part.name}/proof`, () => proofLines(part.proof));
-  const { indexes, leaves, times } = await readRows(part, head.origin, blame, progress);
-  atPlace(blame("proof"), () => verifySubset({ indexes, leaves, size: head.size, proof, root: head.root }));
+  const { indexes, leaves, times } = await readRows(part, head.origin, progress);
+  atPlace(`${part.name}/proof`, () => verifySubset({ indexes, leaves, size: head.size, proof, root: head.root }));
   return { name: part.name, head, keys, quorum, isOwn, indexes, firstTime: times[0], lastTime: times.at(-1) };
 }
 
@@ -211,45 +226,55 @@ function proofLines(raw) {
   return lines.map((line) => decodeBase64(line, HASH_BYTES));
 }
 
-async function readRows(part, origin, blame, progress) {
-  const [entries, events, openings] = [part.entries, part.events, part.openings].map((raw) => new LineReader(raw));
+async function readRows(part, origin, progress) {
   const [indexes, leaves, times] = [[], [], []];
   const hasher = new Hasher();
-  atPlace(blame("openings.ndjson"), () => checkLineCount(part.openings));
-  while (!openings.isDone()) {
-    const number = indexes.length + 1;
-    const line = atPlace(`${blame("openings.ndjson")}, line ${number}`, () => parseOpeningLine(openings.next()));
-    const [entry, event] = [entries.next(), events.next()];
-    atPlace(`${blame("entries.ndjson")}, line ${number}, entry ${line.index}`, () => {
+  const [entries, events] = [part.entries, part.events].map((raw) => new LineReader(raw));
+  const lines = atPlace(`${part.name}/openings.ndjson`, () => openingLines(part.openings));
+  // Not `atPlace` for each line: the places of all are much to write, and then nobody asks for them.
+  let line = null;
+  try {
+    for (const text of lines) {
+      line = null;
+      line = parseOpeningLine(text);
+      const entry = entries.next();
+      const event = events.next();
       leaves.push(verifyLeaf(entry, line, hasher));
       times.push(verifyRow(entry, event, line, origin, hasher));
-      if (number > 1 && times.at(-1) < times.at(-2)) refuseProof("it is older than the entry before it");
-    });
-    indexes.push(line.index);
-    progress.done += entry.length + event.length;
-    if (number % 128 === 0) await progress.tick(progress.done / progress.all);
+      if (times.at(-1) < times.at(-2)) refuseProof("it is older than the entry before it");
+      indexes.push(line.index);
+      progress.done += entry.length + event.length;
+      if (indexes.length % 128 === 0) await progress.tick(progress.done / progress.all);
+    }
+  } catch (error) {
+    const number = `line ${indexes.length + 1}`;
+    const place = line === null ? `openings.ndjson, ${number}` : `entries.ndjson, ${number}, entry ${line.index}`;
+    throw placed(error, `${part.name}/${place}`);
   }
   for (const [file, reader] of [["entries.ndjson", entries], ["events.ndjson", events]]) {
-    if (!reader.isWhole()) atPlace(blame(file), () => refuseForm("it has not as many lines as there are openings"));
+    if (!reader.isWhole()) {
+      atPlace(`${part.name}/${file}`, () => refuseForm("it has not as many lines as there are openings"));
+    }
   }
   return { indexes, leaves, times };
 }
 
-function checkLineCount(raw) {
-  if (raw.at(-1) !== NEWLINE) refuseForm("the last line does not end in a newline");
-  let count = 0;
-  for (let place = raw.indexOf(NEWLINE); place >= 0; place = raw.indexOf(NEWLINE, place + 1)) count += 1;
-  if (count > MAX_PART_ENTRIES) refuseForm(`a part of a bundle has 1 to ${MAX_PART_ENTRIES} entries`);
+// The lines, each a character for a byte.
+function openingLines(raw) {
+  const lines = latinText(raw).split("\n");
+  if (lines.pop() !== "") refuseForm("the last line does not end in a newline");
+  if (lines.length === 0 || lines.length > MAX_PART_ENTRIES) {
+    refuseForm(`a part of a bundle has 1 to ${MAX_PART_ENTRIES} entries`);
+  }
+  return lines;
 }
 
-function parseOpeningLine(raw) {
-  const simple = OPENING_LINE.exec(latinText(raw));
-  if (simple !== null) {
-    const [, index, leaf, opening, type] = simple;
-    return { index: Number(index), leaf, opening: decodeHash(opening), type };
-  }
-  const members = exactMembers(parseJson(raw), ["index", "leaf", "opening", "payload_type"]);
-  if (canonicalText(members) !== decodeText(raw, "a line")) refuseForm("the line is not canonical");
+function parseOpeningLine(text) {
+  const simple = OPENING_LINE.exec(text);
+  if (simple !== null) return { index: Number(simple[1]), leaf: simple[2], opening: decodeHash(simple[3]), type: simple[4] };
+  // What is not ASCII is in no such line: its type could not be.
+  const members = exactMembers(parseJson(encodeText(text)), ["index", "leaf", "opening", "payload_type"]);
+  if (canonicalText(members) !== text) refuseForm("the line is not canonical");
   const [leaf, opening] = ["leaf", "opening"].map((name) => decodeBase64(textMember(members, name), HASH_BYTES));
   const type = textMember(members, "payload_type");
   return { index: numberMember(members, "index"), leaf: encodeBase64(leaf), opening, type };
@@ -369,18 +394,13 @@ class LineReader {
     this.#raw = raw;
   }
 
-  // Nothing is left to read.
-  isDone() {
-    return this.#start >= this.#raw.length;
-  }
-
-  // The same, and what was read last ended in a newline.
+  // All was read, and ended in a newline.
   isWhole() {
     return this.#start === this.#raw.length;
   }
 
   next() {
-    if (this.isDone()) return NO_BYTES;
+    if (this.#start >= this.#raw.length) return NO_BYTES;
     const found = this.#raw.indexOf(NEWLINE, this.#start);
     const end = found < 0 ? this.#raw.length : found;
     const line = this.#raw.subarray(this.#start, end);
@@ -389,9 +409,9 @@ class LineReader {
   }
 }
 
-// Only for bytes that a pattern of ASCII is then held against.
+// Only for what a pattern of ASCII is then held against.
 function latinText(raw) {
-  return raw.length < 2048 ? String.fromCharCode.apply(null, raw) : "";
+  return LATIN.decode(raw);
 }
 
 function encodeHash(hash) {

@@ -20,7 +20,8 @@ export async function atPlaceLater(where, act) {
   }
 }
 
-function placed(error, where) {
+/** Note on an error of ours where it came up, unless that is noted already, and return it. */
+export function placed(error, where) {
   if (error instanceof MalformedError || error instanceof RefusedError) error.place ??= where;
   return error;
 }

@@ -8,8 +8,14 @@ const SCHEDULE = new Int32Array(64);
 
 /** Hashes messages given in parts; each digest is 32 bytes of its own. */
 export class Hasher {
-  #scratch = new Uint8Array(1 << 16);
+  #state = new Int32Array(8);
   #length = 0;
+  #scratch;
+  #view;
+
+  constructor() {
+    this.#resize(1 << 16);
+  }
 
   /** Begin a message. */
   start() {
@@ -20,7 +26,7 @@ export class Hasher {
   /** Go on with these bytes. */
   add(part) {
     const end = this.#length + part.length;
-    if (end + 2 * BLOCK_BYTES > this.#scratch.length) this.#grow(2 * (end + 2 * BLOCK_BYTES));
+    if (end + 2 * BLOCK_BYTES > this.#scratch.length) this.#resize(2 * (end + 2 * BLOCK_BYTES));
     this.#scratch.set(part, this.#length);
     this.#length = end;
     return this;
@@ -28,24 +34,23 @@ export class Hasher {
 
   /** Return the hash of the message. */
   digest() {
-    const [bits, padded] = [8 * this.#length, (this.#length + 9 + BLOCK_BYTES - 1) & -BLOCK_BYTES];
+    const padded = (this.#length + 9 + BLOCK_BYTES - 1) & -BLOCK_BYTES;
     this.#scratch.fill(0, this.#length, padded);
     this.#scratch[this.#length] = 0x80;
-    const view = new DataView(this.#scratch.buffer);
-    view.setUint32(padded - 8, Math.floor(bits / 2 ** 32));
-    view.setUint32(padded - 4, bits >>> 0);
-    const state = FIRST_STATE.slice();
-    for (let place = 0; place < padded; place += BLOCK_BYTES) compress(state, this.#scratch, place);
-    const out = new Uint8Array(32);
-    const written = new DataView(out.buffer);
-    for (let word = 0; word < 8; word += 1) written.setInt32(4 * word, state[word]);
-    return out;
+    this.#view.setUint32(padded - 8, Math.floor(this.#length / 2 ** 29));
+    this.#view.setUint32(padded - 4, this.#length << 3);
+    this.#state.set(FIRST_STATE);
+    for (let place = 0; place < padded; place += BLOCK_BYTES) compress(this.#state, this.#scratch, place);
+    const hash = new Uint8Array(32);
+    for (let place = 0; place < 32; place += 1) hash[place] = this.#state[place >> 2] >>> (24 - 8 * (place & 3));
+    return hash;
   }
 
-  #grow(length) {
-    const grown = new Uint8Array(length);
-    grown.set(this.#scratch.subarray(0, this.#length));
-    this.#scratch = grown;
+  #resize(length) {
+    const resized = new Uint8Array(length);
+    if (this.#scratch) resized.set(this.#scratch.subarray(0, this.#length));
+    this.#scratch = resized;
+    this.#view = new DataView(resized.buffer);
   }
 }
 
@@ -72,9 +77,9 @@ function compress(state, bytes, place) {
   let h = state[7];
   for (let t = 0; t < 64; t += 1) {
     const s1 = ((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7));
-    const one = (h + s1 + ((e & f) ^ (~e & g)) + k[t] + w[t]) | 0;
+    const one = (h + s1 + (g ^ (e & (f ^ g))) + k[t] + w[t]) | 0;
     const s0 = ((a >>> 2) | (a << 30)) ^ ((a >>> 13) | (a << 19)) ^ ((a >>> 22) | (a << 10));
-    const two = (s0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+    const two = (s0 + ((a & b) | (c & (a | b)))) | 0;
     h = g;
     g = f;
     f = e;

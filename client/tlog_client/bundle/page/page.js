@@ -1,7 +1,7 @@
 // The page: a bundle is chosen or dropped, verified while a bar moves, and told of.
 (() => {
   const PAGE_ENTRIES = 50;
-  const TICK_MILLISECONDS = 50;
+  const TICK_MILLISECONDS = 100;
   const [choose, drop, file, trust] = ["choose", "drop", "file", "trust"].map((id) => document.getElementById(id));
   const [working, state, bar, result] = ["working", "state", "progress", "result"].map((id) => document.getElementById(id));
   let turn = 0;
