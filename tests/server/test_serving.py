@@ -794,3 +794,12 @@ def test_the_server_stops_on_an_interrupt_from_the_keyboard(start_server: Callab
     server = start_server(workers=1)
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(PATIENCE) == 0
+
+
+def test_what_goes_through_the_segments_by_and_by_ends_with_them(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    services: Services = create_app(Config(tmp_path / "data")).config["SERVICES"]
+    going = [one for one in set(threading.enumerate()) - before if one.name in ("scrub", "following")]
+    assert len(going) == 2
+    services.segments.close()
+    until(lambda: not any(one.is_alive() for one in going), "scrub and following to end")
