@@ -356,7 +356,7 @@ function reportDetails({ manifest, parts }) {
   if (start !== undefined) details.push(["complete", `${start} to ${end - 1}`]);
   for (const one of others) {
     const last = timeText(one.lastTime);
-    details.push([one.name, `${one.indexes.length} entries of ${one.head.origin}, the last of ${last}`]);
+    details.push([one.name, `entries of ${one.head.origin}: ${one.indexes.length}, the last of ${last}`]);
   }
   return [...details, ["bytes", String(manifest.files.length + 1)]];
 }

@@ -74,10 +74,8 @@ def _details(bundle: VerifiedBundle) -> Iterator[tuple[str, str]]:
     if isinstance(manifest.asked, range):
         yield "complete", f"{manifest.asked.start} to {manifest.asked.stop - 1}"
     for one in bundle.parts[1:]:
-        yield (
-            one.name,
-            f"{len(one.indexes)} entries of {one.head.checkpoint.origin}, the last of {format_time(one.last_time)}",
-        )
+        last = format_time(one.last_time)
+        yield one.name, f"entries of {one.head.checkpoint.origin}: {len(one.indexes)}, the last of {last}"
     yield "bytes", str(len(manifest.files) + 1)
 
 

@@ -14,7 +14,9 @@ def make_page() -> bytes:
     """Return the page, the same for the same version of this program."""
     folder, browser = files("tlog_client") / "bundle" / "page", files("tlog_client") / "browser"
     table = (browser / "clauses.json").read_text("utf-8").strip()
-    script = f'"use strict";\nconst CLAUSES = {table};\n{one_script(*_MODULES)}\n{(folder / "page.js").read_text("utf-8")}'
+    script = (
+        f'"use strict";\nconst CLAUSES = {table};\n{one_script(*_MODULES)}\n{(folder / "page.js").read_text("utf-8")}'
+    )
     style = (folder / "page.css").read_text("utf-8")
     parts = {"STYLE-HASH": _hash(style), "SCRIPT-HASH": _hash(script), "STYLE": style, "SCRIPT": script}
     page = (folder / "page.html").read_text("utf-8")

@@ -1,6 +1,7 @@
 // The page: a bundle is chosen or dropped, verified while a bar moves, and told of.
 (() => {
-  const PAGE_ENTRIES = 50;
+  const PAGE_ENTRIES = 20;
+  const PREVIEW_BYTES = 160;
   const TICK_MILLISECONDS = 100;
   const [choose, drop, file, trust] = ["choose", "drop", "file", "trust"].map((id) => document.getElementById(id));
   const [working, state, bar, result] = ["working", "state", "progress", "result"].map((id) => document.getElementById(id));
@@ -142,7 +143,9 @@
     const line = (file) => lineOf(contents.get(`segment/${file}`), number);
     const entry = parseEntry(line("entries.ndjson"));
     const told = `${new Date(entry.time).toISOString()} by ${entry.writer}`;
-    const summary = element("summary", {}, `${part.indexes[number]} `, shown("span", told));
+    const start = new TextDecoder().decode(line("events.ndjson").subarray(0, PREVIEW_BYTES));
+    const preview = shown("code", start, { className: "preview" });
+    const summary = element("summary", {}, `${part.indexes[number]} `, shown("span", told), preview);
     const item = element("details", {}, summary);
     item.ontoggle = () => {
       if (item.childElementCount === 1) item.append(shown("pre", readable(line("events.ndjson"))));
