@@ -14,7 +14,7 @@ from tlog_client.bundle.page import make_page
 from tlog_client.bundle.verify import trust_of, verify_bundle
 
 _OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-# What a verifier cannot leave out: each event and each entry, by WebCrypto, all asked for at once; and all in one piece.
+# What a verifier cannot leave out: each event and entry, by WebCrypto, all asked for at once; and all in one piece.
 _HASHES = """async () => {
   const raw = new Uint8Array(await window.bundle.arrayBuffer());
   const { members } = parseZip(raw);

@@ -21,6 +21,7 @@ from tlog_client.bundle.archive import format_archive, member, parse_archive
 from tlog_client.bundle.export import Exporter, export
 from tlog_client.bundle.manifest import NAME, comment_of, listed, parse_manifest
 from tlog_client.bundle.report import report
+from tlog_client.bundle.source import LogSource
 from tlog_client.bundle.verify import VerifiedBundle, trust_of, verify_bundle
 from tlog_client.cli import run
 from tlog_core.errors import FetchError, MalformedError, ProofError, SignatureError, TlogError
@@ -79,8 +80,8 @@ class House:
     def export(self, asked: Any, *names: str, who: str = "ann", **other: Any) -> bytes:
         trust = self.trust("payments", *names)
         exporter = replace(Exporter("Ann, internal audit", 1_764_000_000_000, "tlog-client 1", trust, PAGE), **other)
-        reserved = {name: self.log(name, who) for name in names}
-        return export(asked, self.log("payments", who), reserved, exporter)
+        reserved = {name: LogSource(self.log(name, who)) for name in names}
+        return export(asked, LogSource(self.log("payments", who)), reserved, exporter)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ def test_an_entry_that_is_left_out_of_a_range_shows(house: House, small: bytes) 
 
 def test_entries_of_another_segment_are_refused(house: House, small: bytes) -> None:
     exporter = Exporter("x", 0, "x", house.trust("other"), PAGE)
-    other = contents(export(range(1, 4), house.log("other"), {}, exporter))
+    other = contents(export(range(1, 4), LogSource(house.log("other")), {}, exporter))
     files = {name: content for name, content in other.items() if name.startswith("segment/")}
     both = house.trust("payments", "other", "control", "access")
     with pytest.raises(ProofError, match=r"segment is of .*other, not of .*payments"):

@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tlog_client.bundle.archive import MAGIC, MAX_BUNDLE_BYTES
-from tlog_client.bundle.export import Advance, Exporter, export, head_of
+from tlog_client.bundle.export import Advance, Exporter, export
 from tlog_client.bundle.page import make_page
 from tlog_client.bundle.part import ACCESS, CONTROL
 from tlog_client.bundle.report import Report, report
+from tlog_client.bundle.source import LogSource
 from tlog_client.bundle.verify import SEGMENTS, trust_of, verify_bundle
 from tlog_client.files import read_whole
 from tlog_client.log import Log
@@ -33,12 +34,13 @@ def export_bundle(
 
     A span ends before its second number, or where the log ends.
     """
-    start, end = span
-    asked = terms or range(start, head_of(log, trust).checkpoint.size if end is None else end)
+    source, (start, end) = LogSource(log), span
+    asked = terms or range(start, source.head(trust).checkpoint.size if end is None else end)
     if not asked:
         raise MalformedError(f"there is no entry from {start} on to export")
     tool = f"tlog-client {version('tlog-client')}"
-    return export(asked, log, reserved, Exporter(by, time.time_ns() // 1_000_000, tool, trust, make_page()), advance)
+    exporter = Exporter(by, time.time_ns() // 1_000_000, tool, trust, make_page())
+    return export(asked, source, {name: LogSource(other) for name, other in reserved.items()}, exporter, advance)
 
 
 def reserved_logs(url: str, key: VerifierKey, trust: TrustPolicy) -> Iterator[tuple[str, str, VerifierKey]]:

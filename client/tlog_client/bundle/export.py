@@ -1,9 +1,9 @@
-"""Making a bundle out of what a log answers: all is verified before it is written."""
+"""Making a bundle out of what a segment holds: all is verified before it is handed out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tlog_client.answers import OpenedEntry
 from tlog_client.bundle.archive import format_archive, member
@@ -11,10 +11,10 @@ from tlog_client.bundle.manifest import NAME, PAGE, POLICY, Manifest, comment_of
 from tlog_client.bundle.part import ACCESS, CONTROL, MAX_ENTRIES, SEGMENT, Part, make_part
 from tlog_client.bundle.verify import SEGMENTS, verify_bundle
 from tlog_client.errors import RefusedError
-from tlog_client.log import Log
 from tlog_client.state import SignedCheckpoint
-from tlog_core.errors import FetchError, MalformedError
-from tlog_core.policy import TrustPolicy, open_witnessed
+from tlog_core.errors import MalformedError
+from tlog_core.merkle import Hash
+from tlog_core.policy import TrustPolicy
 from tlog_core.receipt import JSON_TYPE
 
 Advance = Callable[[int], None]
@@ -38,32 +38,45 @@ class Exporter:
     page: bytes
 
 
+class Source(Protocol):
+    """A segment to export from. What is read is verified later, and each method raises what its way of reading does."""
+
+    @property
+    def origin(self) -> str:
+        """The origin of the segment."""
+
+    def head(self, trust: TrustPolicy) -> SignedCheckpoint:
+        """Return the newest head that a trust policy should accept."""
+
+    def entries(self, head: SignedCheckpoint, start: int, stop: int) -> Iterable[OpenedEntry]:
+        """Return the entries [start, stop) under a head."""
+
+    def found(self, head: SignedCheckpoint, terms: Mapping[str, str | int]) -> Iterable[OpenedEntry]:
+        """Return the entries under a head that a search finds, the latest first."""
+
+    def prove(self, head: SignedCheckpoint, indexes: Sequence[int]) -> Sequence[Hash]:
+        """Return the subset proof of entries under a head."""
+
+
 def export(
-    asked: Asked, log: Log, reserved: Mapping[str, Log], exporter: Exporter, advance: Advance = lambda _: None
+    asked: Asked, source: Source, reserved: Mapping[str, Source], exporter: Exporter, advance: Advance = lambda _: None
 ) -> bytes:
     """Return the bundle of what is asked for, verified, with what `control` and `access` of `reserved` say of it.
 
-    One of them that may not be read is left out. Raises MalformedError if there is nothing or too much, else as reading
-    a log and `verify_bundle`.
+    One of them that may not be read is left out. Raises MalformedError if there is nothing or too much, else as the
+    sources and `verify_bundle` do.
     """
-    head = head_of(log, exporter.trust)
-    asked, opened = _read(asked, log, head, advance)
-    parts = [_part(SEGMENT, log, head, opened)]
-    segment = log.key.name.rpartition(SEGMENTS)[2]
+    head = source.head(exporter.trust)
+    asked, opened = _read(asked, source, head, advance)
+    parts = [_part(SEGMENT, source, head, opened)]
+    segment = source.origin.rpartition(SEGMENTS)[2]
     # Last of all `access`, in which what was read here is then found.
     for name in (one for one in (CONTROL, ACCESS) if one in reserved):
         with suppress(RefusedError):
             parts += _reserved(name, segment, reserved[name], exporter.trust, advance)
-    whole = _bundle(asked, log.key.name, parts, exporter)
+    whole = _bundle(asked, source.origin, parts, exporter)
     verify_bundle(whole, exporter.trust)
     return whole
-
-
-def head_of(log: Log, trust: TrustPolicy) -> SignedCheckpoint:
-    """Return the newest head of a log that a trust policy accepts; raise as reading a log."""
-    head = log.signed_checkpoint() if trust.quorum is None else log.cosigned_checkpoint()
-    open_witnessed(head.note, trust)
-    return head
 
 
 def about_segment(event: Any, segment: str, asked: set[str]) -> bool:
@@ -78,16 +91,13 @@ def about_segment(event: Any, segment: str, asked: set[str]) -> bool:
     return is_named or kind in _CHANGES or (kind == "access.approved" and members.get("id") in asked)
 
 
-def _read(asked: Asked, log: Log, head: SignedCheckpoint, advance: Advance) -> tuple[Asked, list[OpenedEntry]]:
+def _read(asked: Asked, source: Source, head: SignedCheckpoint, advance: Advance) -> tuple[Asked, list[OpenedEntry]]:
     size = head.checkpoint.size
     if isinstance(asked, range):
-        return asked, _counted(log.at(head).entries(asked.start, asked.stop), advance)
+        return asked, _counted(source.entries(head, asked.start, asked.stop), advance)
     # What came later is not under the head.
     terms = {**asked, "before": min(int(asked.get("before", size)), size)}
-    found = log.search(**terms)
-    if found.indexed < size:
-        raise FetchError(f"the index of the log is behind: of {size} entries it knows {found.indexed}; try again later")
-    return terms, _counted((opened for opened, _ in found), advance)[::-1]
+    return terms, _counted(source.found(head, terms), advance)[::-1]
 
 
 def _counted(opened: Iterable[OpenedEntry], advance: Advance) -> list[OpenedEntry]:
@@ -100,21 +110,21 @@ def _counted(opened: Iterable[OpenedEntry], advance: Advance) -> list[OpenedEntr
     return entries
 
 
-def _reserved(name: str, segment: str, log: Log, trust: TrustPolicy, advance: Advance) -> list[Part]:
-    head, requests = head_of(log, trust), set[str]()
+def _reserved(name: str, segment: str, source: Source, trust: TrustPolicy, advance: Advance) -> list[Part]:
+    head, requests = source.head(trust), set[str]()
     entries = (
         one
-        for one in log.at(head).entries(0, None)
+        for one in source.entries(head, 0, head.checkpoint.size)
         if one.payload_type == JSON_TYPE and about_segment(one.event(), segment, requests)
     )
     opened = _counted(entries, advance)
-    return [_part(name, log, head, opened)] if opened else []
+    return [_part(name, source, head, opened)] if opened else []
 
 
-def _part(name: str, log: Log, head: SignedCheckpoint, opened: Sequence[OpenedEntry]) -> Part:
+def _part(name: str, source: Source, head: SignedCheckpoint, opened: Sequence[OpenedEntry]) -> Part:
     if not opened:
         raise MalformedError("there is no entry to export; ask for others")
-    return make_part(name, head.note, log.at(head).prove_subset([one.index for one in opened]), opened)
+    return make_part(name, head.note, source.prove(head, [one.index for one in opened]), opened)
 
 
 def _bundle(asked: Asked, origin: str, parts: Sequence[Part], exporter: Exporter) -> bytes:
