@@ -24,6 +24,8 @@ ACTIONS = {
     ("GET", "/"): "server:operate",
     ("GET", "/web/"): "segment:list",
     ("GET", "/web/segments/<segment>"): "segment:read",
+    ("GET", "/web/segments/<segment>/export"): "payload:read",
+    ("POST", "/web/segments/<segment>/export"): "payload:read",
     ("GET", "/web/sign-in"): "server:operate",
     ("POST", "/web/sign-in"): "server:operate",
     ("POST", "/web/sign-out"): "server:operate",

@@ -1,6 +1,7 @@
 """The page in an evidence bundle verifies it in Chromium, from a file, without a network."""
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browsing import Site, Watch
+from browsing import Site, Watch, bearer
+from live import until
 from playwright.sync_api import Browser, Page
 
 from tlog_client import Log
 from tlog_client.bundle.command import export_bundle
+from tlog_client.bundle.verify import trust_of, verify_bundle
 from tlog_core.encoding import encode_base64
 from tlog_core.note import VerifierKey, parse_verifier
 from tlog_core.policy import TrustedLog, TrustPolicy
@@ -172,3 +175,66 @@ def test_a_report_is_printed_without_what_is_for_the_screen(page: Page, made: Ma
     assert not page.locator("#choose").is_visible()
     assert not page.locator("#events").is_visible()
     assert page.get_by_text("What was exported").is_visible()
+
+
+# The page of the server that exports
+
+
+def test_an_auditor_exports_a_range_and_a_search(
+    site: Site, signed_in: Callable[..., Page], made: Made, check_page: Callable[[Page], None], tmp_path: Path
+) -> None:
+    page = signed_in("auditor")
+    page.goto("/web/segments/refunds")
+    page.get_by_role("link", name="Export evidence").click()
+    check_page(page)
+    page.get_by_label("From entry").fill("100")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    download.value.save_as(tmp_path / "range.zip")
+    bundle = verify_bundle((tmp_path / "range.zip").read_bytes(), trust_of(made.key))
+    assert [part.name for part in bundle.parts] == ["segment", "control", "access"]
+    assert bundle.parts[0].indexes == tuple(range(100, 120))
+    assert bundle.manifest.by == "auditor"
+
+    def is_indexed() -> bool:
+        answer = site.server.request(
+            "GET", "/segments/refunds/entries?q=isolated", None, bearer(site.tokens["auditor"])
+        )
+        return bool(answer.json()["indexed"] == 120)
+
+    until(is_indexed, "the segment to be indexed")
+    page.goto("/web/segments/refunds/export?q=isolated")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    download.value.save_as(tmp_path / "search.zip")
+    found = verify_bundle((tmp_path / "search.zip").read_bytes(), trust_of(made.key))
+    assert found.parts[0].indexes == tuple(range(4, 120, 5))
+    assert found.manifest.asked == {"q": "isolated", "before": 120}
+    # What was exported is on record in the very bundle.
+    reads = json.loads(contents(tmp_path / "search.zip", "access/events.ndjson").splitlines()[-1])["reads"]
+    assert (reads[0]["by"], reads[0]["search"]["q"]) == ("auditor", "isolated")
+
+
+def contents(path: Path, name: str) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_range_that_is_too_large_is_told_on_the_page(
+    signed_in: Callable[..., Page], check_page: Callable[[Page], None]
+) -> None:
+    page = signed_in("auditor")
+    page.goto("/web/segments/refunds/export")
+    page.get_by_label("Up to, and not with, entry").fill("10001")
+    page.get_by_role("button", name="Export").click()
+    assert "1 to 10000 entries here, of the 120" in page.get_by_role("alert").inner_text()
+    check_page(page)
+
+
+@pytest.mark.parametrize("person", ["monitor", "writer", "admin", "stranger"])
+def test_who_may_not_read_payloads_exports_nothing(signed_in: Callable[..., Page], person: str) -> None:
+    page = signed_in(person)
+    answer = page.goto("/web/segments/refunds/export")
+    assert answer is not None
+    assert answer.status == 404
