@@ -252,6 +252,38 @@ def test_nothing_is_exported_that_is_not_there(house: House) -> None:
         house.export({"actor": "nobody"})
 
 
+def otherwise(raw: bytes) -> dict[str, tuple[bytes, str]]:
+    """Return bundles whose parts are right, and which are not put together as they must be, with the place of each."""
+    members, comment = parse_archive(raw)
+    manifest, policy, *rest = members
+    wrong = replace(rest[0], crc=rest[0].crc ^ 1)
+    extra = member("segment/more", b"")
+    unlisted = replace(parse_manifest(manifest.content), files=listed([policy, *rest[:-1]]))
+    short = member(NAME, bytes(unlisted))
+    return {
+        "a CRC-32 is wrong, in both places": (
+            format_archive([manifest, policy, wrong, *rest[1:]], comment),
+            rest[0].name,
+        ),
+        "two members are swapped": (format_archive([manifest, *rest[:1], policy, *rest[1:]], comment), policy.name),
+        "a member is missing": (format_archive([manifest, policy, *rest[:-1]], comment), "verify.html"),
+        "a member too many": (format_archive([*members, extra], comment), "the zip"),
+        "the manifest is not the first": (format_archive([policy, manifest, *rest], comment), NAME),
+        "the manifest leaves one out": (
+            format_archive([short, policy, *rest], comment_of(short.content)),
+            "verify.html",
+        ),
+        "another comment": (format_archive(members, f"{comment}0"), NAME),
+    }
+
+
+def test_a_bundle_has_one_form(house: House, small: bytes) -> None:
+    for what, (raw, place) in otherwise(small).items():
+        with pytest.raises(MalformedError) as error:
+            verified(house, raw)
+        assert place_of(error) == place, what
+
+
 # The modules of the page, under Node.js
 
 
@@ -298,6 +330,14 @@ def test_each_byte_that_is_changed_is_refused_by_the_page_at_the_same_place(
         with pytest.raises(TlogError) as error:
             verify_bundle(small[:place] + bytes([value]) + small[place + 1 :], house.trust("payments", "control"))
         assert said["place"] == place_of(error), (place, said, str(error.value))
+
+
+@needs_node
+def test_the_page_takes_no_other_form_either(house: House, small: bytes, paths: list[str]) -> None:
+    for what, (raw, place) in otherwise(small).items():
+        (house.folder / "other.zip").write_bytes(raw)
+        [said] = in_node([str(house.folder / "other.zip"), *paths[1:]], [])
+        assert said["place"] == place, what
 
 
 # The commands
