@@ -10,6 +10,7 @@ from tlog.access.action import RESERVED
 from tlog.api.answer import query
 from tlog.api.route import Call
 from tlog.api.segments import visible_rows
+from tlog.errors import NotFoundError
 from tlog.web.chart import chart
 from tlog.web.overview import control_row, growth, overview, overview_of
 from tlog.web.page import page, redirect, shown
@@ -56,8 +57,14 @@ def home(_call: Call) -> Response:
     return redirect(HOME)
 
 
+def nowhere(_call: Call, rest: str) -> Response:
+    """Answer `GET /web/<any other path>`; NotFoundError."""
+    raise NotFoundError(f"there is no page {rest}")
+
+
 ROUTES = (
     shown("/", Action.OPERATE, home, "Go to the pages"),
     shown("/web/", Action.LIST_SEGMENTS, listing, "The segments that one may see", query=("after",)),
     shown("/web/segments/<segment>", Action.READ_SEGMENT, one, "One segment"),
+    shown("/web/<path:rest>", Action.OPERATE, nowhere, "No page"),
 )
