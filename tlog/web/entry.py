@@ -31,6 +31,7 @@ def entry(call: Call, index: str) -> Response:
         call,
         "entry.html",
         row=row,
+        base=f"/web/segments/{row.name}/entries",
         index=place,
         size=size,
         fields={name: value for name, value in asdict(fields_of(hit.payload)).items() if value is not None},

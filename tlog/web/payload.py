@@ -24,7 +24,7 @@ _FROM_RIGHT: Final = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A payload as a page prints it: `json`, `text` or `hex`, and whether that is all of it, and in lines of its own."""
+    """A payload as a page prints it: as `json`, `text` or `hex`, whether that is all of it, and in lines of its own."""
 
     kind: str
     text: Markup
