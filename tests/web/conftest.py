@@ -68,6 +68,7 @@ def signed_in(new_page: PageMaker, site: Site) -> Callable[..., Page]:
         page.goto("/web/sign-in")
         page.get_by_label("Token").fill(where.tokens[person])
         page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/web/")
         return page
 
     return sign_in

@@ -85,3 +85,15 @@ def test_shots_are_kept(page: Page, shot: Callable[[Page, str], None], shots: Pa
     names = {f"planted-{width}-{scheme}.png" for width in WIDTHS for scheme in SCHEMES}
     assert names == {path.name for path in shots.iterdir()}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in shots.iterdir())
+
+
+def test_each_page_has_a_session_of_its_own(
+    signed_in: Callable[[str], Page], page: Page, check_page: Callable[[Page], None]
+) -> None:
+    pages = {person: signed_in(person) for person in ("auditor", "admin")}
+    for person, signed in pages.items():
+        signed.reload()
+        assert signed.get_by_title("Signed in as").text_content() == person
+    check_page(pages["admin"])
+    page.goto("/web/")
+    assert page.get_by_role("link", name="Sign in").count() > 0
