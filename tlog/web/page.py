@@ -134,7 +134,7 @@ def _time(milliseconds: int) -> Markup:
         # An event may say that it is of any year.
         return Markup("{} ms").format(milliseconds)
     return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S}\u00a0UTC"
     )
 
 

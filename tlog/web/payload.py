@@ -18,6 +18,7 @@ _MAX_LINE: Final = 200
 
 # Tokens of JSON that is well-formed, though it may have been cut.
 _TOKEN: Final = re.compile(r'\{\}|\[\]|[{}\[\],:]|"(?:[^"\\]++|\\.)*+"?|[^"{}\[\],:]+', re.DOTALL)
+_LINE: Final = re.compile(r"\n|[^\n]+")
 # The blocks of characters that are written from right to left.
 _FROM_RIGHT: Final = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff]")
 
@@ -40,8 +41,8 @@ def shown(payload: Payload) -> Shown:
         return Shown(
             "json", _isolated(_tokens(text)) if indented is None else indented, is_indented=indented is not None
         )
-    if (text_of := _text(payload)) is not None:
-        return Shown("text", Markup("{}").format(visible(text_of, keep="\n")))
+    if (text := _text(payload)) is not None:
+        return Shown("text", _isolated(_LINE.findall(text)))
     return Shown("hex", Markup("{}").format(_hex(payload.data[:_MAX_HEX])), len(payload.data) <= _MAX_HEX)
 
 
