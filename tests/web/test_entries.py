@@ -8,7 +8,7 @@ import pytest
 from browsing import Site, bearer
 from damaging import lose
 from live import JSON, NDJSON, Answer, Server, start, until
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tlog.config import Config
 from tlog.files import exclusive
@@ -199,15 +199,12 @@ def read(site: Site, page: Page, body: bytes, kind: str) -> None:
     page.goto(f"/web/segments/payments/entries/{int(size) - 1}")
 
 
-def test_text_is_printed_as_text_and_all_else_in_hex(
-    site: Site, signed_in: SignIn, check_page: Check, shot: Shot
-) -> None:
+def test_text_is_printed_as_text_and_all_else_in_hex(site: Site, signed_in: SignIn, check_page: Check) -> None:
     page = signed_in("auditor")
     text = "\n\nfirst <b>line</b>\n\tשלום, world\r\n"
     read(site, page, text.encode(), "text/plain; charset=utf-8")
     assert page.locator("#payload").text_content() == "\n\nfirst <b>line</b>\n[U+0009]שלום, world[U+000D]\n"
     check_page(page)
-    shot(page, "entry-text")
     read(site, page, b"\xff\xfe", "text/plain")
     assert page.locator("#payload").text_content() == "000000  ff fe                    ··"
     read(site, page, b"<svg onload=alert(1)>\0" * 300, "image/svg+xml")
@@ -216,7 +213,6 @@ def test_text_is_printed_as_text_and_all_else_in_hex(
     assert len(lines) == 512
     expect(page.get_by_text("its first 4,096 bytes")).to_be_visible()
     check_page(page)
-    shot(page, "entry-hex")
 
 
 def test_a_payload_is_downloaded_and_never_shown(site: Site, signed_in: SignIn) -> None:
@@ -310,8 +306,9 @@ def test_the_first_page_with_all_that_it_loads_is_small(new_page: Callable[[Serv
     server = start(tmp_path / "data", workers=1)
     for number in range(50):
         server.create(f"segment-{number}", {"team": "till", "region": "eu-central-1"})
-    page, loaded = new_page(server), []
-    page.on("requestfinished", loaded.append)
+    page = new_page(server)
+    loaded: list[Request] = []
+    page.on("requestfinished", lambda one: loaded.append(one))
     page.goto("/web/", wait_until="networkidle")
     expect(page.locator("tbody tr")).to_have_count(50)
     sizes = {one.url: one.sizes()["responseHeadersSize"] + one.sizes()["responseBodySize"] for one in loaded}
