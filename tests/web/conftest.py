@@ -43,7 +43,7 @@ def new_page(browser: Browser, watch: Watch) -> Iterator[PageMaker]:
     contexts = []
 
     def open_page(server: Server) -> Page:
-        contexts.append(browser.new_context(base_url=server.url))
+        contexts.append(browser.new_context(base_url=server.url, reduced_motion="reduce"))
         watch.over(contexts[-1])
         return contexts[-1].new_page()
 
