@@ -127,7 +127,13 @@ def test_base64_has_one_form() -> None:
 
 
 def test_what_a_page_would_not_show_is_made_visible_as_the_server_does() -> None:
-    texts = ["a\u202eb", "\x1b[31m", "é😀\n\t\r", "\U000e0041", "\u2028\u2029\u00ad\u200d\ufeff\ue000\uffff\x7f\x85\xa0"]
+    texts = [
+        "a\u202eb",
+        "\x1b[31m",
+        "é😀\n\t\r",
+        "\U000e0041",
+        "\u2028\u2029\u00ad\u200d\ufeff\ue000\uffff\x7f\x85\xa0",
+    ]
     cases = [{"text": text, "keep": keep, "shown": visible(text, keep)} for text in texts for keep in ("", "\n")]
     assert outcomes(("visible", case) for case in cases) == ["accepted"] * len(cases)
 

@@ -32,13 +32,16 @@ export class ContradictionError extends RefusedError {
   }
 }
 
-/** Return whom to believe, { key } or { policy, key }, of the text of a vkey or a trust policy; raise MalformedError. */
+/** Return whom to believe, { origin, keys, policy }, of the text of a vkey or a trust policy; raise MalformedError. */
 export async function readTrust(text, origin) {
-  if (!/\s/.test(text.trim())) return { key: await parseVerifier(text.trim()) };
+  if (!/\s/.test(text.trim())) {
+    const key = await parseVerifier(text.trim());
+    return { origin: key.name, keys: [key] };
+  }
   const policy = await parsePolicy(encodeText(text.endsWith("\n") ? text : `${text}\n`));
-  const log = policy.logs.find(({ key }) => key.name === origin);
-  if (log === undefined) throw new MalformedError(`the trust policy has no log ${origin}`);
-  return { key: log.key, policy };
+  const keys = policy.logs.map(({ key }) => key).filter(({ name }) => name === origin);
+  if (keys.length === 0) throw new MalformedError(`the trust policy has no log ${origin}`);
+  return { origin, keys, policy };
 }
 
 /** The checks by name: what each is called, which must have held before, and what it does. */
@@ -99,15 +102,15 @@ async function checkCommitment(found) {
 async function checkLeaf(found) {
   found.leaf = await leafHash(found.rawEntry);
   found.entry = parseEntry(found.rawEntry);
-  const expected = found.trust.key.name;
-  checkOrigin(found.entry, { origin: expected });
-  return `an entry of ${expected} in its only form, by ${found.entry.writer}; its leaf hash is ${encodeBase64(found.leaf)}`;
+  checkOrigin(found.entry, found.trust);
+  return `an entry of ${found.entry.origin} in its only form, by ${found.entry.writer}; its leaf hash is ${encodeBase64(found.leaf)}`;
 }
 
 async function checkCheckpoint(found) {
   found.rawHead = await found.read("checkpoint");
   found.head = await openHead(found.rawHead, found.trust);
-  return `${found.head.size.toLocaleString("en")} entries, signed by ${found.trust.key.name} with the key ${encodeHex(found.trust.key.id)}`;
+  const ids = found.trust.keys.map(({ id }) => encodeHex(id)).join(" or ");
+  return `${found.head.size.toLocaleString("en")} entries, signed by ${found.head.origin} with the key ${ids}`;
 }
 
 async function checkInclusion(found) {
@@ -187,11 +190,13 @@ function namesOf(cosigned) {
   return cosigned.map(([name]) => name).join(", ") || "nobody";
 }
 
-async function openHead(raw, { key, policy }) {
-  if (policy === undefined) return openCheckpoint(raw, key);
+async function openHead(raw, { origin, keys, policy }) {
+  if (policy === undefined) return openCheckpoint(raw, keys[0]);
   const note = parseNote(raw);
   await verifyLog(note, policy);
-  return { ...(await parseCheckpoint(note.text)), note };
+  const head = await parseCheckpoint(note.text);
+  if (head.origin !== origin) throw new RefusedError(`a checkpoint of ${head.origin}, not of ${origin}`, "checkpoint");
+  return { ...head, note };
 }
 
 /** Return the hashes of a proof in an answer of the API; raise MalformedError. */

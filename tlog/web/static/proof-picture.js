@@ -112,11 +112,11 @@ function tellOf({ title, hash, how, isBroken }) {
   const told = [element("h3", {}, isBroken ? `${title}: here it breaks` : title)];
   if (hash) {
     const [base64, hex] = [encodeBase64(hash), encodeHex(hash)];
-    told.push(element("dl", {}, fact("Base64", base64), fact("Hex", hex)));
+    told.push(element("dl", {}, fact("Base64", base64), fact("Hex", hex, "hex")));
   }
   return [...told, element("p", {}, visibleText(how))];
 }
 
-function fact(name, value) {
-  return element("div", {}, element("dt", {}, name), element("dd", { class: "hash" }, value));
+function fact(name, value, kind) {
+  return element("div", { class: kind }, element("dt", {}, name), element("dd", { class: "hash" }, value));
 }

@@ -36,20 +36,28 @@ export async function verifyHere(section) {
   const states = {};
   try {
     found.trust = await readTrust(known?.trusted ?? vkey, origin);
-    if (found.trust.key.vkey !== vkey) keepAlarm(segment, `The server shows another key for ${segment} than ${known.isGiven ? "the one that you gave" : "it did before"}: ${vkey}`, [found.trust.key.vkey]);
+    checkKey(found.trust, known, segment, vkey);
     await runChecks(found, states, view, segment);
     if (states.checkpoint === "good" && !known?.trusted) keepTrust(segment, vkey, false);
-    if (states.consistency === "good" || states.consistency === "first") keepHead(segment, decodeText(found.rawHead, "a checkpoint"), found.head.size);
+    if (["good", "first"].includes(states.consistency)) {
+      keepHead(segment, decodeText(found.rawHead, "a checkpoint"), found.head.size);
+    }
   } catch (error) {
     if (!(error instanceof MalformedError)) throw error;
     view.conclude("broken", `Whom to believe cannot be read: ${error.message}`);
     view.showTrust(segment, origin, recallLog(segment), vkey);
     return;
   }
-  view.showVerdict(states);
+  view.showVerdict(states, recallLog(segment));
   view.showTrust(segment, origin, recallLog(segment), vkey);
   view.showPicture(found, namesIn(states, "broken"));
   showPayload(found, states);
+}
+
+function checkKey({ keys }, known, segment, vkey) {
+  if (keys.some((key) => key.vkey === vkey)) return;
+  const before = known.isGiven ? "those that you gave" : "the one of before";
+  keepAlarm(segment, `The server shows another key of ${segment} than ${before}: ${vkey}`, keys.map((key) => key.vkey));
 }
 
 async function runChecks(found, states, view, segment) {
@@ -109,7 +117,7 @@ function viewOf(section) {
   return {
     conclude,
     showCheck: (name, state, said) => fillLine(lines[name], state, said),
-    showVerdict: (states) => conclude(...verdictOf(states)),
+    showVerdict: (states, known) => conclude(...verdictOf(states, known)),
     showTrust(segment, origin, known, vkey) {
       alarms.replaceChildren(...(known?.alarms ?? []).map(alarmOf));
       trust.replaceChildren(...trustOf(section, segment, origin, known, vkey));
@@ -118,12 +126,14 @@ function viewOf(section) {
   };
 }
 
-function verdictOf(states) {
+function verdictOf(states, known) {
   const broken = namesIn(states, "broken").map((name) => ENTRY_CHECKS[name].title);
   if (broken.length) return ["broken", `Not what the log signed. It breaks at: ${broken.join(", ")}.`];
   const unanswered = namesIn(states, "unanswered").map((name) => ENTRY_CHECKS[name].title);
   if (unanswered.length) return ["unanswered", `Not verified: there is no answer for ${unanswered.join(", ")}.`];
-  return ["good", "Verified: this event is in the log, under the root that the log signed, and nothing of it was changed."];
+  if (known?.alarms) return ["unanswered", "These checks hold; but see the alarm."];
+  const under = known?.isGiven ? "by a key that you gave" : "by the key that the server showed";
+  return ["good", `Verified: this event is in the log as it was written, under a root signed ${under}.`];
 }
 
 function lineOf(name, title) {
