@@ -186,7 +186,7 @@ def test_another_entry_in_the_place_of_one_is_exposed(visitor: Page, log: Site, 
 
 def test_the_proof_of_another_entry_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
     size = parse_head(parse_note(head(log)).text).size
-    other = read(log, f"/segments/truths/proof/inclusion/{size}/4")
+    other = read(log, f"/segments/truths/proof/inclusion/{size}/2")
     liar.lies[f"/segments/truths/proof/inclusion/{size}/3"] = lambda _: other
     found = states(visitor)
     assert (found["leaf"], found["inclusion"]) == ("good", "broken")
@@ -307,6 +307,8 @@ def test_of_a_lost_payload_the_entry_is_verified(visitor: Page, liar: Liar) -> N
     liar.lies[ENTRY] = lambda body: body.replace(b'id="verify"', b'id="verify" data-lost')
     found = states(visitor)
     assert found == {**found, "payload": "unchecked", "commitment": "unchecked", "leaf": "good", "inclusion": "good"}
+    expect(visitor.get_by_role("status")).to_contain_text("of its payload, which was lost, nothing is verified")
+    expect(visitor.locator("#payload.unverified")).to_be_visible()
 
 
 def test_a_server_that_does_not_answer_is_not_taken_for_one_that_lies(visitor: Page) -> None:
