@@ -11,15 +11,12 @@ from tlog.api.reading import record_read
 from tlog.api.route import Call
 from tlog.errors import LostError
 from tlog.search.find import Hit, read_back
-from tlog.web.assets import assets
 from tlog.web.glance import fields_of, glance
 from tlog.web.page import attached, page, shown
 from tlog.web.payload import shown as printed
 from tlog_core.encoding import encode_base64
 from tlog_core.entry import parse_entry
 from tlog_core.merkle import leaf_hash
-
-_VERIFIES = "verify-entry.js"
 
 
 def entry(call: Call, index: str) -> Response:
@@ -42,7 +39,6 @@ def entry(call: Call, index: str) -> Response:
         earlier=glance(hits[place - 1]) if place else None,
         later=glance(hits[place + 1]) if place + 1 < size else None,
         command=_command(call, place),
-        verifies=_VERIFIES if _VERIFIES in assets().files else None,
     )
 
 
