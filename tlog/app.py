@@ -184,7 +184,8 @@ class _App(Flask):
         if request is None:
             return None
         # Flask would strip all but one, so that what a proxy refuses by its path would pass under another.
-        if request.environ["PATH_INFO"].startswith("//"):
+        # And of a target that is no path the server leaves none, which would be that of the first page.
+        if re.match("/(?!/)", request.environ["PATH_INFO"]) is None:
             raise NotFound
         return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
 

@@ -22,6 +22,7 @@ from tlog.web.visible import visible
 FORM = "application/x-www-form-urlencoded"
 ACTIONS = {
     ("GET", "/"): "server:operate",
+    ("GET", "/web"): "server:operate",
     ("GET", "/web/"): "segment:list",
     ("GET", "/web/segments/<segment>"): "segment:read",
     ("GET", "/web/segments/<segment>/entries"): "payload:read",
@@ -314,3 +315,9 @@ def test_what_is_hidden_is_shown_by_its_code_point() -> None:
     assert visible("a\u202eb\x1b[0m\r\n\u2028\ud800\x00é😀") == (
         "a[U+202E]b[U+001B][0m[U+000D][U+000A][U+2028][U+D800][U+0000]é😀"
     )
+
+
+@pytest.mark.parametrize("path", ["/", "/web"])
+def test_who_leaves_out_the_rest_of_the_path_comes_to_the_pages_of_this_host(browser: Browser, path: str) -> None:
+    answer = browser.get(path, {"Host": "log.example"})
+    assert (answer.status, answer.headers["Location"]) == (303, "/web/")

@@ -21,7 +21,7 @@ import { parseEntry, parseWriterKey, verifyWriter } from "../../client/tlog_clie
 import { MalformedError, RefusedError } from "../../client/tlog_client/browser/errors.js";
 import { describeEvidence, parseEvidence } from "../../client/tlog_client/browser/evidence.js";
 import { leafHash } from "../../client/tlog_client/browser/hashes.js";
-import { canonicalText, parseJson } from "../../client/tlog_client/browser/json.js";
+import { canonicalText, exactMembers, parseJson } from "../../client/tlog_client/browser/json.js";
 import * as noble from "../../client/tlog_client/browser/noble-ed25519.js";
 import { openNote, parseNote, parseVerifier } from "../../client/tlog_client/browser/note.js";
 import { openWitnessed, parsePolicy } from "../../client/tlog_client/browser/policy.js";
@@ -129,6 +129,9 @@ const CHECKS = {
     const signature = new Uint8Array([...r, ...s.reverse()]);
     assert(await noble.verifyAsync(signature, message, key.publicKey, { zip215: false }));
     if (!(await isEd25519(signature, message, key.publicKey))) throw new RefusedError("wrong signature", "signature");
+  },
+  async members({ json, names, together }) {
+    exactMembers(parseJson(encodeText(json)), names, together);
   },
   async visible({ text, keep, shown }) {
     assert.strictEqual(visibleText(text, keep), shown);

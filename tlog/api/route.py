@@ -12,7 +12,7 @@ from tlog.access import Action
 from tlog.access.rule import Target
 from tlog.api.body import ANY_TYPE, FORM_TOKEN, check_body, discard_body, is_large, read_form, receive_body
 from tlog.api.models import Problem
-from tlog.api.site import check_site, takes_session
+from tlog.api.site import check_host, check_site, takes_session
 from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
@@ -165,6 +165,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
     labels = None if route.labels is None else services.receiving.bound(route.labels)
     try:
         # Of the headers alone, and so the same whatever there is.
+        if services.guard.unguarded:
+            check_host(asked)
         if route.method != "GET":
             check_site(asked)
         # Who is to lose nothing is sent whatever it is.

@@ -53,7 +53,7 @@ def one(call: Call) -> Response:
 
 
 def home(_call: Call) -> Response:
-    """Answer `GET /`."""
+    """Answer `GET /` and `GET /web`."""
     return redirect(HOME)
 
 
@@ -64,6 +64,8 @@ def nowhere(_call: Call, rest: str) -> Response:
 
 ROUTES = (
     shown("/", Action.OPERATE, home, "Go to the pages"),
+    # Of itself the framework would send who asks for this to a host that it makes up.
+    shown("/web", Action.OPERATE, home, "Go to the pages"),
     shown("/web/", Action.LIST_SEGMENTS, listing, "The segments that one may see", query=("after",)),
     shown("/web/segments/<segment>", Action.READ_SEGMENT, one, "One segment"),
     shown("/web/<path:rest>", Action.OPERATE, nowhere, "No page"),
