@@ -233,6 +233,21 @@ def test_a_resource_that_cannot_be_read_is_kept_with_all_its_records() -> None:
         ({"body": {"intValue": 2**60, "stringValue": None}}, {"body": {"intValue": str(2**60)}}),
         ({"body": {"arrayValue": {"values": []}}}, {"body": {"arrayValue": {}}}),
         ({"body": None, "severityText": "", "flags": 0, "severityNumber": 9.0}, {"severityNumber": 9}),
+        (
+            {"body": {"intValue": "-0"}, "droppedAttributesCount": 2},
+            {"body": {"intValue": "0"}, "droppedAttributesCount": 2},
+        ),
+        ({"body": {"boolValue": False}, "droppedAttributesCount": 0}, {"body": {"boolValue": False}}),
+        (
+            {"body": {"stringValue": '"intValue":1,"intValue":2'}},
+            {"body": {"stringValue": '"intValue":1,"intValue":2'}},
+        ),
+        (
+            {"attributes": [{"key": "n", "value": {"intValue": -5}}]},
+            {"attributes": [{"key": "n", "value": {"intValue": "-5"}}]},
+        ),
+        ({"attributes": [{"key": "n"}]}, {"attributes": [{"key": "n", "value": {}}]}),
+        ({"eventName": "x", "timeUnixNano": "0"}, {"eventName": "x"}),
         ({"time_unix_nano": "1", "new": {"a": 1}, "eventName": "x"}, {"eventName": "x"}),
     ],
 )
@@ -247,6 +262,7 @@ def test_json_is_read_as_otlp_has_it(given: dict[str, Any], found: dict[str, Any
         {"body": {"intValue": 2**63}},
         {"body": {"intValue": True}},
         {"body": {"intValue": "1", "stringValue": "1"}},
+        {"attributes": [{"key": "n", "value": {"boolValue": False, "stringValue": ""}}]},
         {"body": {"doubleValue": "1_0"}},
         {"body": {"doubleValue": 10**400}},
         {"body": {"boolValue": 1}},
