@@ -53,9 +53,7 @@ def _ask(method: str, url: str, **more: Any) -> Answer:
     try:
         with (
             _session() as session,
-            session.request(
-                method, url, timeout=_SECONDS, allow_redirects=False, stream=True, **more
-            ) as response,
+            session.request(method, url, timeout=_SECONDS, allow_redirects=False, stream=True, **more) as response,
         ):
             return Answer(url, response.status_code, read_body(response, limit=MAX_DOCUMENT_BYTES, end=end))
     except (OSError, HTTPError) as error:

@@ -161,7 +161,6 @@ def _check(issuer: Issuer) -> None:
     except MalformedError as error:
         raise MalformedError(f"{member}: {error}") from None
 
-
     if issuer.sign_in is not None:
         _check_sign_in(issuer.sign_in, issuer.audience)
 

@@ -97,7 +97,7 @@ class SignIns:
     def begin(self, name: str, place: str) -> tuple[Begun, str]:
         """Return a sign-in at an issuer, and where the browser is to go; NotFoundError, BusyError, UnavailableError."""
         issuer, sign_in = self._find(name)
-        begun = Begun(name, *(secrets.token_urlsafe(_RANDOM_BYTES) for _ in range(3)), place)
+        begun = Begun(name, state=_draw(), nonce=_draw(), verifier=_draw(), place=place)
         with self._asking(sign_in):
             authorization = endpoint(issuer, self._document(issuer), "authorization_endpoint")
         url, _ = self._client(sign_in).create_authorization_url(
@@ -209,6 +209,10 @@ def check_state(begun: Begun, returned: Returned) -> None:
 def not_begun() -> UnauthorizedError:
     """Return what says that a browser came back from nothing."""
     return UnauthorizedError(_NOT_BEGUN)
+
+
+def _draw() -> str:
+    return secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def _check_sender(issuer: Issuer, document: dict[str, Any], returned: Returned) -> None:
