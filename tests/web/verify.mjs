@@ -115,8 +115,8 @@ const CHECKS = {
     assert(await noble.verifyAsync(signature, message, key.publicKey, { zip215: false }));
     if (!(await isEd25519(signature, message, key.publicKey))) throw new RefusedError("wrong signature", "signature");
   },
-  async visible({ text, shown }) {
-    assert.strictEqual(visibleText(text), shown);
+  async visible({ text, keep, shown }) {
+    assert.strictEqual(visibleText(text, keep), shown);
   },
   async base64({ text, data }) {
     assert.strictEqual(encodeHex(decodeBase64(text)), data);

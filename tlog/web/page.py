@@ -14,13 +14,14 @@ from markupsafe import Markup
 from tlog.access import ANONYMOUS, Action
 from tlog.access.action import CONTROL
 from tlog.access.rule import Target
-from tlog.api.answer import SECRET, answer
+from tlog.api.answer import OPAQUE, SECRET, answer
 from tlog.api.body import FORM_TOKEN, FORM_TYPE
 from tlog.api.models import Problem
 from tlog.api.route import Call, Route
 from tlog.sessions import COOKIE
 from tlog.web.assets import assets
 from tlog.web.visible import visible
+from tlog_core.encoding import encode_base64
 
 HTML: Final = "text/html; charset=utf-8"
 SIGN_IN: Final = "/web/sign-in"
@@ -54,6 +55,12 @@ def html(template: str, *, status: int = 200, **values: Any) -> Response:
     """Return a template as a page, without what the frame says of who asks."""
     text = _environment().get_template(template).render(here=request.path, **values)
     return answer(text.encode("utf-8", "replace"), HTML, status=status, caching=SECRET, more=_HEADERS)
+
+
+def attached(data: bytes, name: str) -> Response:
+    """Return bytes as a file of this name, which no browser shows."""
+    more = [("Content-Disposition", f'attachment; filename="{name}"'), *_HEADERS]
+    return answer(data, OPAQUE, caching=SECRET, more=more)
 
 
 def redirect(place: str) -> Response:
@@ -102,7 +109,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = assets().path
-    environment.filters.update(count=_count, time=_time, day=_day, ago=_ago, lines=_lines)
+    environment.filters.update(base64=encode_base64, count=_count, time=_time, day=_day, ago=_ago, lines=_lines)
     return environment
 
 
@@ -121,9 +128,13 @@ def _count(number: int) -> str:
 
 
 def _time(milliseconds: int) -> Markup:
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError):
+        # An event may say that it is of any year.
+        return Markup("{} ms").format(milliseconds)
     return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S}\u00a0UTC"
     )
 
 
