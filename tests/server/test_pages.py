@@ -30,7 +30,10 @@ ACTIONS = {
     ("GET", "/web/segments/<segment>/entries/<index>/payload"): "payload:read",
     ("GET", "/web/sign-in"): "server:operate",
     ("POST", "/web/sign-in"): "server:operate",
+    ("GET", "/web/sign-in/start"): "server:operate",
+    ("GET", "/web/sign-in/return"): "server:operate",
     ("POST", "/web/sign-out"): "server:operate",
+    ("GET", "/web/watching"): "segment:list",
     ("GET", "/web/<path:rest>"): "server:operate",
     ("GET", "/web/static/<digest>/<name>"): "server:operate",
 }

@@ -10,6 +10,7 @@ from flask import Flask, Request, Response, g, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
+from tlog.access.sign_in import SignIns
 from tlog.api.body import ANY_TYPE, FORM_TOKEN, check_body, discard_body, is_large, read_form, receive_body
 from tlog.api.models import Problem
 from tlog.api.site import check_host, check_site, takes_session
@@ -42,6 +43,7 @@ class Services:
     segments: Segments
     control: Control
     guard: Guard
+    sign_ins: SignIns
     intake: Intake
     reads: Reads
     indexes: Indexes

@@ -1,6 +1,14 @@
 """Pages for people (spec/pages.md)."""
 
-from tlog.web import assets, entries, entry, segments, sign_in
+from tlog.web import assets, entries, entry, oidc, segments, sign_in, watching
 
-PAGES = (*assets.ROUTES, *sign_in.ROUTES, *segments.ROUTES, *entries.ROUTES, *entry.ROUTES)
+PAGES = (
+    *assets.ROUTES,
+    *sign_in.ROUTES,
+    *oidc.ROUTES,
+    *segments.ROUTES,
+    *entries.ROUTES,
+    *entry.ROUTES,
+    *watching.ROUTES,
+)
 """The routes of all pages."""

@@ -73,7 +73,7 @@ def refused(problem: Problem) -> Response:
     if problem.status == HTTPStatus.UNAUTHORIZED and request.method == "GET":
         if request.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site":
             # Browsers keep a strict cookie back when a link of another site is followed, and send it from here on.
-            return html("arrived.html", status=HTTPStatus.OK, to=_asked())
+            return html("arrived.html", status=HTTPStatus.OK, to=_asked(), said="You followed a link of another site.")
         return redirect(f"{SIGN_IN}?next={quote(_asked(), safe='')}")
     return html("problem.html", status=problem.status, problem=problem)
 
