@@ -33,6 +33,7 @@ from statistics import median, quantiles
 from typing import Any, Final, TypeVar
 
 import psutil
+from bench_bundle import export_entries, look
 from bench_client import PRODUCERS, Spent, hash_entries, verify_entries, write_entries
 from bench_ingest import BATCH, RECEIVED, bodies
 from bench_load import (
@@ -68,6 +69,7 @@ IDLE_SECONDS: Final = 0.5
 IDLE_SHARE: Final = 0.1
 PATHS: Final = 20_000
 SEARCHES: Final = 50
+EXPORTED: Final = 10_000
 COMMANDS: Final = Path(sys.executable).parent
 MIB: Final = 1 << 20
 
@@ -427,6 +429,28 @@ def measure_search(bench: Bench) -> None:
     bench.targets.append(Target("search, the slowest p95", worst, "ms", at_most=200))
 
 
+def measure_bundle(bench: Bench) -> None:
+    """Measure an evidence bundle of 10,000 entries: its export, and its verification beside its hashes."""
+    path = bench.folder / "bundle.zip"
+    with tlog(bench, "bundle") as server:
+        server.create("bundle")
+        fill_quickly(bench, server, "bundle", EXPORTED)
+        made = aside(export_entries, f"http://{HOST}:{server.port}/segments/bundle", EXPORTED, path)
+    spent, each, whole = (median(one) for one in zip(*look(path, bench.plan.rounds + 1), strict=True))
+    what = f"bundle of {EXPORTED:,} entries"
+    bench.figures.extend(
+        [
+            Figure(f"{what}, its size", made.size / MIB, "MiB"),
+            Figure(f"{what}, export", made.export, "ms"),
+            Figure(f"{what}, verification in Python", made.verification, "ms"),
+            Figure(f"{what}, verification in Chromium", spent, "ms"),
+            Figure(f"{what}, hash of each event and entry in Chromium", each, "ms"),
+            Figure(f"{what}, hash of all bytes in one piece in Chromium", whole, "ms"),
+        ]
+    )
+    bench.targets.append(Target(f"{what}, verification in Chromium, of the hashes", spent / each, "times", at_most=10))
+
+
 SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "single": measure_single,
     "batch": measure_batches,
@@ -437,6 +461,7 @@ SECTIONS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "client": measure_client,
     "ingest": measure_ingest,
     "search": measure_search,
+    "bundle": measure_bundle,
 }
 
 

@@ -28,6 +28,8 @@ ACTIONS = {
     ("GET", "/web/segments/<segment>/entries"): "payload:read",
     ("GET", "/web/segments/<segment>/entries/<index>"): "payload:read",
     ("GET", "/web/segments/<segment>/entries/<index>/payload"): "payload:read",
+    ("GET", "/web/segments/<segment>/export"): "payload:read",
+    ("POST", "/web/segments/<segment>/export"): "payload:read",
     ("GET", "/web/sign-in"): "server:operate",
     ("POST", "/web/sign-in"): "server:operate",
     ("GET", "/web/sign-in/start"): "server:operate",

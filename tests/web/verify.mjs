@@ -33,6 +33,7 @@ import {
   verifySubtree,
 } from "../../client/tlog_client/browser/proof.js";
 import { parseReceipt, verifyReceipt } from "../../client/tlog_client/browser/receipt.js";
+import { verifySubset } from "../../client/tlog_client/browser/subset.js";
 import { visibleText } from "../../client/tlog_client/browser/visible.js";
 
 // https://www.rfc-editor.org/rfc/rfc8032: a point of order 8, by its y.
@@ -51,6 +52,9 @@ const CHECKS = {
   },
   async subtree({ start, end, subtree, size, proof, root }) {
     await verifySubtree({ start, end, subtree: one(subtree), size, proof: many(proof), root: one(root) });
+  },
+  async subset({ indexes, leaves, size, proof, root }) {
+    verifySubset({ indexes, leaves: many(leaves), size: BigInt(size), proof: many(proof), root: one(root) });
   },
   async prefix({ old_size: oldSize, new_size: newSize, old_root: oldRoot, new_root: newRoot, proof }) {
     const root = await prefixRoot({ oldSize, newSize, proof: many(proof), newRoot: one(newRoot) });

@@ -1,6 +1,6 @@
 """Pages for people (spec/pages.md)."""
 
-from tlog.web import assets, entries, entry, oidc, segments, sign_in, watching
+from tlog.web import assets, entries, entry, export, oidc, segments, sign_in, watching
 
 PAGES = (
     *assets.ROUTES,
@@ -9,6 +9,7 @@ PAGES = (
     *segments.ROUTES,
     *entries.ROUTES,
     *entry.ROUTES,
+    *export.ROUTES,
     *watching.ROUTES,
 )
 """The routes of all pages."""
