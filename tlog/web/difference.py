@@ -1,0 +1,70 @@
+"""What a draft of a policy changes (spec/access.md, "Applying, comparing, explaining"), as far as a page can show it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from itertools import takewhile
+from typing import Final
+
+from tlog.access.compare import Change, compare, effort
+from tlog.access.document import read_policy
+from tlog.access.rule import Policy, Target
+from tlog.access.wording import restated
+from tlog.control import Control
+
+_MAX_EFFORT: Final = 200_000_000
+_MAX_SEGMENTS: Final = 1_000
+_MAX_CHANGES: Final = 500
+_MAX_LINES: Final = 2_000
+_CONTEXT: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What another policy changes: what it states, who gains and loses what, and lines of its text.
+
+    `changes` or `lines` are None where there is too much to compare; `more` counts the changes that are left out.
+    """
+
+    restated: Sequence[str]
+    changes: Sequence[Change] | None
+    more: int
+    lines: Sequence[str] | None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is the same policy, in the same words."""
+        return not self.restated and self.lines == []
+
+
+def difference(control: Control, document: str, new: Policy, draft: str) -> Difference:
+    """Return what a draft, which states the policy `new`, changes of the document in force."""
+    old = read_policy(document.encode())
+    changes = _changes(control, old, new)
+    few = None if changes is None else changes[:_MAX_CHANGES]
+    more = len(changes or ()) - len(few or ())
+    return Difference(restated(old, new), few, more, _lines(document.split("\n"), draft.split("\n")))
+
+
+def _changes(control: Control, old: Policy, new: Policy) -> Sequence[Change] | None:
+    now = control.now()
+    targets = [Target(row.name, row.labels) for row in control.store.list(limit=_MAX_SEGMENTS + 1)]
+    holders = control.store.holders(now)
+    if len(targets) > _MAX_SEGMENTS or effort(old, new, holders, targets) > _MAX_EFFORT:
+        return None
+    return compare(old, new, holders, targets, now=now)
+
+
+def _lines(old: Sequence[str], new: Sequence[str]) -> list[str] | None:
+    # Most of a long policy stays as it is, and to compare the rest takes time by its square.
+    head = _alike(old, new)
+    tail = min(_alike(old[::-1], new[::-1]), min(len(old), len(new)) - head)
+    if max(len(old), len(new)) - head - tail > _MAX_LINES:
+        return None
+    first, last = max(head - _CONTEXT, 0), max(tail - _CONTEXT, 0)
+    found = unified_diff(old[first : len(old) - last], new[first : len(new) - last], lineterm="", n=_CONTEXT)
+    return list(found)[2:]
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
