@@ -1,4 +1,4 @@
-"""What a draft of a policy changes (spec/access.md, "Applying, comparing, explaining"), as far as a page can show it."""
+"""What a draft of a policy changes (spec/access.md, "Comparing"), as far as a page can show it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,17 +24,14 @@ class Difference:
     """What another policy changes: what it states, who gains and loses what, and lines of its text.
 
     `changes` or `lines` are None where there is too much to compare; `more` counts the changes that are left out.
+    `same` says that it is the policy in force, to the letter.
     """
 
+    same: bool
     restated: Sequence[str]
     changes: Sequence[Change] | None
     more: int
     lines: Sequence[str] | None
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether it is the same policy, in the same words."""
-        return not self.restated and self.lines == []
 
 
 def difference(control: Control, document: str, new: Policy, draft: str) -> Difference:
@@ -43,7 +40,8 @@ def difference(control: Control, document: str, new: Policy, draft: str) -> Diff
     changes = _changes(control, old, new)
     few = None if changes is None else changes[:_MAX_CHANGES]
     more = len(changes or ()) - len(few or ())
-    return Difference(restated(old, new), few, more, _lines(document.split("\n"), draft.split("\n")))
+    lines = _lines(*(text.removesuffix("\n").split("\n") for text in (document, draft)))
+    return Difference(document == draft, restated(old, new), few, more, lines)
 
 
 def _changes(control: Control, old: Policy, new: Policy) -> Sequence[Change] | None:

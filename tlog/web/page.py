@@ -110,7 +110,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = assets().path
-    environment.filters.update(count=_count, time=_time, day=_day, ago=_ago, lines=_lines, mib=_mib, number=_number)
+    environment.filters.update(count=_count, time=_time, day=_day, ago=_ago, lines=_lines, size=_size, number=_number)
     return environment
 
 
@@ -128,8 +128,12 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _mib(size: float) -> str:
-    return f"{size / (1 << 20):,.1f} MiB"
+def _size(size: float) -> str:
+    """Return how many bytes that are, in the largest unit of which there is one."""
+    for power, name in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:,.1f}".removesuffix(".0") + f" {name}"
+    return f"{size:.0f} bytes"
 
 
 def _number(value: float) -> str:
