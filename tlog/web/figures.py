@@ -56,7 +56,8 @@ def _is_alone(table: Table) -> bool:
 def _table(family: Any) -> Table:
     spread = family.type == "histogram"
     rows = sorted(_distributions(family) if spread else _numbers(family), key=itemgetter(0))
-    return Table(family.documentation.removesuffix("."), spread, tuple(rows))
+    caption = family.documentation.removesuffix(".").removesuffix(", in seconds since the epoch")
+    return Table(caption, spread, tuple(rows))
 
 
 def _numbers(family: Any) -> Iterator[tuple[str, Figure]]:
