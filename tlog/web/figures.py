@@ -28,7 +28,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Figures under one caption, each with its title. Of a `spread` each is a distribution, and its `value` the mean."""
+    """Figures under one caption, each with its title. In a `spread` each is a distribution, and its value the mean."""
 
     caption: str
     spread: bool
