@@ -1,18 +1,20 @@
 """What a draft of a policy changes (spec/access.md, "Comparing"), as far as a page can show it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from itertools import takewhile
 from typing import Final
 
-from tlog.access.compare import Change, compare, effort
+from tlog.access.compare import Change, compare
 from tlog.access.document import read_policy
 from tlog.access.rule import Policy, Target
 from tlog.access.wording import restated
 from tlog.control import Control
 
-_MAX_EFFORT: Final = 200_000_000
+_MAX_SECONDS: Final = 1.0
+_MAX_STEPS: Final = 100_000
 _MAX_SEGMENTS: Final = 1_000
 _MAX_CHANGES: Final = 500
 _MAX_LINES: Final = 2_000
@@ -44,13 +46,32 @@ def difference(control: Control, document: str, new: Policy, draft: str) -> Diff
     return Difference(document == draft, restated(old, new), few, more, lines)
 
 
+class _TooLongError(Exception):
+    pass
+
+
+class _Patience:
+    """Counts the steps of a comparison, and the time of the processor, and ends it when there were too many."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_STEPS
+        self._end = time.thread_time() + _MAX_SECONDS
+
+    def step(self) -> None:
+        self._left -= 1
+        if self._left < 0 or time.thread_time() > self._end:
+            raise _TooLongError
+
+
 def _changes(control: Control, old: Policy, new: Policy) -> Sequence[Change] | None:
     now = control.now()
     targets = [Target(row.name, row.labels) for row in control.store.list(limit=_MAX_SEGMENTS + 1)]
-    holders = control.store.holders(now)
-    if len(targets) > _MAX_SEGMENTS or effort(old, new, holders, targets) > _MAX_EFFORT:
+    if len(targets) > _MAX_SEGMENTS:
         return None
-    return compare(old, new, holders, targets, now=now)
+    try:
+        return compare(old, new, control.store.holders(now), targets, now=now, step=_Patience().step)
+    except _TooLongError:
+        return None
 
 
 def _lines(old: Sequence[str], new: Sequence[str]) -> list[str] | None:
