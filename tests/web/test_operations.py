@@ -295,7 +295,7 @@ def test_nobody_but_an_administrator_changes_anything(desk: Site) -> None:
     before, tokens = in_force(desk), in_use(desk)
     id = tokens[0]
     policy = {"document": POLICY.decode() + MORE, "version": before[0]}
-    forms = {
+    forms: dict[str, Mapping[str, object]] = {
         f"{HOME}/policy": policy,
         APPLY: policy,
         f"{HOME}/tokens": {"principal": "x", "groups": "", "days": 1},
