@@ -106,8 +106,9 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     oidc = Oidc(issuers, now, fetch_document)
     if asker is not None:
         asker.keep()
-    if config.scrub_rate > 0:
-        Scrub(config, opened, metrics, log, now).keep()
+    scrub = Scrub(config, opened, metrics, log, now) if config.scrub_rate > 0 else None
+    if scrub is not None:
+        scrub.keep()
     if peers is not None:
         peers.keep(opened)
     Sealing(config, control, log).keep()
@@ -124,6 +125,7 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
         reads=Reads(opened),
         indexes=indexes,
         asker=asker,
+        scrub=scrub,
         room=room,
         metrics=metrics,
         journal=journal,

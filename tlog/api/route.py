@@ -18,6 +18,7 @@ from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
 from tlog.errors import BusyError, ConfigError, QuotaError
+from tlog.fsck.scrub import Scrub
 from tlog.guard import Caller, Guard
 from tlog.intake import Intake
 from tlog.journal import Journal
@@ -48,6 +49,7 @@ class Services:
     reads: Reads
     indexes: Indexes
     asker: Asker | None
+    scrub: Scrub | None
     room: Room
     metrics: Metrics
     journal: Journal

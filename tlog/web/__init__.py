@@ -1,6 +1,6 @@
 """Pages for people (spec/pages.md)."""
 
-from tlog.web import assets, entries, entry, export, oidc, segments, sign_in, watching
+from tlog.web import assets, entries, entry, export, oidc, operations, policy, segments, sign_in, tokens, watching
 
 PAGES = (
     *assets.ROUTES,
@@ -11,5 +11,8 @@ PAGES = (
     *entry.ROUTES,
     *export.ROUTES,
     *watching.ROUTES,
+    *operations.ROUTES,
+    *policy.ROUTES,
+    *tokens.ROUTES,
 )
 """The routes of all pages."""
