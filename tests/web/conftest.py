@@ -39,7 +39,10 @@ def watch() -> Watch:
 
 @pytest.fixture
 def new_page(browser: Browser, watch: Watch) -> Iterator[PageMaker]:
-    """Open a page of a server in a context of its own: what it keeps, no other page sees."""
+    """Open a page of a server in a context of its own: what it keeps, no other page sees.
+
+    Nothing moves there: colours half way to others would be looked at, and found too faint.
+    """
     contexts = []
 
     def open_page(server: Server) -> Page:

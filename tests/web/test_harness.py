@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browsing import SCHEMES, WIDTHS
+from browsing import SCHEMES, WIDTHS, take_shots
 from playwright.sync_api import Page, Route
 
 CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src *; require-trusted-types-for 'script'"
@@ -79,12 +79,12 @@ def test_a_refused_page_is_looked_at_like_any_other(page: Page, check_page: Call
         check_page(page)
 
 
-def test_shots_are_kept(page: Page, shot: Callable[[Page, str], None], shots: Path) -> None:
+def test_pictures_are_taken_at_each_width_in_each_scheme(page: Page, tmp_path: Path) -> None:
     plant(page, GOOD)
-    shot(page, "planted")
+    take_shots(page, "planted", tmp_path)
     names = {f"planted-{width}-{scheme}.png" for width in WIDTHS for scheme in SCHEMES}
-    assert names == {path.name for path in shots.iterdir()}
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in shots.iterdir())
+    assert names == {path.name for path in tmp_path.iterdir()}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
 
 
 def test_each_page_has_a_session_of_its_own(
