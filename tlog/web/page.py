@@ -133,9 +133,8 @@ def _time(milliseconds: int) -> Markup:
     except (ValueError, OverflowError):
         # An event may say that it is of any year.
         return Markup("{} ms").format(milliseconds)
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S}\u00a0UTC"
-    )
+    said = moment.replace(tzinfo=None).isoformat(" ", "seconds")
+    return Markup('<time datetime="{}">{}\u00a0UTC</time>').format(moment.isoformat(timespec="milliseconds"), said)
 
 
 def _day(milliseconds: int) -> str:
