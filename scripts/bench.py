@@ -33,7 +33,7 @@ from statistics import median, quantiles
 from typing import Any, Final, TypeVar
 
 import psutil
-from bench_bundle import export_entries, look
+from bench_bundle import export_entries, look, real_events
 from bench_client import PRODUCERS, Spent, hash_entries, verify_entries, write_entries
 from bench_ingest import BATCH, RECEIVED, bodies
 from bench_load import (
@@ -431,14 +431,21 @@ def measure_search(bench: Bench) -> None:
 
 
 def measure_bundle(bench: Bench) -> None:
-    """Measure an evidence bundle of 10,000 entries: its export, and its verification beside its hashes."""
-    path = bench.folder / "bundle.zip"
+    """Measure an evidence bundle of 10,000 entries: its export, and its verification beside its hashes.
+
+    The events are those of TLOG_EVENTS, if there are any.
+    """
+    path, real = bench.folder / "bundle.zip", os.environ.get("TLOG_EVENTS")
+    if real:
+        real_events(Path(real), bench.events, EXPORTED)
     with tlog(bench, "bundle") as server:
         server.create("bundle")
         fill_quickly(bench, server, "bundle", EXPORTED)
         made = aside(export_entries, f"http://{HOST}:{server.port}/segments/bundle", EXPORTED, path)
     spent, each, whole = (median(one) for one in zip(*look(path, bench.plan.rounds + 1), strict=True))
-    what = f"bundle of {EXPORTED:,} entries"
+    if real:
+        write_events(bench.events)
+    what = f"bundle of {EXPORTED:,} {'real ' if real else ''}entries"
     bench.figures.extend(
         [
             Figure(f"{what}, its size", made.size / MIB, "MiB"),

@@ -1,9 +1,11 @@
 """What `scripts/bench` does with an evidence bundle: exports it, and verifies it in Python and in Chromium."""
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 from bench_client import opened
@@ -43,6 +45,17 @@ class Exported:
     size: float
     export: float
     verification: float
+
+
+def real_events(folder: Path, path: Path, count: int) -> None:
+    """Write so many events of CloudTrail, one a line, from its files in a folder, over and over."""
+    records = [
+        record
+        for file in sorted(folder.glob("cloudtrail/*.json"))
+        for record in json.loads(file.read_bytes())["Records"]
+    ]
+    lines = [json.dumps(record, separators=(",", ":")) for record in records]
+    path.write_text("".join(f"{line}\n" for line in islice(cycle(lines), count)))
 
 
 def export_entries(url: str, count: int, path: Path) -> Exported:

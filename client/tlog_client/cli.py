@@ -30,9 +30,6 @@ import requests
 from click.core import ParameterSource
 
 from tlog_client.answers import OpenedEntry
-from tlog_client.bundle.command import export_bundle, is_bundle, read_report, reserved_logs
-from tlog_client.bundle.page import make_page
-from tlog_client.bundle.verify import trust_of
 from tlog_client.cloudtrail import DoneFile, ImportReport, find_files, import_file
 from tlog_client.credential import Bearer, credential_of
 from tlog_client.errors import RefusedError, StateError, TransientError
@@ -43,6 +40,7 @@ from tlog_client.files import (
     LINES_SUFFIXES,
     STANDARD_INPUT,
     Line,
+    is_zip,
     read_events,
     read_evidence,
     read_key,
@@ -480,7 +478,7 @@ def verify(
     printed.
     """
     trust = _trust(context, key, policy)
-    if is_bundle(receipt):
+    if is_zip(receipt):
         if event is not None or writer_keys:
             raise click.UsageError("a bundle has its events with it, and is verified without --event and --writer-key")
         _verify_bundle(receipt, trust)
@@ -527,6 +525,10 @@ def export(
     It is a zip (spec/bundle.md) with a page that verifies it offline in a browser. All entries from --start to before
     --end are exported, or those that a search finds, or else all. Nothing is written that does not hold.
     """
+    # Only now: every other command would wait for it.
+    from tlog_client.bundle.command import export_bundle, reserved_logs
+    from tlog_client.bundle.verify import trust_of
+
     terms = _terms(words, given)
     if terms and (start, end) != (None, None):
         raise click.UsageError("give a range or what to search for")
@@ -555,6 +557,8 @@ def verify_page(output: IO[bytes]) -> None:
 
     It is the one that export puts into each bundle. Its SHA-256 is told on standard error.
     """
+    from tlog_client.bundle.page import make_page
+
     page = make_page()
     output.write(page)
     _say(f"SHA-256 of the page: {sha256(page).hexdigest()}")
@@ -1217,6 +1221,8 @@ def _verify_one(
 
 
 def _verify_bundle(path: Path, trust: VerifierKey | TrustPolicy) -> None:
+    from tlog_client.bundle.command import read_report
+
     told = read_report(path, trust)
     click.echo(f"verified: {path}")
     click.echo(printable(str(told)), nl=False)

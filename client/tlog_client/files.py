@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,7 @@ JSON_SUFFIX: Final = ".json"
 LINES_SUFFIXES: Final = (".ndjson", ".jsonl")
 MAX_RECEIPT_FILE_BYTES: Final = 4 << 20
 
+_ZIP: Final = b"PK\x03\x04"
 _CHUNK_BYTES: Final = 65_536
 
 
@@ -102,6 +103,15 @@ def write_new(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.link(fresh, path)
         sync_folder(path.parent)
+
+
+def is_zip(path: Path) -> bool:
+    """Tell whether a file begins as every zip does; False for one that cannot be read, and for no file."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(len(_ZIP)) == _ZIP
+    return False
 
 
 def read_whole(path: Path, *, limit: int = MAX_PAYLOAD_BYTES) -> bytes:

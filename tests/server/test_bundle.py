@@ -99,6 +99,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         made.log(name, "till").append_many([json.loads(line) for line in lines])
     made.log("payments", "till").append_payload(b"\x00\xff\n", 'text/plain; charset="utf-8"')
     list(made.log("other", "ann").entries())
+    until(lambda: made.log("payments").search(action="refund").indexed == 8, "the events to be indexed")
     yield made
     server.stop()
 
@@ -141,7 +142,6 @@ def test_a_range_is_proven_with_every_payload(house: House) -> None:
 
 
 def test_what_a_search_found_is_proven_under_one_head(house: House) -> None:
-    until(lambda: house.log("payments").search(action="refund").indexed == 8, "the events to be indexed")
     raw = house.export({"actor": "bob"})
     bundle = verified(house, raw)
     assert bundle.parts[0].indexes == (1, 3, 5)
@@ -200,32 +200,43 @@ def test_a_bundle_that_is_cut_short_or_goes_on_is_refused(house: House, small: b
             verified(house, other)
 
 
-def test_a_payload_that_is_not_the_one_is_refused_although_all_hashes_of_files_are_right(
-    house: House, small: bytes
-) -> None:
+def frauds(house: House, small: bytes) -> dict[str, tuple[bytes, str, str]]:
+    """Return bundles in which all hashes of files are right, with what is said of each, and the place."""
     events = contents(small)["segment/events.ndjson"].replace(b'"orders/2"', b'"orders/9"')
-    with pytest.raises(ProofError, match="not the one that the entry commits to") as error:
-        verified(house, rebuilt(small, **{"segment/events.ndjson": events}))
-    assert place_of(error) == "segment/entries.ndjson, line 2, entry 2"
-
-
-def test_an_entry_that_is_left_out_of_a_range_shows(house: House, small: bytes) -> None:
-    other = house.export({"actor": "bob", "start": 1, "before": 4})
-    files = {name: content for name, content in contents(other).items() if name.startswith("segment/")}
-    with pytest.raises(ProofError, match="entry 2 is not where it is due"):
-        verified(house, rebuilt(small, **files))
-
-
-def test_entries_of_another_segment_are_refused(house: House, small: bytes) -> None:
+    found = segment_of(house.export({"actor": "bob", "start": 1, "before": 4}))
     exporter = Exporter("x", 0, "x", house.trust("other"), PAGE)
-    other = contents(export(range(1, 4), LogSource(house.log("other")), {}, exporter))
-    files = {name: content for name, content in other.items() if name.startswith("segment/")}
-    both = house.trust("payments", "other", "control", "access")
-    with pytest.raises(ProofError, match=r"segment is of .*other, not of .*payments"):
-        verify_bundle(rebuilt(small, **files), both)
-    mixed = {name: content for name, content in files.items() if name != "segment/checkpoint"}
-    with pytest.raises(ProofError, match="belongs to"):
-        verify_bundle(rebuilt(small, **mixed), both)
+    other = segment_of(export(range(1, 4), LogSource(house.log("other")), {}, exporter))
+    mixed = {name: content for name, content in other.items() if name != "segment/checkpoint"}
+    proof = {"segment/proof": contents(small)["segment/proof"].split(b"\n", 1)[1]}
+    index = {"segment/openings.ndjson": contents(small)["segment/openings.ndjson"].replace(b'"index":3', b'"index":4')}
+    return {
+        "another payload": (
+            rebuilt(small, **{"segment/events.ndjson": events}),
+            "not the one that the entry commits to",
+            "segment/entries.ndjson, line 2, entry 2",
+        ),
+        "an entry is left out of a range": (rebuilt(small, **found), "entry 2 is not where it is due", NAME),
+        "all of another segment": (rebuilt(small, **other), "other, not of ", NAME),
+        "entries of another segment": (
+            rebuilt(small, **mixed),
+            "belongs to",
+            "segment/entries.ndjson, line 1, entry 1",
+        ),
+        "a hash is missing in the proof": (rebuilt(small, **proof), "the proof", "segment/proof"),
+        "another index": (rebuilt(small, **index), "", "segment/proof"),
+    }
+
+
+def segment_of(raw: bytes) -> dict[str, bytes]:
+    return {name: content for name, content in contents(raw).items() if name.startswith("segment/")}
+
+
+def test_what_is_not_in_the_log_is_refused_although_all_hashes_of_files_are_right(house: House, small: bytes) -> None:
+    for what, (raw, says, place) in frauds(house, small).items():
+        with pytest.raises(ProofError) as error:
+            verify_bundle(raw, house.trust("payments", "other", "control"))
+        assert says in str(error.value), what
+        assert place_of(error) == place, what
 
 
 def test_a_bundle_is_believed_by_the_keys_of_who_verifies_alone(house: House, small: bytes) -> None:
@@ -250,6 +261,38 @@ def test_nothing_is_exported_that_is_not_there(house: House) -> None:
         house.export(range(9))
     with pytest.raises(MalformedError, match="no entry to export"):
         house.export({"actor": "nobody"})
+
+
+def otherwise(raw: bytes) -> dict[str, tuple[bytes, str]]:
+    """Return bundles whose parts are right, and which are not put together as they must be, with the place of each."""
+    members, comment = parse_archive(raw)
+    manifest, policy, *rest = members
+    wrong = replace(rest[0], crc=rest[0].crc ^ 1)
+    extra = member("segment/more", b"")
+    unlisted = replace(parse_manifest(manifest.content), files=listed([policy, *rest[:-1]]))
+    short = member(NAME, bytes(unlisted))
+    return {
+        "a CRC-32 is wrong, in both places": (
+            format_archive([manifest, policy, wrong, *rest[1:]], comment),
+            rest[0].name,
+        ),
+        "two members are swapped": (format_archive([manifest, *rest[:1], policy, *rest[1:]], comment), policy.name),
+        "a member is missing": (format_archive([manifest, policy, *rest[:-1]], comment), "verify.html"),
+        "a member too many": (format_archive([*members, extra], comment), "the zip"),
+        "the manifest is not the first": (format_archive([policy, manifest, *rest], comment), NAME),
+        "the manifest leaves one out": (
+            format_archive([short, policy, *rest], comment_of(short.content)),
+            "verify.html",
+        ),
+        "another comment": (format_archive(members, f"{comment}0"), NAME),
+    }
+
+
+def test_a_bundle_has_one_form(house: House, small: bytes) -> None:
+    for what, (raw, place) in otherwise(small).items():
+        with pytest.raises(MalformedError) as error:
+            verified(house, raw)
+        assert place_of(error) == place, what
 
 
 # The modules of the page, under Node.js
@@ -298,6 +341,28 @@ def test_each_byte_that_is_changed_is_refused_by_the_page_at_the_same_place(
         with pytest.raises(TlogError) as error:
             verify_bundle(small[:place] + bytes([value]) + small[place + 1 :], house.trust("payments", "control"))
         assert said["place"] == place_of(error), (place, said, str(error.value))
+
+
+@needs_node
+def test_the_page_takes_no_other_form_and_no_fraud_either(house: House, small: bytes, paths: list[str]) -> None:
+    (house.folder / "more.policy").write_bytes(bytes(house.trust("payments", "other", "control")))
+    wrong = {what: (raw, "", place) for what, (raw, place) in otherwise(small).items()}
+    for what, (raw, says, place) in {**wrong, **frauds(house, small)}.items():
+        (house.folder / "other.zip").write_bytes(raw)
+        [said] = in_node([str(house.folder / "other.zip"), str(house.folder / "more.policy"), paths[2]], [])
+        assert said["place"] == place, what
+        assert says in said["message"], what
+
+
+@needs_node
+def test_the_page_believes_the_keys_of_who_verifies_alone(house: House, paths: list[str]) -> None:
+    stranger = signer_from_seed(house.keys["payments"].name, bytes(32)).verifier
+    for trust in (trust_of(stranger), house.trust("control")):
+        (house.folder / "other.policy").write_bytes(bytes(trust))
+        [said] = in_node([paths[0], str(house.folder / "other.policy"), paths[2]], [])
+        assert said["place"] == "segment/checkpoint"
+    (house.folder / "other.policy").write_bytes(bytes(house.trust("payments")))
+    assert "taken from the bundle" in in_node([paths[0], str(house.folder / "other.policy"), paths[2]], [])[0]
 
 
 # The commands

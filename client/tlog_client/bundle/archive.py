@@ -12,9 +12,7 @@ from tlog_core.errors import MalformedError
 
 MAX_BUNDLE_BYTES: Final = 512 << 20
 MAX_NAME_BYTES: Final = 255
-MAGIC: Final = b"PK\x03\x04"
-"""What a bundle begins with, as every zip does."""
-
+_MAGIC: Final = b"PK\x03\x04"
 _HEADER: Final = struct.Struct("<4sHHHHHIIIHH")
 _ENTRY: Final = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END: Final = struct.Struct("<4sHHHHIIH")
@@ -55,7 +53,7 @@ def parse_archive(raw: bytes) -> tuple[list[Member], str]:
     if len(raw) > MAX_BUNDLE_BYTES:
         raise MalformedError(f"a bundle has at most {MAX_BUNDLE_BYTES} bytes")
     members, start = list[Member](), 0
-    while raw.startswith(MAGIC, start) or not members:
+    while raw.startswith(_MAGIC, start) or not members:
         one = _read_member(raw, start)
         members.append(one)
         start += len(_header(one)) + len(one.content)
@@ -98,7 +96,7 @@ def _check_same(found: bytes, due: bytes, start: int) -> None:
 
 def _header(one: Member) -> bytes:
     size = len(one.content)
-    return _HEADER.pack(MAGIC, _VERSION, 0, 0, 0, _DATE, one.crc, size, size, len(one.name), 0) + one.name.encode()
+    return _HEADER.pack(_MAGIC, _VERSION, 0, 0, 0, _DATE, one.crc, size, size, len(one.name), 0) + one.name.encode()
 
 
 def _directory(members: Sequence[Member], comment: str) -> bytes:

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from tlog_client.bundle.archive import MAGIC, MAX_BUNDLE_BYTES
+from tlog_client.bundle.archive import MAX_BUNDLE_BYTES
 from tlog_client.bundle.export import Advance, Exporter, export
 from tlog_client.bundle.page import make_page
 from tlog_client.bundle.part import ACCESS, CONTROL
@@ -50,15 +49,6 @@ def reserved_logs(url: str, key: VerifierKey, trust: TrustPolicy) -> Iterator[tu
     for name in (CONTROL, ACCESS) if is_segment and is_ours else ():
         for other in trust.log_keys(f"{log}{SEGMENTS}{name}")[:1]:
             yield name, f"{base}{SEGMENTS}{name}", other
-
-
-def is_bundle(path: Path) -> bool:
-    """Tell whether a file begins as a bundle does; False for one that cannot be read, and for no file."""
-    with suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
-    return False
 
 
 def read_report(path: Path, trust: VerifierKey | TrustPolicy) -> Report:
