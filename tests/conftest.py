@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import Segment, Server, start
+from live import Segment, Server, faultless, start
 from others import run_go
 
 _NUMBER = itertools.count(1)
@@ -43,12 +43,9 @@ def logged_by(log: Path) -> bytes:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with two workers for all tests; it must never have answered with a fault of its own."""
-    running = start(tmp_path_factory.mktemp("shared") / "data")
-    yield running
-    status = running.stop()
-    faults = [line for line in running.logged() if line.get("status", 0) >= 500 or line["level"] == "error"]
-    assert (status, faults) == (0, [])
+    """One server with two workers for all tests, which none makes answer with a fault of its own."""
+    with faultless(start(tmp_path_factory.mktemp("shared") / "data")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -290,6 +290,15 @@ def start(
     return server
 
 
+@contextmanager
+def faultless(server: Server) -> Iterator[Server]:
+    """Stop a server at the end; it must never have answered with a fault of its own."""
+    yield server
+    status = server.stop()
+    faults = [line for line in server.logged() if line.get("status", 0) >= 500 or line["level"] == "error"]
+    assert (status, faults) == (0, [])
+
+
 def _is_ready(server: Server, workers: int) -> bool:
     assert server.process.poll() is None, server.log.read_text()
     # To look through all processes takes longer than to start a server; so not before there is something to see.

@@ -56,7 +56,9 @@ from tlog.sealing import Sealing
 from tlog.search.follow import Follower
 from tlog.search.indexes import Indexes
 from tlog.segments import Segments, is_name, prepare_data
+from tlog.sessions import Sessions, session_key
 from tlog.turns import Turns
+from tlog.web import PAGES
 from tlog.witnesses.agenda import Agenda, Told
 from tlog.witnesses.asker import Asker
 from tlog.witnesses.confirmed import Confirmed
@@ -109,7 +111,8 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     Sealing(config, control, log).keep()
     room, indexes = Room(config.data, config.reserve), Indexes(config)
     Follower(config, opened, room, log).keep()
-    guard, canonicalize = Guard(config, control, oidc), Canonicalizer()
+    sessions = Sessions(session_key(config.session_key), now)
+    guard, canonicalize = Guard(config, control, oidc, sessions), Canonicalizer()
     services = Services(
         segments=opened,
         control=control,
@@ -136,9 +139,9 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     services.guard.keep()
     journal.keep()
     app.config["SERVICES"] = services
-    for route in routes:
+    for route in (*routes, *PAGES):
         register(app, route, services)
-    check_guarded(app, routes)
+    check_guarded(app, (*routes, *PAGES))
     register_problems(app, log)
     _observe(app, journal, services.guard)
     return app

@@ -114,6 +114,11 @@ class Config:
         return self.data / "routes.toml"
 
     @property
+    def session_key(self) -> Path:
+        """The key under which the cookies of browsers are sealed."""
+        return self.data / "session.key"
+
+    @property
     def lock(self) -> Path:
         """The file whose lock says that a server runs on this data."""
         return self.data / "server.lock"

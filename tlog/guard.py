@@ -29,6 +29,7 @@ from tlog.config import Config
 from tlog.control import Control
 from tlog.errors import NotFoundError, UnauthorizedError
 from tlog.quotas import Draw, Quotas
+from tlog.sessions import COOKIE, Sessions
 from tlog.store.changes import SegmentRow
 from tlog.store.connection import DatabaseError
 from tlog_core.errors import MalformedError
@@ -68,10 +69,12 @@ class _State:
 class Guard:
     """Decides for the threads of one process."""
 
-    def __init__(self, config: Config, control: Control, oidc: Oidc) -> None:
+    def __init__(self, config: Config, control: Control, oidc: Oidc, sessions: Sessions) -> None:
         """Decide by what `control` holds; everyone may do everything in an unguarded server."""
         self.unguarded = config.unguarded
         """Whether nobody is asked who they are."""
+        self.sessions = sessions
+        """The sessions of browsers."""
         self._control = control
         self._quotas = Quotas(config.quotas, lambda: time.monotonic_ns() // 1_000)
         self._oidc = oidc
@@ -99,18 +102,25 @@ class Guard:
                 changing.touch_tokens(noted)
 
     def authorize(
-        self, request: Request, action: Action, name: str | None, labels: Callable[[], Mapping[str, str]] | None = None
+        self,
+        request: Request,
+        action: Action,
+        name: str | None,
+        labels: Callable[[], Mapping[str, str]] | None = None,
+        *,
+        browser: bool = False,
     ) -> Caller:
         """Return who asks, if they may do this in the segment of this name.
 
-        `labels` are those of a segment that is to be made. Raises NotFoundError, the same whether there is no such
-        segment or it is not for who asks; UnauthorizedError if no credential was shown, or none that holds.
+        `labels` are those of a segment that is to be made. From a `browser` its session is taken.
+        Raises NotFoundError, the same whether there is no such segment or it is not for who asks; UnauthorizedError if
+        no credential was shown, or none that holds.
         """
         address = _address(request)
         if action is Action.OPERATE and not self.unguarded:
             # Whoever probes with a credential that ended would else start a healthy server again.
             return Caller(ANONYMOUS, address, self._state.version, None)
-        principal = self._local(address) if self.unguarded else self._identify(self._current(), request, action)
+        principal = self._local(address) if self.unguarded else self._identify(request, action, browser=browser)
         # Only now: to find out who asks may have taken a while, as when an issuer's keys were fetched.
         state = self._current()
         there = None if name is None else self._target(state, name)
@@ -188,10 +198,22 @@ class Guard:
             for quota in state.decider.quotas(principal, target)
         ]
 
-    def _identify(self, state: _State, request: Request, action: Action) -> Principal:
+    def holder(self, credential: str) -> Principal:
+        """Return whom a bearer credential speaks for.
+
+        Raises UnauthorizedError, which never shows it, and UnavailableError if nobody can tell for now.
+        """
+        return (
+            self._holder(self._current(), credential)
+            if credential.startswith(PREFIX)
+            else self._oidc.identify(credential)
+        )
+
+    def _identify(self, request: Request, action: Action, *, browser: bool) -> Principal:
         given = request.environ.get("HTTP_AUTHORIZATION")
         if given is None:
-            return ANONYMOUS
+            session = request.cookies.get(COOKIE) if browser else None
+            return ANONYMOUS if session is None else self.holder(self.sessions.open(COOKIE, session))
         scheme, _, credential = given.partition(" ")
         scheme = scheme.lower()
         if action is Action.INGEST and scheme in ("splunk", "basic"):
@@ -199,7 +221,7 @@ class Guard:
             scheme, credential = "bearer", credential if scheme == "splunk" else _password(credential)
         if scheme != "bearer":
             raise UnauthorizedError(_CREDENTIAL_NEEDED)
-        return self._holder(state, credential) if credential.startswith(PREFIX) else self._oidc.identify(credential)
+        return self.holder(credential)
 
     def _holder(self, state: _State, text: str) -> Principal:
         try:

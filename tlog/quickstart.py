@@ -68,3 +68,4 @@ def describe(beginning: Beginning, url: str) -> Iterator[str]:
     yield f"""  echo '{{"action":"hello"}}' | TLOG_TOKEN={append} {client} append {segment} > hello.receipt"""
     yield f"  TLOG_TOKEN={read} {client} get {segment} 0"
     yield f"  {client} verify {key} hello.receipt"
+    yield f"Or open {url}/ in a browser, and sign in with the auditor's token."

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from house import PEOPLE, POLICY, TOML, House, build, lay
 from live import (
     JSON,
     LOG_NAME,
@@ -27,7 +28,6 @@ from live import (
     PATIENCE,
     TLOG,
     Answer,
-    Server,
     answered,
     paste_lines,
     stalled,
@@ -44,138 +44,20 @@ from tlog.errors import ConfigError
 from tlog.files import exclusive
 from tlog.segments import Nobody, Segments
 from tlog.submit import append, commit_to
+from tlog.web import PAGES
 from tlog_client import Log
 from tlog_client.signing import SIGNED_TYPE, sign_batch
 from tlog_core.commitment import Opening
 from tlog_core.encoding import encode_base64
 from tlog_core.note import signer_from_seed
 
-TOML = "application/toml"
 DAY = 86_400_000
 
-POLICY = """
-[[rule]]
-name = "root"
-roles = ["admin"]
-principals = ["root"]
-segments = ["*", "control", "access"]
 
-[[rule]]
-name = "examiner"
-roles = ["auditor"]
-principals = ["examiner"]
-segments = ["*", "control", "access"]
-
-[[rule]]
-name = "writer"
-roles = ["writer"]
-principals = ["writer", "till"]
-segments = ["payments"]
-
-[[rule]]
-name = "monitor"
-roles = ["monitor"]
-principals = ["monitor"]
-segments = ["payments"]
-
-[[rule]]
-name = "auditor"
-roles = ["auditor"]
-principals = ["auditor"]
-segments = ["payments"]
-
-[[rule]]
-name = "admin"
-roles = ["admin"]
-principals = ["admin"]
-segments = ["payments"]
-
-[[rule]]
-name = "creator"
-roles = ["creator"]
-principals = ["creator"]
-segments = ["payments", "fresh-*"]
-labels = { env = "prod" }
-
-[[rule]]
-name = "approvers"
-roles = ["approver"]
-principals = ["till", "first", "second"]
-segments = ["payments"]
-
-[[rule]]
-name = "both, by groups"
-roles = ["writer"]
-groups = ["tills"]
-segments = ["payments"]
-
-[[rule]]
-name = "and more, by another"
-roles = ["admin"]
-groups = ["managers"]
-segments = ["payments"]
-"""
-
-PEOPLE = ("root", "examiner", "writer", "till", "monitor", "auditor", "admin", "creator", "first", "second", "nobody")
-
-
-@dataclass
-class House:
-    """A guarded server, and what each of its people shows."""
-
-    server: Server
-    tokens: dict[str, str]
-
-    def ask(self, who: str | None, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        shown = {} if who is None else {"Authorization": f"Bearer {self.tokens.get(who, who)}"}
-        kind = {"Content-Type": JSON} if body else {}
-        given = {**kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        return self.server.request(method, path, body, {**shown, **given})
-
-    def send(self, who: str | None, row: "Row", segment: str = "", **headers: str) -> Answer:
-        kind = {"Content_Type": row.kind} if row.body else {}
-        given = {name.replace("-", "_"): value for name, value in row.headers.items()}
-        return self.ask(who, row.method, row.path(segment), row.body, **{**kind, **given, **headers})
-
-    def append(self, who: str, body: bytes = b"1", segment: str = "payments") -> Answer:
-        return self.ask(who, "POST", f"/segments/{segment}/entries", body, Content_Type=JSON)
-
-    def apply(self, document: str, version: int, who: str = "root") -> Answer:
-        return self.ask(who, "PUT", "/policy", document.encode(), Content_Type=TOML, If_Match=f'"{version}"')
-
-    def check_no_secret(self) -> None:
-        """Check that no secret is in the log, or in any file of the data."""
-        secrets = [token.split("_", 2)[2].encode() for token in self.tokens.values() if token.startswith("tlog_")]
-        for path in (self.server.log, *self.server.data.rglob("*")):
-            if path.is_file():
-                content = path.read_bytes()
-                assert not any(secret in content for secret in secrets), path
-
-    def recorded(self, segment: str) -> list[Any]:
-        """Return the payloads of a reserved segment as they are, from its database."""
-        config = Config(self.server.data)
-        opened = Segments(config, Nobody(), lambda: 0)
-        try:
-            with opened.use(segment) as found:
-                payloads = found.store.payloads(0, found.store.head().size)
-        finally:
-            opened.close()
-        return [json.loads(one.data) for one in payloads]
-
-
-def lay(data: Path, policy: str = POLICY) -> dict[str, str]:
-    """Make segments, a policy and tokens in a folder, and return the tokens by the names of who has them."""
-    tell("segment", "create", "payments", "--data", data, "--label", "env=prod", "--log-name", LOG_NAME)
-    tell("segment", "create", "secrets", "--data", data, "--label", "env=prod")
-    document = data.parent / "policy.toml"
-    document.write_text(policy)
-    tell("policy", "apply", document, "--data", data)
-    return {name: tell("token", "issue", name, "--data", data) for name in PEOPLE}
-
-
-def build(data: Path, policy: str = POLICY) -> House:
-    tokens = lay(data, policy)
-    return House(start(data, guarded=True, log_name=None), tokens)
+def send(house: House, who: str | None, row: "Row", segment: str = "", **headers: str) -> Answer:
+    kind = {"Content_Type": row.kind} if row.body else {}
+    given = {name.replace("-", "_"): value for name, value in row.headers.items()}
+    return house.ask(who, row.method, row.path(segment), row.body, **{**kind, **given, **headers})
 
 
 def rule_everywhere(who: str) -> str:
@@ -340,7 +222,7 @@ def open_to(house: House, who: str | None, rows: Sequence[Row], segment: str = "
     """Return the routes that did not answer as if there were nothing, or nobody."""
     found, closed = set[tuple[str, str]](), set[tuple[str, str]]()
     for row in rows:
-        answer = house.send(who, row, segment)
+        answer = send(house, who, row, segment)
         # Past the choke point there may be another 404, which says another thing.
         hidden = answer.status == 404 and answer.json()["detail"] in (
             "no such segment",
@@ -382,7 +264,7 @@ def test_who_shows_no_credential_is_asked_for_one_everywhere(house: House) -> No
     for segment in ("payments", "no-such", "control", "access"):
         assert open_to(house, None, ROUTES, segment) == set()
     assert open_to(house, None, (*GLOBAL, *KNOWN)) == set()
-    assert [house.send(None, row).status for row in OPEN] == [200] * len(OPEN)
+    assert [send(house, None, row).status for row in OPEN] == [200] * len(OPEN)
     assert house.ask(None, "GET", "/segments").json() == {"next": None, "segments": []}
 
 
@@ -398,20 +280,20 @@ def test_no_probe_finds_a_healthy_server_ill_because_its_credential_has_ended(ho
     wrong = ("x", f"tlog_{'0' * 16}_{'A' * 43}", house.tokens["writer"][:-1])
     for row in OPEN:
         wanted = 401 if row.action == "segment:list" else 200
-        assert [house.send(shown, row).status for shown in wrong] == [wanted] * len(wrong), row
+        assert [send(house, shown, row).status for shown in wrong] == [wanted] * len(wrong), row
 
 
 def test_an_app_that_serves_what_nobody_decides_on_does_not_start(tmp_path: Path) -> None:
     app = create_app(Config(tmp_path / "data"))
     services: Services = app.config["SERVICES"]
     services.segments.close()
-    check_guarded(app, services.routes)
+    check_guarded(app, (*services.routes, *PAGES))
     without = replace(services.routes[0], action=None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="/segments"):
-        check_guarded(app, (without, *services.routes[1:]))
+        check_guarded(app, (without, *services.routes[1:], *PAGES))
     app.add_url_rule("/back-door", "back-door", lambda: "open")
     with pytest.raises(ConfigError, match="/back-door"):
-        check_guarded(app, services.routes)
+        check_guarded(app, (*services.routes, *PAGES))
 
 
 def test_a_list_shows_each_what_they_may_see(house: House) -> None:
@@ -430,7 +312,7 @@ def test_a_list_shows_each_what_they_may_see(house: House) -> None:
 def test_missing_and_forbidden_are_the_same_to_the_byte(house: House, who: str | None) -> None:
     for row in ROUTES:
         answers = [
-            house.send(who, row, name, X_Request_Id="same") for name in ("secrets", "missing", "control", "a" * 63)
+            send(house, who, row, name, X_Request_Id="same") for name in ("secrets", "missing", "control", "a" * 63)
         ]
         [first, *others] = [(one.status, one.body, _steady(one)) for one in answers]
         assert [one for one in others if one != first] == [], (row, first)

@@ -224,7 +224,6 @@ PATHS = {
     "an event for no segment": Bad(
         "POST", "/segments/no-such/entries", b'"%b"' % SECRET, {"Content-Type": JSON}, 404, "not-found"
     ),
-    "the root": Bad("GET", "/", None, {}, 404, "not-found", ["/openapi.json"]),
     "no such route": missing("/no-such", "/openapi.json"),
     "a slash too many": missing("/checkpoint/"),
     "a slash too many in the middle": Bad("GET", "/segments//NAME/checkpoint", None, {}, 404, "not-found"),

@@ -19,6 +19,7 @@ from tlog.errors import NotFoundError, UnauthorizedError
 from tlog.files import SharedNumber
 from tlog.guard import Guard
 from tlog.segments import Nobody, Segments, prepare_data
+from tlog.sessions import Sessions
 from tlog_core.note import signer_from_seed
 
 POLICY = """
@@ -71,7 +72,7 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
     def worker() -> Worker:
         opened.append(Segments(config, Nobody(), now))
         control = Control(config, opened[-1], now)
-        return Worker(control, Guard(config, control, Oidc([], now, lambda _: b"")))
+        return Worker(control, Guard(config, control, Oidc([], now, lambda _: b""), Sessions(bytes(32), now)))
 
     two = Workers(worker(), worker(), opened)
     change = two.changing.control

@@ -49,6 +49,7 @@ from tlog.errors import NotFoundError
 from tlog.fsck.run import Plan, check
 from tlog.guard import Guard
 from tlog.listen import _INSIST_SECONDS, _insist
+from tlog.web import PAGES
 from tlog_core.note import parse_verifier
 from tlog_core.receipt import parse_receipt, verify_receipt
 
@@ -679,13 +680,18 @@ def served(app: Flask) -> set[tuple[str, str]]:
     }
 
 
+def is_page(path: str) -> bool:
+    return path == "/" or path.startswith("/web/")
+
+
 def test_the_openapi_document_describes_every_route_and_no_other(server: Server, app: Flask) -> None:
     document = server.request("GET", "/openapi.json").json()
     assert document["openapi"].startswith("3.1.")
     assert document["info"]["title"] == "tlog"
     assert document["info"]["version"]
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    assert described == served(app)
+    # Pages are for people, and in no description of the API.
+    assert described == {(method, path) for method, path in served(app) if not is_page(path)}
     # Two paths that differ in the names of their parameters only are one path, and may not both be there.
     shapes = [re.sub(r"\{\w+\}", "{}", path) for path in document["paths"]]
     assert len(shapes) == len(set(shapes))
@@ -757,13 +763,15 @@ def test_an_answer_has_the_members_of_its_model_and_no_others(
 def test_every_route_passes_the_choke_point_before_anything_else(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Action, str | None]] = []
 
-    def refuse(_guard: object, _request: object, action: Action, segment: str | None, _labels: object) -> None:
+    def refuse(
+        _guard: object, _request: object, action: Action, segment: str | None, *_more: object, **_: object
+    ) -> None:
         asked.append((action, segment))
         raise NotFoundError("nobody may do anything")
 
     monkeypatch.setattr(Guard, "authorize", refuse)
     services: Services = app.config["SERVICES"]
-    routes = {(route.method, route.path): route for route in services.routes}
+    routes = {(route.method, route.path): route for route in (*services.routes, *PAGES)}
     client = app.test_client()
     seen = set[str]()
     for rule in app.url_map.iter_rules():
@@ -779,7 +787,7 @@ def test_every_route_passes_the_choke_point_before_anything_else(app: Flask, mon
             assert asked.pop() == (route.action, "payments" if "<segment>" in rule.rule else None)
             assert asked == []
             seen.add(rule.rule)
-    assert seen == {route.path for route in services.routes}
+    assert seen == {route.path for route in (*services.routes, *PAGES)}
     assert [row.name for row in services.segments.list()] == ["access", "control"]
 
 
@@ -794,3 +802,12 @@ def test_the_server_stops_on_an_interrupt_from_the_keyboard(start_server: Callab
     server = start_server(workers=1)
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(PATIENCE) == 0
+
+
+def test_what_goes_through_the_segments_by_and_by_ends_with_them(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    services: Services = create_app(Config(tmp_path / "data")).config["SERVICES"]
+    going = [one for one in set(threading.enumerate()) - before if one.name in ("scrub", "following")]
+    assert len(going) == 2
+    services.segments.close()
+    until(lambda: not any(one.is_alive() for one in going), "scrub and following to end")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 import zstandard
@@ -35,6 +36,11 @@ Model = TypeVar("Model")
 ANY_TYPE: Final = "*/*"
 """Among the types that a route takes: it takes any."""
 
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+FORM_TOKEN: Final = "form_token"
+"""The field of a form that has the token of its session."""
+
+_MAX_FIELDS: Final = 64
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE: Final = re.compile(
     rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"(?:[ !#-\[\]-~]|\\[ -~])*"))*'
@@ -53,7 +59,7 @@ _UNPACKERS: Final[Mapping[str, Callable[[], Any]]] = {
     "zstd": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj(),
 }
 _BATCH_TYPES: Final = ("application/x-ndjson", "application/ndjson")
-_FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+_FORM_TYPES: Final = (FORM_TYPE, "multipart/form-data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +220,19 @@ def read_model(request: Request, model: type[Model], *, empty: Model | None = No
     except msgspec.ValidationError as error:
         members = ", ".join(model.__annotations__)
         raise MalformedError(f"the body is an object of {members}, as /openapi.json says: {error}") from None
+
+
+def read_form(request: Request, most: int) -> dict[str, str]:
+    """Return the fields of a form, each once; MalformedError."""
+    try:
+        text = read_body(request, most).decode("ascii")
+        fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+    except ValueError as error:
+        raise MalformedError(f"the form cannot be read: {error}") from None
+    if len(fields) > len(dict(fields)):
+        raise MalformedError("the form has a field twice; open its page again, and send it from there")
+    # Browsers end the lines of a text in CR LF.
+    return {name: value.replace("\r\n", "\n") for name, value in fields}
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -33,7 +33,7 @@ def immutable(
 
 def _headers(call: Call, place: str, encoding: str | None, *, public: bool) -> list[tuple[str, str]]:
     tag = f'"{call.segment.key_id}/{place}"'
-    headers = [] if public else [("Vary", "Authorization")]
+    headers = [] if public else [("Vary", "Authorization"), ("Vary", "Cookie")]
     if encoding is not None:
         headers.append(("Vary", "Accept-Encoding"))
     if encoding:

@@ -103,7 +103,7 @@ def _problem(
     )
     refuse: Callable[[Problem], Response] = g.get("refuse", _as_problem)
     response = refuse(problem)
-    if status == HTTPStatus.UNAUTHORIZED:
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="tlog"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = _RETRY_AFTER_SECONDS

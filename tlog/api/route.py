@@ -10,9 +10,9 @@ from flask import Flask, Request, Response, g, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
-from tlog.api.body import ANY_TYPE, check_body, discard_body, is_large, receive_body
+from tlog.api.body import ANY_TYPE, FORM_TOKEN, check_body, discard_body, is_large, read_form, receive_body
 from tlog.api.models import Problem
-from tlog.api.site import check_site
+from tlog.api.site import check_site, takes_session
 from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
@@ -27,6 +27,7 @@ from tlog.reads import Reads
 from tlog.room import Room
 from tlog.search.indexes import Indexes
 from tlog.segments import Segment, Segments
+from tlog.sessions import COOKIE
 from tlog.turns import Turns
 from tlog.witnesses.asker import Asker
 from tlog_core.errors import TlogError
@@ -69,6 +70,7 @@ class Route:
     One that `grows` takes in more than what ends or closes something, and only while the disk has room.
     For a route that makes a segment, `labels` reads from the request which it is to have.
     A body has at most so many bytes as `most`, and may come `chunked`, if of what breaks off that can be told.
+    A `form` is one of a page: it is taken from a browser's session, and carries its token.
     Errors come as problem documents, or as `refuse` puts one, which is JSON of the model `refusal`, if there is one.
     """
 
@@ -86,6 +88,7 @@ class Route:
     labels: Callable[[], Mapping[str, str]] | None = None
     most: int = MAX_BATCH_BYTES
     chunked: bool = False
+    form: bool = False
     refuse: Callable[[Problem], Response] | None = None
     refusal: Any = None
 
@@ -166,7 +169,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
             check_site(asked)
         # Who is to lose nothing is sent whatever it is.
         check_body(asked, (ANY_TYPE,) if route.action is Action.INGEST else route.takes)
-        caller = services.guard.authorize(asked, route.action, segment, labels)
+        browser = "HTTP_COOKIE" in asked.environ and (route.form or route.method == "GET") and takes_session(asked)
+        caller = services.guard.authorize(asked, route.action, segment, labels, browser=browser)
         if route.action not in (Action.OPERATE, Action.INGEST):
             g.caller = caller
         if route.grows:
@@ -174,6 +178,9 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
         if route.takes and labels is None:
             with services.receiving.take():
                 receive_body(asked, route.most, chunked=route.chunked)
+        if route.form:
+            g.form = read_form(asked, route.most)
+            services.guard.sessions.check_form(asked.cookies.get(COOKIE, ""), g.form.pop(FORM_TOKEN, ""))
         return caller
     except TlogError as error:
         with suppress(BusyError), services.discarding.take():

@@ -35,7 +35,7 @@ def listing(call: Call) -> Response:
     """Answer `GET /segments`: those that who asks may see."""
     given = query(request, "after", "limit")
     limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
-    rows = list(islice(_visible(call, given.get("after", "")), limit + 1))
+    rows = list(islice(visible_rows(call, given.get("after", "")), limit + 1))
     segments = [
         ListedSegment(row.created, dict(row.labels), row.name, row.origin, row.sealed, row.signed, row.vkey)
         for row in rows[:limit]
@@ -59,17 +59,18 @@ def requested_labels() -> dict[str, str]:
     return _wanted().labels
 
 
+def visible_rows(call: Call, after: str) -> Iterator[SegmentRow]:
+    """Return the segments that who asks may see, by name, from the first behind `after` on."""
+    rows = call.services.segments.control.each(after=after)
+    return (row for row in rows if call.services.guard.may_see(call.caller, row))
+
+
 def _wanted() -> NewSegment:
     # Access is decided by the labels, before the view runs, and the body can be read once.
     if "new_segment" not in g:
         g.new_segment = read_model(request, NewSegment, empty=NewSegment())
     wanted: NewSegment = g.new_segment
     return wanted
-
-
-def _visible(call: Call, after: str) -> Iterator[SegmentRow]:
-    rows = call.services.segments.control.each(after=after)
-    return (row for row in rows if call.services.guard.may_see(call.caller, row))
 
 
 def _segment(row: SegmentRow, opened: Opened) -> Segment:

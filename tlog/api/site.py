@@ -17,3 +17,10 @@ def check_site(request: Request) -> None:
     own = site in _OWN if site is not None else origin is None or origin.partition("://")[2] == request.host
     if not own:
         raise CrossSiteError("a page of another site had a browser send this; only this server's own may change it")
+
+
+def takes_session(request: Request) -> bool:
+    """Tell whether the session of a browser counts: not for what a page of another site fetches."""
+    environ = request.environ
+    own = environ.get("HTTP_SEC_FETCH_SITE", "none") in _OWN
+    return own or environ.get("HTTP_SEC_FETCH_MODE") == "navigate"

@@ -42,7 +42,8 @@ class Asker:
         The clock is in milliseconds.
         """
         self._seconds = config.cosigned_seconds
-        self._panel = panel
+        self.panel = panel
+        """Whom it asks, and which quorum is to have cosigned."""
         self._agenda = agenda
         self._metrics = metrics
         self._log = log
@@ -60,7 +61,7 @@ class Asker:
 
     def newest(self, segment: Segment) -> CosignedHead | None:
         """Return the newest head of a segment that the quorum has cosigned, None if there is none yet."""
-        return newest_of(segment, self._panel)
+        return newest_of(segment, self.panel)
 
     def wait_for(self, segment: Segment, size: int) -> CosignedHead | None:
         """Return a head of at least `size` entries that the quorum has cosigned, None if there is none in time.

@@ -1,0 +1,104 @@
+"""What a page says of a segment: how large, how old, cosigned by whom, and how it grew."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tlog.api.route import Call, Services
+from tlog.errors import CorruptError, FrozenError, UnavailableError
+from tlog.segments import Segment
+from tlog.store.changes import SegmentRow
+from tlog.store.cosigned import CosignedHead
+from tlog_core.entry import parse_entry
+
+_SAMPLES: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A witness that is asked: the size that it cosigned last, and when in POSIX seconds; None if it never did."""
+
+    name: str
+    size: int | None
+    time: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A segment as it stands: `open`, `sealed`, `frozen` or `damaged`, and why. Times of entries are in milliseconds.
+
+    `cosigned` is the newest head that the quorum cosigned; `quorum` is the name of that in the file of witnesses.
+    """
+
+    row: SegmentRow
+    state: str
+    reason: str
+    size: int
+    time: int
+    cosigned: CosignedHead | None
+    quorum: str | None
+    witnesses: tuple[Witness, ...]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the segment."""
+        return dict(self.row.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """When, in milliseconds, the segment had grown to so many entries."""
+
+    time: int
+    size: int
+
+
+def overview(services: Services, row: SegmentRow) -> Overview:
+    """Return how a segment stands; one that cannot be opened is damaged."""
+    try:
+        with services.segments.use(row.name) as segment:
+            return overview_of(services, segment, row)
+    except (CorruptError, UnavailableError, FrozenError) as error:
+        return Overview(row, "damaged", str(error), 0, 0, None, None, ())
+
+
+def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overview:
+    """Return how an open segment stands, with its row as it is by now."""
+    head, frozen, asker = segment.store.head(), segment.frozen(), services.asker
+    state = "frozen" if frozen else "sealed" if head.sealed or row.sealed is not None else "open"
+    return Overview(
+        row=row,
+        state=state,
+        reason=frozen.reason if frozen else "",
+        size=head.size,
+        time=head.time,
+        cosigned=None if asker is None else asker.newest(segment),
+        quorum=None if asker is None else asker.panel.quorum,
+        witnesses=() if asker is None else tuple(_witnesses(services, segment)),
+    )
+
+
+def growth(segment: Segment) -> list[Sample]:
+    """Return when a segment had which size, at a few places from its first entry to its last."""
+    size = segment.store.head().size
+    places = sorted({(size - 1) * number // (_SAMPLES - 1) for number in range(_SAMPLES)}) if size else []
+    return [Sample(_time_of(segment, place), place + 1) for place in places]
+
+
+def control_row(call: Call) -> SegmentRow:
+    """Return the row of the segment of a page as it is by now; an open segment may know an earlier one."""
+    return call.services.control.store.find(call.segment.row.name)
+
+
+def _time_of(segment: Segment, place: int) -> int:
+    [entry] = segment.store.entries(place, place + 1)
+    return parse_entry(entry).time
+
+
+def _witnesses(services: Services, segment: Segment) -> Iterator[Witness]:
+    if services.asker is None:
+        return
+    lines = {line.vkey: line for line in segment.store.cosignatures()}
+    for witness in services.asker.panel.witnesses:
+        line = lines.get(str(witness.key))
+        yield Witness(witness.name, line.size if line else None, line.time if line else None)

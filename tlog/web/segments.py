@@ -1,0 +1,70 @@
+"""The segments that one may see, and one of them."""
+
+from itertools import islice
+from typing import Final
+
+from flask import Response, request
+
+from tlog.access import Action
+from tlog.access.action import RESERVED
+from tlog.api.answer import query
+from tlog.api.route import Call
+from tlog.api.segments import visible_rows
+from tlog.errors import NotFoundError
+from tlog.web.chart import chart
+from tlog.web.overview import control_row, growth, overview, overview_of
+from tlog.web.page import page, redirect, shown
+from tlog.web.sign_in import HOME
+
+_PAGE: Final = 50
+
+
+def listing(call: Call) -> Response:
+    """Answer `GET /web/`: the segments that who asks may see."""
+    after = query(request, "after").get("after", "")
+    rows = list(islice(visible_rows(call, after), _PAGE + 1))
+    found = [overview(call.services, row) for row in rows[:_PAGE]]
+    return page(
+        call,
+        "segments.html",
+        segments=[one for one in found if one.row.name not in RESERVED],
+        reserved=[one for one in found if one.row.name in RESERVED],
+        after=after,
+        next=rows[_PAGE - 1].name if len(rows) > _PAGE else None,
+        now=call.services.control.now(),
+    )
+
+
+def one(call: Call) -> Response:
+    """Answer `GET /web/segments/<name>`."""
+    row, now = control_row(call), call.services.control.now()
+    may = {
+        action.name: call.services.guard.may(call.caller, action, call.target)
+        for action in (Action.READ_PAYLOAD, Action.READ_CHECKPOINT, Action.READ_TILE)
+    }
+    return page(
+        call,
+        "segment.html",
+        segment=overview_of(call.services, call.segment, row),
+        chart=chart(growth(call.segment), now),
+        may=may,
+        now=now,
+    )
+
+
+def home(_call: Call) -> Response:
+    """Answer `GET /`."""
+    return redirect(HOME)
+
+
+def nowhere(_call: Call, rest: str) -> Response:
+    """Answer `GET /web/<any other path>`; NotFoundError."""
+    raise NotFoundError(f"there is no page {rest}")
+
+
+ROUTES = (
+    shown("/", Action.OPERATE, home, "Go to the pages"),
+    shown("/web/", Action.LIST_SEGMENTS, listing, "The segments that one may see", query=("after",)),
+    shown("/web/segments/<segment>", Action.READ_SEGMENT, one, "One segment"),
+    shown("/web/<path:rest>", Action.OPERATE, nowhere, "No page"),
+)

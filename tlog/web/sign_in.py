@@ -1,0 +1,63 @@
+"""Signing in with a token, and out (spec/pages.md, "Signing in")."""
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+from flask import Response, g, request
+
+from tlog.access import Action
+from tlog.api.answer import query
+from tlog.api.route import Call
+from tlog.errors import UnauthorizedError
+from tlog.sessions import COOKIE
+from tlog.web.page import SIGN_IN, form, page, redirect, shown
+
+HOME: Final = "/web/"
+
+_OURS: Final = re.compile(r"/web/[!-\[\]-~]*")
+
+
+def ask(call: Call) -> Response:
+    """Answer `GET /web/sign-in`."""
+    return page(call, "sign-in.html", next=_next(query(request, "next")), error=None)
+
+
+def sign_in(call: Call) -> Response:
+    """Answer `POST /web/sign-in`."""
+    place, credential = _next(g.form), g.form.get("token", "").strip()
+    try:
+        call.services.guard.holder(credential)
+    except UnauthorizedError as error:
+        return page(call, "sign-in.html", status=HTTPStatus.FORBIDDEN, next=place, error=str(error))
+    return begin(call, redirect(place), credential)
+
+
+def begin(call: Call, response: Response, credential: str) -> Response:
+    """Have a browser begin a session with a response."""
+    _set(response, call.services.guard.sessions.seal(COOKIE, credential))
+    return response
+
+
+def sign_out(_call: Call) -> Response:
+    """Answer `POST /web/sign-out`."""
+    response = redirect(SIGN_IN)
+    _set(response, "", max_age=0)
+    return response
+
+
+def _set(response: Response, value: str, max_age: int | None = None) -> None:
+    response.set_cookie(COOKIE, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="Strict")
+
+
+def _next(given: dict[str, str]) -> str:
+    """Return where to go on, which is a page of ours."""
+    place = given.get("next", HOME)
+    return place if _OURS.fullmatch(place) else HOME
+
+
+ROUTES = (
+    shown("/web/sign-in", Action.OPERATE, ask, "Ask for a token", query=("next",)),
+    form("/web/sign-in", Action.OPERATE, sign_in, "Sign in with a token"),
+    form("/web/sign-out", Action.OPERATE, sign_out, "Sign out"),
+)
