@@ -52,6 +52,7 @@ from bench_search import asked, time_answers, wait_until_indexed
 from proxying import proxying
 
 from tlog.config import Config
+from tlog.search.indexes import Indexes
 from tlog.store.connection import connect
 from tlog.store.control import ControlStore
 from tlog_core.tile import TILE_WIDTH, Bundle, Tile
@@ -546,12 +547,16 @@ def load_bodies(bench: Bench, server: Server, path: str, kind: str, packed: Sequ
     before = cpu_seconds(server.process)
     rate = aside(send_bodies, server.port, path, kind, packed, **options)
     cpu = 1e6 * (cpu_seconds(server.process) - before) / (rate * bench.plan.seconds)
+    # To index what was logged takes minutes, and is not to slow down what comes next.
+    indexes = Indexes(server.config)
+    for segment in indexes.followed():
+        indexes.erase(segment)
     wait_until_idle(server.process)
     return Spent(rate, cpu)
 
 
 def wait_until_idle(process: "subprocess.Popen[bytes]") -> None:
-    """Return when a server has caught up with indexes of what was logged: that is not to slow down what comes next."""
+    """Return when a server has nothing left to do."""
     before = 0.0
     while (now := cpu_seconds(process)) - before > IDLE_SHARE * IDLE_SECONDS:
         before = now
