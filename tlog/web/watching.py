@@ -50,5 +50,7 @@ def _witnesses_text(services: Services) -> str:
 
 
 ROUTES = (
-    shown("/web/watching", Action.LIST_SEGMENTS, watching, "Who watches the log, and what they found", query=("after",)),
+    shown(
+        "/web/watching", Action.LIST_SEGMENTS, watching, "Who watches the log, and what they found", query=("after",)
+    ),
 )
