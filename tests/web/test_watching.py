@@ -179,7 +179,7 @@ def test_evidence_that_is_dropped_is_proven_and_explained(
     origin = signer_of(site.server.data, "payments").name
     expect(shown.locator(".said")).to_contain_text(f"log {origin} signed two roots of")
     expect(shown).to_contain_text("the key that this server shows of the segment, which is its own word")
-    expect(shown).to_contain_text("Believe nothing more that this key signs.")
+    expect(shown).to_contain_text("Believe this log no more, whatever it signs.")
     assert shown.get_by_role("row").count() == 3
     assert shown.evaluate("shown => shown === document.activeElement")
     check_page(watching)

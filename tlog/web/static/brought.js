@@ -49,9 +49,9 @@ const EVIDENCE_WORDS = {
   },
 };
 const AGAINST_LOG = [
-  "Believe nothing more that this key signs. Heads and receipts from before, which the quorum cosigned, keep what they prove.",
+  "Believe this log no more, whatever it signs. It can go on under a new origin only.",
   "Keep the file, and send it to everyone who relies on the log: it proves the same to each who has the key.",
-  "Verify it by tlog-client verify-evidence, which did not come from this server. Who runs the log can go on with a new log only.",
+  "Verify it by tlog-client verify-evidence, which did not come from this server.",
 ];
 const AGAINST_WITNESS = [
   "Take the witness out of your trust policy, and count no more what it cosigned.",
