@@ -159,7 +159,7 @@ def test_the_issuer_is_asked_for_a_code_with_pkce_and_what_shows_the_browser_sta
     for name in ("state", "nonce", "code_challenge"):
         assert len(asked[name]) == 43
         assert asked[name] != again[name]
-    [cookie] = visitor.asked.headers.get_all("Set-Cookie")
+    [cookie] = visitor.asked.headers.get_all("Set-Cookie", [])
     assert cookie.startswith(f"{BEGUN}=")
     assert set(cookie.split("; ")[1:]) == {f"Max-Age={SECONDS}", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"} | {
         part for part in cookie.split("; ") if part.startswith("Expires=")

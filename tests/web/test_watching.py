@@ -1,6 +1,8 @@
 """Who watches the log at a glance; and files that people bring, which the browser verifies and explains."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,8 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import requests
 from browsing import Site, bearer, lay
-from live import JSON, Server, free_port, start, until
+from live import JSON, PATIENCE, Server, free_port, start, until
 from playwright.sync_api import FilePayload, Locator, Page, expect
 from witnessing import RunningWitness, start_witness, witness_signer
 
@@ -18,7 +21,7 @@ from tlog.clock import now
 from tlog.config import Config
 from tlog.segments import Nobody, Segments
 from tlog.store.cosigned import Frozen
-from tlog_core.checkpoint import parse_head, sign_checkpoint
+from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
 from tlog_core.evidence import Fork, format_evidence
 from tlog_core.merkle import Hash
 from tlog_core.note import SignerKey, VerifierKey, parse_note, parse_signer, signer_from_seed
@@ -160,14 +163,17 @@ def drop(page: Page, name: str, raw: bytes) -> Locator:
     return page.locator("#results > *").first
 
 
+def head_of(site: Site, segment: str) -> Checkpoint:
+    token = bearer(site.tokens["auditor"])
+    raw = site.server.request("GET", f"/segments/{segment}/checkpoint", None, token).body
+    return parse_head(parse_note(raw).text)
+
+
 def forked(site: Site, segment: str = "payments") -> bytes:
     """Return evidence that the log signed two roots of one size: it did, in the tests."""
-    signer = signer_of(site.server.data, segment)
-    token = bearer(site.tokens["auditor"])
-    real = site.server.request("GET", f"/segments/{segment}/checkpoint", None, token).body
-    head = parse_head(parse_note(real).text)
-    notes = [sign_checkpoint(replace(head, root=Hash(bytes([one]) * 32)), signer) for one in (1, 2)]
-    return format_evidence(Fork(*notes))
+    signer, head = signer_of(site.server.data, segment), head_of(site, segment)
+    one, other = (sign_checkpoint(replace(head, root=Hash(bytes([each]) * 32)), signer) for each in (1, 2))
+    return format_evidence(Fork(one, other))
 
 
 def test_evidence_that_is_dropped_is_proven_and_explained(
@@ -277,6 +283,27 @@ def test_what_a_monitor_says_is_shown_as_tables(watching: Page, check_page: Call
     assert rows[2] == ['example.com/b<b>"x', "7", "", "never", "convicted by evidence"]
     assert rows[4] == ["example.com/a", "complaint", "witness", "2"]
     check_page(watching)
+
+
+def test_a_running_monitor_is_understood(site: Site, watching: Page, tmp_path: Path) -> None:
+    key = signer_of(site.server.data, "payments").verifier
+    (tmp_path / "policy").write_text(f"log {key} {site.server.url}/segments/payments\nquorum none\n")
+    program = [str(Path(sys.executable).parent / "tlog-client"), "monitor", "--policy", str(tmp_path / "policy")]
+    options = ["--state", str(tmp_path / "state"), "--interval", "0.05", "--listen", "127.0.0.1:0"]
+    with (tmp_path / "said").open("wb") as said:
+        monitor = subprocess.Popen(
+            [*program, *options], stderr=said, env={**os.environ, "TLOG_TOKEN": site.tokens["monitor"]}
+        )
+    size = head_of(site, "payments").size
+    try:
+        until(lambda: f"payments {size} " in (tmp_path / "said").read_text(), "the monitor to verify a head")
+        url = (tmp_path / "said").read_text().partition("listening on ")[2].split()[0]
+        shown = bring(watching, ("metrics", requests.get(f"{url}/metrics", timeout=PATIENCE).content))
+    finally:
+        monitor.kill()
+        monitor.wait()
+    cells = shown.get_by_role("row").nth(1).locator("th, td").all_text_contents()
+    assert [cells[0], cells[1], cells[4]] == [key.name, f"{size:,}", "no complaint"]
 
 
 def test_the_page_agrees_with_the_vectors_of_evidence(watching: Page) -> None:
