@@ -4,6 +4,7 @@ import http.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -23,9 +24,9 @@ class Liar:
     url: str
     lies: dict[str, Lie] = field(default_factory=dict)
 
-    def about(self, path: str, body: bytes) -> bytes:
+    def about(self, path: str, status: int, body: bytes) -> tuple[int, bytes]:
         lie = self.lies.get(path)
-        return lie(body) if lie else body
+        return (HTTPStatus.OK, lie(body)) if lie else (status, body)
 
 
 @contextmanager
@@ -52,8 +53,8 @@ def lying(server: Server) -> Iterator[Liar]:
             headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
             connection.request(self.command, self.path, given or None, headers)
             answer = connection.getresponse()
-            body = liar.about(self.path, answer.read())
-            self.send_response(answer.status)
+            status, body = liar.about(self.path, answer.status, answer.read())
+            self.send_response(status)
             for name, value in answer.getheaders():
                 if name.lower() not in _HOP_BY_HOP:
                     self.send_header(name, value)

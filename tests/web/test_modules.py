@@ -11,10 +11,12 @@ import pytest
 from nodejs import needs_node, outcomes
 
 from tlog.web.visible import visible
-from tlog_core.encoding import encode_base64
+from tlog_core.encoding import canonical_json, encode_base64
 from tlog_core.errors import MalformedError
-from tlog_core.merkle import Frontier, Hash, NodeReader, node_hash, range_hash
+from tlog_core.evidence import evidence_heads, parse_evidence
+from tlog_core.merkle import Frontier, Hash, NodeReader, leaf_hash, node_hash, range_hash
 from tlog_core.note import SUBTREE, parse_verifier
+from tlog_core.policy import open_witnessed, parse_policy
 from tlog_core.proof import (
     cover,
     prove_consistency,
@@ -124,6 +126,24 @@ def test_base64_has_one_form() -> None:
     others = ["AAF=", "AAE", "AAE=\n", " AAE=", "AAE==", "A-E=", "AAE=AAE=", "=", "A"]
     found = outcomes([("base64", {"text": text, "data": "0001"}) for text in (whole, *others)])
     assert found == ["accepted", *["malformed"] * len(others)]
+
+
+def test_an_entry_of_more_than_65535_bytes_is_none() -> None:
+    members = {"commitment": encode_base64(bytes(32)), "origin": "", "time": 0, "v": 1, "writer": "w"}
+    empty = len(canonical_json({**members, "origin": ""}))
+    raw = [canonical_json({**members, "origin": "o" * (length - empty)}) for length in (65_535, 65_536)]
+    cases = [{"entry": one.decode(), "leaf_hash": leaf_hash(one).hex()} for one in raw]
+    assert outcomes(("entry", case) for case in cases) == ["accepted", "malformed"]
+
+
+def test_a_cosignature_from_the_future_proves_nothing_yet() -> None:
+    case = vectors("evidence")["a-backdated-entry"]
+    policy = parse_policy(case["policy"].encode())
+    earlier = evidence_heads(parse_evidence(case["evidence"].encode()))[1]
+    time = open_witnessed(bytes(earlier), policy).time
+    assert time is not None
+    cases = [{**case, "now": time - ahead} for ahead in (300, 301)]
+    assert outcomes(("evidence", one) for one in cases) == ["accepted", "refused"]
 
 
 def test_what_a_page_would_not_show_is_made_visible_as_the_server_does() -> None:

@@ -27,13 +27,16 @@ GOOD = ["payload", "commitment", "leaf", "checkpoint", "inclusion"]
 
 def append(site: Site, *events: object, segment: str = "truths") -> None:
     for event in events:
-        answer = site.server.request(
-            "POST",
-            f"/segments/{segment}/entries",
-            json.dumps(event).encode(),
-            {"Content-Type": JSON, **bearer(site.tokens["writer"])},
-        )
-        assert answer.status == 201, answer.body
+        send(site, json.dumps(event).encode(), JSON, segment)
+
+
+def send(site: Site, payload: bytes, kind: str, segment: str = "truths") -> int:
+    """Append a payload, and return its index."""
+    headers = {"Content-Type": kind, **bearer(site.tokens["writer"])}
+    answer = site.server.request("POST", f"/segments/{segment}/entries", payload, headers)
+    assert answer.status == 201, answer.body
+    index: int = answer.json()["index"]
+    return index
 
 
 def read(site: Site, path: str) -> bytes:
@@ -150,6 +153,32 @@ def test_each_hash_of_the_picture_is_reached_by_keyboard(visitor: Page) -> None:
     assert len(set(seen)) == len(seen) == 11
 
 
+PAYLOADS = {
+    JSON: '{"a\u202e\\u0000": [1e21, -0.5, {}, [], "é😀\\u2028\\n<b>"], "b": null, "__proto__": {"c": [[]]}}'.encode(),
+    "text/plain; charset=utf-8": "one\ntwo\t\u202eeerht\r\n \u05d0".encode(),
+    "text/x-broken": b"\xff\xfe",
+    "application/octet-stream": bytes(range(256)) * 20,
+}
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_what_is_verified_is_what_the_page_had_shown(visitor: Page, log: Site, kind: str) -> None:
+    index = send(log, PAYLOADS[kind], kind)
+    assert states(visitor, f"/web/segments/truths/entries/{index}")["commitment"] == "good"
+    expect(visitor.locator("#payload.verified")).to_be_visible()
+    assert visitor.get_by_text("something else here").count() == 0
+
+
+def test_a_browser_without_ed25519_verifies_as_well(visitor: Page, liar: Liar, log: Site) -> None:
+    visitor.add_init_script(
+        "crypto.subtle.importKey = async () => { throw new DOMException('Unrecognized name.', 'NotSupportedError') }"
+    )
+    assert states(visitor)["checkpoint"] == "good"
+    size = parse_head(parse_note(head(log)).text).size
+    liar.lies["/segments/truths/checkpoint"] = lambda body: body.replace(b"\n%d\n" % size, b"\n%d\n" % (size + 1))
+    assert states(visitor)["checkpoint"] == "broken"
+
+
 def test_a_larger_head_is_proven_to_extend_the_one_seen_before(visitor: Page, log: Site) -> None:
     states(visitor)
     append(log, {"later": 1})
@@ -184,9 +213,18 @@ def test_another_entry_in_the_place_of_one_is_exposed(visitor: Page, log: Site, 
     assert "leads to" in said(visitor, "inclusion")
 
 
+def test_an_entry_of_another_log_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
+    append(log, EVENTS[3], segment="payments")
+    other = json.loads(read(log, "/segments/payments/entries/0"))
+    liar.lies["/segments/truths/entries/3"] = lambda _: json.dumps({**other, "index": 3}).encode()
+    found = states(visitor)
+    assert (found["commitment"], found["leaf"]) == ("good", "broken")
+    assert "the entry belongs to" in said(visitor, "leaf")
+
+
 def test_the_proof_of_another_entry_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
     size = parse_head(parse_note(head(log)).text).size
-    other = read(log, f"/segments/truths/proof/inclusion/{size}/4")
+    other = read(log, f"/segments/truths/proof/inclusion/{size}/2")
     liar.lies[f"/segments/truths/proof/inclusion/{size}/3"] = lambda _: other
     found = states(visitor)
     assert (found["leaf"], found["inclusion"]) == ("good", "broken")
@@ -219,6 +257,7 @@ def test_a_head_that_went_back_is_an_alarm_that_stays(visitor: Page, log: Site, 
     liar.lies.clear()
     assert states(visitor)["consistency"] == "good"
     expect(visitor.get_by_role("alert").first).to_contain_text("the log went back")
+    expect(visitor.get_by_role("status")).to_contain_text("but see the alarm")
     visitor.locator("#verify summary").last.click()
     visitor.get_by_role("button", name="Forget").click()
     expect(visitor.get_by_role("alert").filter(has_text="Alarm")).to_have_count(0)
@@ -288,6 +327,39 @@ def test_a_forged_cosignature_is_exposed(visitor: Page, log: Site, liar: Liar) -
     assert "wrong signature by witness.example" in said(visitor, "cosignatures")
 
 
+def test_a_smaller_head_of_the_quorum_covers_an_entry_that_it_has(visitor: Page, log: Site, liar: Liar) -> None:
+    older = head(log)
+    append(log, {"later": 4})
+    size = parse_head(parse_note(older).text).size
+    liar.lies["/segments/truths/checkpoint/cosigned"] = lambda _: cosigned(forged=False)(older)
+    states(visitor)
+    assert believe(visitor, f"log {vkey(log)}\nwitness w {WITNESS.verifier}\nquorum w\n")["cosignatures"] == "good"
+    assert f"knew of {size} entries" in said(visitor, "cosignatures")
+    assert states(visitor, f"/web/segments/truths/entries/{size}")["cosignatures"] == "unanswered"
+    forked = fork(log, lambda _: size)
+    liar.lies["/segments/truths/checkpoint/cosigned"] = lambda _: cosigned(forged=False)(forked)
+    assert states(visitor)["cosignatures"] == "broken"
+    expect(visitor.get_by_role("alert").first).to_contain_text("Alarm")
+
+
+def test_a_smaller_head_never_takes_the_place_of_the_one_kept(visitor: Page) -> None:
+    states(visitor)
+    place = visitor.locator("script[type=module]").get_attribute("src")
+    kept = visitor.evaluate(
+        """async (place) => {
+          const { keepHead, recallLog } = await import(place.replace("verify-entry", "known-log"));
+          const sizes = [];
+          for (const more of [1, -1]) {
+            keepHead("truths", "head", BigInt(recallLog("truths").size + more));
+            sizes.push(recallLog("truths").size);
+          }
+          return sizes;
+        }""",
+        place,
+    )
+    assert kept[0] == kept[1]
+
+
 def test_a_key_that_the_person_was_given_refuses_a_log_of_another(visitor: Page, log: Site) -> None:
     states(visitor)
     other = str(replace(WITNESS.verifier, name=vkey(log).split("+")[0], type=1))
@@ -307,6 +379,8 @@ def test_of_a_lost_payload_the_entry_is_verified(visitor: Page, liar: Liar) -> N
     liar.lies[ENTRY] = lambda body: body.replace(b'id="verify"', b'id="verify" data-lost')
     found = states(visitor)
     assert found == {**found, "payload": "unchecked", "commitment": "unchecked", "leaf": "good", "inclusion": "good"}
+    expect(visitor.get_by_role("status")).to_contain_text("of its payload, which was lost, nothing is verified")
+    expect(visitor.locator("#payload.unverified")).to_be_visible()
 
 
 def test_a_server_that_does_not_answer_is_not_taken_for_one_that_lies(visitor: Page) -> None:

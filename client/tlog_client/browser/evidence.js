@@ -3,7 +3,16 @@
 // Evidence is { kind, witness, index, parts, notes }: `witness` is the key of the witness that is accused, or null; each part
 // is { proof } with, by kind, { leaf } or { entry }.
 
-import { concatBytes, decodeBase64, decodeText, encodeBase64, encodeHex, encodeText, equalBytes, parseDecimal } from "./bytes.js";
+import {
+  concatBytes,
+  decodeBase64,
+  decodeText,
+  encodeBase64,
+  encodeHex,
+  encodeText,
+  equalBytes,
+  parseDecimal,
+} from "./bytes.js";
 import { parseHead } from "./checkpoint.js";
 import { openCosignature } from "./cosignature.js";
 import { parseEntry } from "./entry.js";
@@ -80,7 +89,8 @@ const JUDGES = {
 
   async fork({ notes, witness }, policy) {
     const [one, other] = await openPair(notes, policy, witness);
-    if (one.size !== other.size || equalBytes(one.root, other.root)) unproven("the heads are not two roots of one size");
+    if (one.size !== other.size || equalBytes(one.root, other.root))
+      unproven("the heads are not two roots of one size");
     const roots = `${encodeBase64(one.root)} and ${encodeBase64(other.root)}`;
     return `${accuse(witness, one)} two roots of ${one.size} entries: ${roots}`;
   },

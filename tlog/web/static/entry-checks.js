@@ -3,7 +3,7 @@
 // A check gets `found`, what those before it have found, adds to it, and returns what is to be said. It throws MalformedError or
 // RefusedError if what was read does not hold, UnansweredError if there is nothing to read.
 
-import { decodeBase64, encodeBase64, encodeHex, encodeText } from "./bytes.js";
+import { decodeBase64, encodeBase64, encodeHex, encodeText, equalBytes } from "./bytes.js";
 import { openCheckpoint, parseCheckpoint, parseHead } from "./checkpoint.js";
 import { OPENING_BYTES, commit, verifyCommitment } from "./commitment.js";
 import { parseEntry } from "./entry.js";
@@ -126,7 +126,8 @@ async function checkInclusion(found) {
 
 async function checkHistory(found) {
   const { head, rawHead, known } = found;
-  if (!known?.head) return { state: "first", said: "the first head that this browser sees of this log; from now on it remembers" };
+  if (!known?.head)
+    return { state: "first", said: "the first head that this browser sees of this log; from now on it remembers" };
   const older = await openHead(encodeText(known.head), found.trust);
   const files = [known.head, new TextDecoder().decode(rawHead)];
   if (head.size < older.size) {
@@ -138,24 +139,43 @@ async function checkHistory(found) {
 }
 
 async function checkExtends({ head, rawHead, readProof }, older, files) {
+  if (head.size === older.size && equalBytes(head.root, older.root)) return;
   const isSame = head.size === older.size;
   const proof = isSame ? [] : await readProof(`proof/consistency/${older.size}/${head.size}`);
-  const sizes = { oldSize: older.size, newSize: head.size };
+  const why = isSame
+    ? `of ${head.size} entries it signed the roots ${encodeBase64(older.root)} and ${encodeBase64(head.root)}`
+    : await faultOf(older, head, proof);
+  if (why === null) return;
+  const evidence = await findEvidence(older.note, parseNote(rawHead), proof);
+  const what = evidence
+    ? "the log shows two histories, and this proves it"
+    : "the log does not show that it kept its history";
+  throw new ContradictionError(`${what}: ${why}`, "history", evidence ? [evidence] : files);
+}
+
+async function faultOf(older, newer, proof) {
   try {
-    await verifyConsistency({ ...sizes, oldRoot: older.root, newRoot: head.root, proof });
+    await verifyConsistency({
+      oldSize: older.size,
+      newSize: newer.size,
+      oldRoot: older.root,
+      newRoot: newer.root,
+      proof,
+    });
   } catch (error) {
-    if (!(error instanceof RefusedError)) throw error;
-    const evidence = await findEvidence(older.note, parseNote(rawHead), proof);
-    const what = evidence ? "the log shows two histories, and this proves it" : "the log does not show that it kept its history";
-    throw new ContradictionError(`${what}: ${error.message}`, "history", evidence ? [evidence] : files);
+    if (error instanceof RefusedError) return error.message;
+    throw error;
   }
+  return null;
 }
 
 async function checkCosignatures(found) {
   const { policy } = found.trust;
   const others = found.head.note.signatures.filter(({ name }) => name !== found.head.origin).map(({ name }) => name);
   if (policy === undefined) {
-    const said = others.length ? `not checked: lines of ${others.join(", ")}, whose keys this browser does not know` : "there are none";
+    const said = others.length
+      ? `not checked: lines of ${others.join(", ")}, whose keys this browser does not know`
+      : "there are none";
     return { state: "unchecked", said: `${said}. A trust policy, below, says which witnesses to count` };
   }
   const { cosigned, unchecked } = await openWitnesses(found.head.note, policy);
@@ -180,7 +200,9 @@ async function checkQuorum(found, rest) {
 async function olderWitnessed(found) {
   const witnessed = await openWitnessed(await found.read("checkpoint/cosigned"), found.trust.policy);
   if (witnessed.size <= found.index) {
-    throw new UnansweredError(`the quorum has cosigned ${witnessed.size} entries so far, and not this one; try again soon`);
+    throw new UnansweredError(
+      `the quorum has cosigned ${witnessed.size} entries so far, and not this one; try again soon`,
+    );
   }
   await checkExtends(found, witnessed, [new TextDecoder().decode(found.rawHead)]);
   return witnessed;

@@ -21,7 +21,12 @@ export function proofPicture(found, broken) {
     box.addEventListener("focus", () => tell(place));
     box.addEventListener("click", () => tell(place));
   });
-  tell(0);
+  tell(
+    Math.max(
+      nodes.findIndex((node) => node.isBroken),
+      0,
+    ),
+  );
   const height = (Math.max(...nodes.map((node) => node.row)) + 1) * STEP.down;
   const label = "The path from the event to the signed root; each hash tells how it came";
   const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "group", "aria-label": label });
@@ -38,10 +43,23 @@ function nodesOf(found, broken) {
 }
 
 function eventNodes({ payload, payloadType, opening, commitment }, broken) {
-  const made = node(1, 0, "Commitment", commitment ?? null, "SHA-256 of: tlog/commitment/v1, a newline, the opening, the length of the type, the type, the payload");
+  const made = node(
+    1,
+    0,
+    "Commitment",
+    commitment ?? null,
+    "SHA-256 of: tlog/commitment/v1, a newline, the opening, the length of the type, the type, the payload",
+  );
   made.isBroken = broken.includes("commitment");
   const event = node(0, 0, "Payload", null, `${payload.length} bytes of ${payloadType}`, [made]);
-  const beside = node(0, -1, "Opening", opening, "32 random bytes, without which nobody could guess a payload from its commitment", [made]);
+  const beside = node(
+    0,
+    -1,
+    "Opening",
+    opening,
+    "32 random bytes, without which nobody could guess a payload from its commitment",
+    [made],
+  );
   return [event, beside, made];
 }
 
@@ -52,17 +70,29 @@ function pathNodes({ leaf, entry, rawEntry, steps = [], index }, broken, above) 
   nodes[0].isBroken = broken.includes("leaf");
   if (entry && above.length) joinNodes(above.at(-1), nodes[0], broken.includes("commitment"));
   for (const [place, { sibling, result }] of steps.entries()) {
-    const next = node(first + place + 1, 0, rangeName(result), result.hash, `SHA-256 of: 0x01, the two hashes above, that of ${rangeName({ low: result.low, high: sibling.isLeft ? sibling.high : sibling.low })} and that of ${rangeName({ low: sibling.isLeft ? sibling.high : sibling.low, high: result.high })}`);
-    joinNodes(nodes.findLast(({ column }) => column === 0), next);
-    const said = "from the inclusion proof that the server gave: it is right if the path leads to the signed root";
-    nodes.push(node(first + place, sibling.isLeft ? -1 : 1, rangeName(sibling), sibling.hash, said, [next]), next);
+    const middle = sibling.isLeft ? sibling.high : sibling.low;
+    const halves = [rangeName({ low: result.low, high: middle }), rangeName({ low: middle, high: result.high })];
+    const made = `SHA-256 of: 0x01, the hash of ${halves[0]}, the hash of ${halves[1]}`;
+    const next = node(first + place + 1, 0, rangeName(result), result.hash, made);
+    joinNodes(
+      nodes.findLast(({ column }) => column === 0),
+      next,
+    );
+    const given = "from the inclusion proof that the server gave: it is right if the path leads to the signed root";
+    nodes.push(node(first + place, sibling.isLeft ? -1 : 1, rangeName(sibling), sibling.hash, given, [next]), next);
   }
   return nodes;
 }
 
 function rootNode({ head }, broken, above) {
   const last = above.findLast(({ column }) => column === 0);
-  const signed = node(last ? last.row + 1 : 0, 0, "Signed root", head.root, `of ${head.size} entries of ${head.origin}, in the checkpoint that the log signed`);
+  const signed = node(
+    last ? last.row + 1 : 0,
+    0,
+    "Signed root",
+    head.root,
+    `of ${head.size} entries of ${head.origin}, in the checkpoint that the log signed`,
+  );
   signed.isRoot = true;
   signed.isBroken = ["inclusion", "consistency", "cosignatures"].some((name) => broken.includes(name));
   if (last) joinNodes(last, signed, broken.includes("inclusion"));
@@ -95,7 +125,11 @@ function boxOf(node) {
     "g",
     { class: kind.filter(Boolean).join(" "), role: "button", tabindex: 0, "aria-label": label },
     drawn("rect", { x, y, width: BOX.width, height: BOX.height, rx: 6 }),
-    drawn("text", { x: x + BOX.width / 2, y: y + (short ? 17 : 25), class: "title" }, node.isBroken ? `✗ ${title}` : title),
+    drawn(
+      "text",
+      { x: x + BOX.width / 2, y: y + (short ? 17 : 25), class: "title" },
+      node.isBroken ? `✗ ${title}` : title,
+    ),
     drawn("text", { x: x + BOX.width / 2, y: y + 33, class: "short" }, short),
   );
 }
@@ -103,7 +137,10 @@ function boxOf(node) {
 function lineOf(from, { next, isBroken }) {
   const [a, b] = [placeOf(from), placeOf(next)];
   const [x1, y1, x2, y2] = [a.x + BOX.width / 2, a.y + BOX.height, b.x + BOX.width / 2, b.y];
-  const path = drawn("path", { class: isBroken ? "line broken" : "line", d: `M${x1} ${y1}C${x1} ${y1 + 16} ${x2} ${y2 - 16} ${x2} ${y2}` });
+  const path = drawn("path", {
+    class: isBroken ? "line broken" : "line",
+    d: `M${x1} ${y1}C${x1} ${y1 + 16} ${x2} ${y2 - 16} ${x2} ${y2}`,
+  });
   if (!isBroken) return path;
   return drawn("g", {}, path, drawn("text", { x: (x1 + x2) / 2 + 14, y: (y1 + y2) / 2 + 5, class: "unequal" }, "≠"));
 }

@@ -18,13 +18,16 @@ const WORDS = {
   unanswered: ["no answer", "warn"],
   unreached: ["not reached", "plain"],
 };
+const ENTRY_PATH = /^\/web\/segments\/([^/]+)\/entries\/([0-9]+)$/;
 const MAX_INDENTED = 2 ** 21;
 const MAX_HEX = 4096;
 const HEX_WIDTH = 8;
 
 /** Verify the entry that a section speaks of, and show it there. */
 export async function verifyHere(section) {
-  const { segment, index, vkey, origin } = section.dataset;
+  const { vkey, origin } = section.dataset;
+  // What was asked for stands in the address, whatever the page says.
+  const [, segment, index] = ENTRY_PATH.exec(location.pathname);
   const known = recallLog(segment);
   const isLost = "lost" in section.dataset;
   const found = { known, index: BigInt(index), isLost, ...reader(segment) };
@@ -48,7 +51,7 @@ export async function verifyHere(section) {
     view.showTrust(segment, origin, recallLog(segment), vkey);
     return;
   }
-  view.showVerdict(states, recallLog(segment));
+  view.showVerdict(states, recallLog(segment), isLost);
   view.showTrust(segment, origin, recallLog(segment), vkey);
   view.showPicture(found, namesIn(states, "broken"));
   showPayload(found, states);
@@ -57,7 +60,11 @@ export async function verifyHere(section) {
 function checkKey({ keys }, known, segment, vkey) {
   if (keys.some((key) => key.vkey === vkey)) return;
   const before = known.isGiven ? "those that you gave" : "the one of before";
-  keepAlarm(segment, `The server shows another key of ${segment} than ${before}: ${vkey}`, keys.map((key) => key.vkey));
+  keepAlarm(
+    segment,
+    `The server shows another key of ${segment} than ${before}: ${vkey}`,
+    keys.map((key) => key.vkey),
+  );
 }
 
 async function runChecks(found, states, view, segment) {
@@ -78,7 +85,8 @@ async function outcomeOf(run, found, segment) {
   } catch (error) {
     if (error instanceof ContradictionError) keepAlarm(segment, error.message, error.files);
     if (error instanceof UnansweredError) return { state: "unanswered", said: error.message };
-    if (error instanceof MalformedError || error instanceof RefusedError) return { state: "broken", said: error.message };
+    if (error instanceof MalformedError || error instanceof RefusedError)
+      return { state: "broken", said: error.message };
     throw error;
   }
 }
@@ -105,19 +113,34 @@ function reader(segment) {
 function viewOf(section) {
   const verdict = element("p", { class: "notice", role: "status" }, "Verifying…");
   const alarms = element("div");
-  const lines = Object.fromEntries(Object.entries(ENTRY_CHECKS).map(([name, { title }]) => [name, lineOf(name, title)]));
+  const lines = Object.fromEntries(
+    Object.entries(ENTRY_CHECKS).map(([name, { title }]) => [name, lineOf(name, title)]),
+  );
   const trust = element("div");
   const picture = element("div");
-  const about = element("p", { class: "faint" }, "Recomputed by this browser from what the server gave, each hash and each signature. The scripts that do it came from the server too: see “Verify elsewhere”.");
-  section.replaceChildren(element("h2", {}, "Verify here"), alarms, verdict, trust, element("ol", { class: "checks" }, ...Object.values(lines)), picture, about);
+  const about = element(
+    "p",
+    { class: "faint" },
+    "Verified are the payload below, and what the checks say; all else on this page is the server's word. The scripts that " +
+      "verify came from the server too: see “Verify elsewhere”.",
+  );
+  section.replaceChildren(
+    element("h2", {}, "Verify here"),
+    alarms,
+    verdict,
+    trust,
+    element("ol", { class: "checks" }, ...Object.values(lines)),
+    picture,
+    about,
+  );
   const conclude = (state, said) => {
     verdict.className = `notice ${WORDS[state][1]}`;
-    verdict.replaceChildren(said);
+    verdict.replaceChildren(visibleText(said));
   };
   return {
     conclude,
     showCheck: (name, state, said) => fillLine(lines[name], state, said),
-    showVerdict: (states, known) => conclude(...verdictOf(states, known)),
+    showVerdict: (states, known, isLost) => conclude(...verdictOf(states, known, isLost)),
     showTrust(segment, origin, known, vkey) {
       alarms.replaceChildren(...(known?.alarms ?? []).map(alarmOf));
       trust.replaceChildren(...trustOf(section, segment, origin, known, vkey));
@@ -126,18 +149,25 @@ function viewOf(section) {
   };
 }
 
-function verdictOf(states, known) {
+function verdictOf(states, known, isLost) {
   const broken = namesIn(states, "broken").map((name) => ENTRY_CHECKS[name].title);
   if (broken.length) return ["broken", `Not what the log signed. It breaks at: ${broken.join(", ")}.`];
   const unanswered = namesIn(states, "unanswered").map((name) => ENTRY_CHECKS[name].title);
   if (unanswered.length) return ["unanswered", `Not verified: there is no answer for ${unanswered.join(", ")}.`];
   if (known?.alarms) return ["unanswered", "These checks hold; but see the alarm."];
+  if (isLost) return ["unanswered", "The entry is in the log; of its payload, which was lost, nothing is verified."];
   const under = known?.isGiven ? "by a key that you gave" : "by the key that the server showed";
   return ["good", `Verified: this event is in the log as it was written, under a root signed ${under}.`];
 }
 
 function lineOf(name, title) {
-  const line = element("li", { "data-check": name }, element("strong", {}, title), element("span", { class: "badge" }), element("span", { class: "said" }));
+  const line = element(
+    "li",
+    { "data-check": name },
+    element("strong", {}, title),
+    element("span", { class: "badge" }),
+    element("span", { class: "said" }),
+  );
   fillLine(line, "waiting", "");
   return line;
 }
@@ -155,7 +185,12 @@ function alarmOf({ message, files, at }) {
   const when = new Date(at).toISOString().slice(0, 19).replace("T", " ");
   const kept = element("details", {}, element("summary", {}, "What this browser keeps of it: give it to others"));
   kept.append(...files.map((file) => element("pre", { class: "payload", tabindex: 0 }, visibleText(file, "\n"))));
-  return element("div", { class: "notice bad", role: "alert" }, element("p", {}, element("strong", {}, "Alarm. "), visibleText(`${message} (${when} UTC)`)), kept);
+  return element(
+    "div",
+    { class: "notice bad", role: "alert" },
+    element("p", {}, element("strong", {}, "Alarm. "), visibleText(`${message} (${when} UTC)`)),
+    kept,
+  );
 }
 
 function trustOf(section, segment, origin, known, vkey) {
@@ -166,7 +201,14 @@ function trustOf(section, segment, origin, known, vkey) {
   const field = element("textarea", { id: "trust", name: "trust", rows: 3, spellcheck: "false", autocomplete: "off" });
   field.value = known?.trusted ?? vkey;
   const refusal = element("p", { class: "bad", role: "alert" });
-  const form = element("form", { class: "stack" }, element("label", { for: "trust" }, "Verifier key, or a trust policy"), field, refusal, element("button", {}, "Believe this"));
+  const form = element(
+    "form",
+    { class: "stack" },
+    element("label", { for: "trust" }, "Verifier key, or a trust policy"),
+    field,
+    refusal,
+    element("button", {}, "Believe this"),
+  );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
@@ -189,7 +231,11 @@ function trustOf(section, segment, origin, known, vkey) {
 // What was verified is shown in the place of what the server had put there, where that reads otherwise.
 function showPayload(found, states) {
   const place = document.getElementById("payload");
-  if (!place || !found.payload) return;
+  if (!place) return;
+  if (!found.payload) {
+    place.classList.add("unverified");
+    return;
+  }
   const isGood = ["payload", "commitment", "leaf", "checkpoint", "inclusion"].every((name) => states[name] === "good");
   place.classList.add(isGood ? "verified" : "unverified");
   const text = visibleText(readable(found), "\n");
@@ -221,7 +267,9 @@ function hexLines(payload) {
   for (let place = 0; place < payload.length; place += HEX_WIDTH) {
     const part = payload.subarray(place, place + HEX_WIDTH);
     const letters = Array.from(part, (byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : "·")).join("");
-    const bytes = encodeHex(part).replace(/..(?!$)/g, "$& ").padEnd(3 * HEX_WIDTH - 1);
+    const bytes = encodeHex(part)
+      .replace(/..(?!$)/g, "$& ")
+      .padEnd(3 * HEX_WIDTH - 1);
     lines.push(`${place.toString(16).padStart(6, "0")}  ${bytes}  ${letters}`);
   }
   return lines.join("\n");
