@@ -142,12 +142,13 @@ class _Issuer:
     redeemed: list[dict[str, str]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
+        more: dict[str, Any] = self.person.get("discovery", {})
         return {
             "issuer": self.url,
             "jwks_uri": f"{self.url}/keys",
             "authorization_endpoint": f"{self.url}/authorize",
             "token_endpoint": f"{self.url}/token",
-        } | self.person.get("discovery", {})
+        } | more
 
     def authorize(self, asked: dict[str, str]) -> str:
         """Return where the browser goes on, signed in at once."""

@@ -159,7 +159,7 @@ def test_the_issuer_is_asked_for_a_code_with_pkce_and_what_shows_the_browser_sta
     for name in ("state", "nonce", "code_challenge"):
         assert len(asked[name]) == 43
         assert asked[name] != again[name]
-    [cookie] = visitor.asked.headers.get_all("Set-Cookie")
+    [cookie] = visitor.asked.headers.get_all("Set-Cookie", [])
     assert cookie.startswith(f"{BEGUN}=")
     assert set(cookie.split("; ")[1:]) == {f"Max-Age={SECONDS}", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"} | {
         part for part in cookie.split("; ") if part.startswith("Expires=")
@@ -274,7 +274,7 @@ def test_an_id_token_is_verified_as_any_other_is(log: Site, issuer: Running, cla
 def test_a_token_that_has_no_room_in_a_session_is_refused_with_what_to_do(log: Site, issuer: Running) -> None:
     issuer.expect(claims=PERSON | {"groups": ["g" * 60] * 60}, secret=SECRET)
     visitor = Visitor(log)
-    refused(visitor.signs_in(issuer), "have it put less into that, such as fewer groups, or sign in with a token")
+    refused(visitor.signs_in(issuer), "have the issuer put less into it, such as fewer groups, or sign in with a token")
     assert not visitor.is_in()
 
 
@@ -308,10 +308,13 @@ def test_what_an_issuer_answers_in_place_of_a_token_is_said(
     log: Site, issuer: Running, answer: tuple[int, Any], why: str, status: int
 ) -> None:
     issuer.expect(answer=answer)
+    before = len(log.server.log.read_text())
     visitor = Visitor(log)
     refused(visitor.signs_in(issuer), why, status)
     assert not visitor.is_in()
-    # The log says what failed, but for what the browser brought.
+    # The log of the server says why, and nothing of what the browser brought.
+    added = log.server.log.read_text()[before:]
+    assert ("Error" in added) == (status == 503)
     assert issuer.redeemed()[-1]["code"] not in log.server.log.read_text()
 
 

@@ -6,10 +6,10 @@ from typing import Final
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.access.sign_in import SECONDS, Returned, not_begun, read_begun
+from tlog.access.sign_in import SECONDS, Begun, Returned, not_begun, read_begun
 from tlog.api.answer import query
 from tlog.api.route import Call
-from tlog.errors import BusyError, TooLargeError, UnauthorizedError, UnavailableError
+from tlog.errors import TooLargeError, UnauthorizedError
 from tlog.sessions import MAX_CREDENTIAL_BYTES
 from tlog.web.page import html, redirect, shown
 from tlog.web.sign_in import HOME, ask_again, begin, place_in
@@ -17,14 +17,16 @@ from tlog.web.sign_in import HOME, ask_again, begin, place_in
 COOKIE: Final = "__Host-tlog-sign-in"
 """The name of the cookie of a sign-in that was begun."""
 
+_TOO_LARGE: Final = (
+    f"the issuer's ID token has more than {MAX_CREDENTIAL_BYTES} bytes, for which a session has no room; "
+    "have the issuer put less into it, such as fewer groups, or sign in with a token"
+)
+
 
 def start(call: Call) -> Response:
     """Answer `GET /web/sign-in/start`."""
     given = query(request, "issuer", "next")
-    try:
-        begun, url = call.services.sign_ins.begin(given.get("issuer", ""), place_in(given))
-    except (BusyError, UnavailableError) as error:
-        return ask_again(call, place_in(given), error, HTTPStatus.SERVICE_UNAVAILABLE)
+    begun, url = call.services.sign_ins.begin(given.get("issuer", ""), place_in(given))
     response = redirect(url)
     _keep(response, call.services.guard.sessions.seal(COOKIE, str(begun), SECONDS), SECONDS)
     return response
@@ -32,33 +34,27 @@ def start(call: Call) -> Response:
 
 def come_back(call: Call) -> Response:
     """Answer `GET /web/sign-in/return`."""
+    place = HOME
     try:
-        response = _end(call)
+        begun = _begun(call)
+        place = begun.place
+        token = call.services.sign_ins.end(begun, _returned(), call.services.guard.holder)
+        # Browsers send the session's cookie to no page that another site led them to: from this one they go on.
+        response = begin(call, html("arrived.html", to=place, said="You are signed in."), token)
     except UnauthorizedError as error:
-        response = ask_again(call, HOME, error, HTTPStatus.FORBIDDEN)
-    except (BusyError, UnavailableError) as error:
-        response = ask_again(call, HOME, error, HTTPStatus.SERVICE_UNAVAILABLE)
+        response = ask_again(call, place, error, HTTPStatus.FORBIDDEN)
+    except TooLargeError:
+        response = ask_again(call, place, TooLargeError(_TOO_LARGE), HTTPStatus.FORBIDDEN)
     # Whatever came of it: a code is used once.
     _keep(response, "", 0)
     return response
 
 
-def _end(call: Call) -> Response:
-    services = call.services
+def _begun(call: Call) -> Begun:
     try:
-        begun = read_begun(services.guard.sessions.open(COOKIE, request.cookies.get(COOKIE, "")))
+        return read_begun(call.services.guard.sessions.open(COOKIE, request.cookies.get(COOKIE, "")))
     except UnauthorizedError:
         raise not_begun() from None
-    token = services.sign_ins.end(begun, _returned(), services.guard.holder)
-    # Browsers send the session's cookie to no page that another site led them to: from this one they go on.
-    arrived = html("arrived.html", to=begun.place, said="You are signed in.")
-    try:
-        return begin(call, arrived, token)
-    except TooLargeError:
-        raise UnauthorizedError(
-            f"your issuer's ID token has {len(token)} bytes, and a session has room for {MAX_CREDENTIAL_BYTES}; "
-            "have it put less into that, such as fewer groups, or sign in with a token"
-        ) from None
 
 
 def _returned() -> Returned:

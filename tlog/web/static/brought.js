@@ -16,7 +16,6 @@ import { trustFor } from "./trusted.js";
 export const MAX_FILE_BYTES = 2 ** 20;
 
 const FOR_EVER = 253_402_300_799_999;
-const STATEMENT = { log: "signed", witness: "cosigned" };
 
 /** What each kind of evidence says, and means; `accused` is "The log" or "The witness". */
 const EVIDENCE_WORDS = {
@@ -50,9 +49,9 @@ const EVIDENCE_WORDS = {
   },
 };
 const AGAINST_LOG = [
-  "Believe nothing more that this key signs. Heads and receipts from before, which the quorum cosigned, keep what they prove.",
+  "Believe this log no more, whatever it signs. It can go on under a new origin only.",
   "Keep the file, and send it to everyone who relies on the log: it proves the same to each who has the key.",
-  "Verify it by tlog-client verify-evidence, which did not come from this server. Who runs the log can go on with a new log only.",
+  "Verify it by tlog-client verify-evidence, which did not come from this server.",
 ];
 const AGAINST_WITNESS = [
   "Take the witness out of your trust policy, and count no more what it cosigned.",
@@ -109,20 +108,16 @@ const EXAMINERS = {
 
 function proven({ kind, witness, index }, said, words, heads) {
   const { title, means } = EVIDENCE_WORDS[kind];
-  const whose = witness === null ? ["Log", parseHeadOf(heads[0]).origin] : ["Witness", witness.name];
+  const [role, name, verb] = witness === null ? ["log", heads[0].head.origin, "signed"] : ["witness", witness.name, "cosigned"];
   return {
     tone: "bad",
-    title: `Proven: ${title.toLowerCase()}`,
+    title: `Proven: ${title[0].toLowerCase()}${title.slice(1)}`,
     said,
-    facts: [["Accused", `${whose[0].toLowerCase()} ${whose[1]}`], ...(index === null ? [] : [["Index", String(index)]]), ["Judged by", words]],
-    heads: heads.map((head) => ({ ...head, verb: STATEMENT[witness === null ? "log" : "witness"] })),
-    means: means(`The ${whose[0].toLowerCase()}`),
+    facts: [["Accused", `${role} ${name}`], ...(index === null ? [] : [["Index", String(index)]]), ["Judged by", words]],
+    heads: heads.map((head) => ({ ...head, verb })),
+    means: means(`The ${role}`),
     todo: witness === null ? AGAINST_LOG : AGAINST_WITNESS,
   };
-}
-
-function parseHeadOf({ head }) {
-  return head;
 }
 
 // Whose lines do not hold are not shown: nothing of the proof rests on them.
@@ -140,7 +135,7 @@ async function headFacts(note, policy) {
   return { head: parseHead(note.text), cosigned };
 }
 
-function logged({ index, payloadType, entry: raw }, { origin, size, root }, { time, writer }, words, quorum) {
+function logged({ index, payloadType }, { origin, size, root }, { time, writer }, words, quorum) {
   return {
     tone: "good",
     title: "The receipt holds",
@@ -150,7 +145,6 @@ function logged({ index, payloadType, entry: raw }, { origin, size, root }, { ti
       ["Writer", writer],
       ["Payload type", payloadType],
       ["Root", encodeBase64(root)],
-      ["Entry", decodeText(raw, "an entry")],
       ["Quorum", quorum ? `${quorum} cosigned` : "not asked for; that takes a trust policy with one"],
       ["Judged by", words],
     ],

@@ -9,6 +9,8 @@ const [zone, chooser, trust, policy, results] = ["drop", "files", "trust", "poli
   document.getElementById(id),
 );
 
+const ADOPTED = "What you bring from now on is judged by this trust policy.";
+
 zone.hidden = trust.hidden = false;
 chooser.addEventListener("change", async () => {
   await receive([...chooser.files]);
@@ -33,7 +35,9 @@ async function receive(files) {
   const others = read.filter((one) => one !== given);
   const said = { given: policy.value, witnesses: zone.dataset.witnesses };
   const found = await Promise.all(others.map(async ({ name, raw }) => shownFile(name, await outcome(raw, said))));
-  results.prepend(...(others.length ? found : [element("p", { class: "notice" }, "What you bring from now on is judged by this trust policy.")]));
+  if (found.length === 0 && given) found.push(element("p", { class: "notice", tabindex: "-1" }, ADOPTED));
+  results.prepend(...found);
+  found[0]?.focus();
 }
 
 async function readFile(file) {
@@ -64,7 +68,7 @@ function failure(title, said) {
 function shownFile(name, { tone, title, said, facts, heads, tables = [], means, todo }) {
   return element(
     "article",
-    { class: `notice ${tone} brought` },
+    { class: `notice ${tone} brought`, tabindex: "-1", "aria-label": title },
     element("h3", {}, title),
     element("p", { class: "faint" }, isolated(name)),
     element("p", { class: "said" }, isolated(said)),
@@ -100,7 +104,7 @@ function table(names, rows) {
       ...rest.map((value, place) => element("td", { "data-name": names[place + 1] }, isolated(value))),
     ),
   );
-  return element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": names[0] }, element("table", { class: "cards" }, element("thead", {}, head), element("tbody", {}, ...lines)));
+  return element("div", { class: "wide" }, element("table", { class: "cards" }, element("thead", {}, head), element("tbody", {}, ...lines)));
 }
 
 function isolated(text) {
