@@ -544,7 +544,8 @@ def test_a_body_may_come_in_chunks(server: Server) -> None:
 
 def test_of_chunks_that_break_off_nothing_is_taken_for_a_record(server: Server) -> None:
     request = of_records(record("whole"), record("cut off"), **{"service.name": "cut"}).SerializeToString()[:-9]
-    head = f"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {PROTOBUF_TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {PROTOBUF_TYPE}\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
         connection.sendall(head.encode() + b"%x\r\n%b" % (len(request) + 9, request))
     until(lambda: request in kept_bytes(server), "what arrived in quarantine")
