@@ -6,7 +6,13 @@
 import assert from "node:assert";
 import { createInterface } from "node:readline";
 
-import { decodeBase64, decodeHex, encodeBase64, encodeHex, encodeText } from "../../client/tlog_client/browser/bytes.js";
+import {
+  decodeBase64,
+  decodeHex,
+  encodeBase64,
+  encodeHex,
+  encodeText,
+} from "../../client/tlog_client/browser/bytes.js";
 import { openCheckpoint } from "../../client/tlog_client/browser/checkpoint.js";
 import { verifyCommitment } from "../../client/tlog_client/browser/commitment.js";
 import { openCosignature } from "../../client/tlog_client/browser/cosignature.js";
@@ -15,7 +21,7 @@ import { parseEntry, parseWriterKey, verifyWriter } from "../../client/tlog_clie
 import { MalformedError, RefusedError } from "../../client/tlog_client/browser/errors.js";
 import { describeEvidence, parseEvidence } from "../../client/tlog_client/browser/evidence.js";
 import { leafHash } from "../../client/tlog_client/browser/hashes.js";
-import { canonicalText, parseJson } from "../../client/tlog_client/browser/json.js";
+import { canonicalText, exactMembers, parseJson } from "../../client/tlog_client/browser/json.js";
 import * as noble from "../../client/tlog_client/browser/noble-ed25519.js";
 import { openNote, parseNote, parseVerifier } from "../../client/tlog_client/browser/note.js";
 import { openWitnessed, parsePolicy } from "../../client/tlog_client/browser/policy.js";
@@ -34,7 +40,8 @@ import { visibleText } from "../../client/tlog_client/browser/visible.js";
 const ORDER_8 = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05";
 const one = decodeHex;
 const many = (hashes) => hashes.map(decodeHex);
-const bytes = (found, member) => (`${member}_hex` in found ? decodeHex(found[`${member}_hex`]) : encodeText(found[member]));
+const bytes = (found, member) =>
+  `${member}_hex` in found ? decodeHex(found[`${member}_hex`]) : encodeText(found[member]);
 
 const CHECKS = {
   async inclusion({ leaf, index, size, proof, root }) {
@@ -64,7 +71,10 @@ const CHECKS = {
   async note(found) {
     const keys = await Promise.all(found.vkeys.map(parseVerifier));
     const { signatures } = await openNote(parseNote(bytes(found, "note")), keys);
-    assert.deepStrictEqual(signatures.map((line) => line.name), found.signers);
+    assert.deepStrictEqual(
+      signatures.map((line) => line.name),
+      found.signers,
+    );
   },
   async checkpoint(found) {
     const { origin, size, root } = await openCheckpoint(bytes(found, "checkpoint"), await parseVerifier(found.vkey));
@@ -97,7 +107,8 @@ const CHECKS = {
   },
   async evidence(found) {
     const policy = await parsePolicy(bytes(found, "policy"));
-    assert.strictEqual(await describeEvidence(await parseEvidence(bytes(found, "evidence")), policy), found.sentence);
+    const evidence = await parseEvidence(bytes(found, "evidence"));
+    assert.strictEqual(await describeEvidence(evidence, policy, { now: found.now }), found.sentence);
   },
   async receipt(found) {
     const payload = "payload" in found || "payload_hex" in found ? bytes(found, "payload") : undefined;
@@ -114,13 +125,21 @@ const CHECKS = {
     const r = noble.Point.BASE.multiply(nonce).add(part).toBytes();
     const digest = await crypto.subtle.digest("SHA-512", new Uint8Array([...r, ...key.publicKey, ...message]));
     const challenge = littleEndian(new Uint8Array(digest));
-    const s = decodeHex(noble.etc.mod(nonce + challenge * scalar, noble.Point.CURVE().n).toString(16).padStart(64, "0"));
+    const s = decodeHex(
+      noble.etc
+        .mod(nonce + challenge * scalar, noble.Point.CURVE().n)
+        .toString(16)
+        .padStart(64, "0"),
+    );
     const signature = new Uint8Array([...r, ...s.reverse()]);
     assert(await noble.verifyAsync(signature, message, key.publicKey, { zip215: false }));
     if (!(await isEd25519(signature, message, key.publicKey))) throw new RefusedError("wrong signature", "signature");
   },
-  async visible({ text, shown }) {
-    assert.strictEqual(visibleText(text), shown);
+  async members({ json, names, together }) {
+    exactMembers(parseJson(encodeText(json)), names, together);
+  },
+  async visible({ text, keep, shown }) {
+    assert.strictEqual(visibleText(text, keep), shown);
   },
   async base64({ text, data }) {
     assert.strictEqual(encodeHex(decodeBase64(text)), data);

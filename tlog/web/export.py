@@ -14,8 +14,8 @@ from tlog.access import Action
 from tlog.access.action import RESERVED
 from tlog.api.answer import SECRET, answer, number, query
 from tlog.api.body import FORM_TYPE
+from tlog.api.reading import SEARCH
 from tlog.api.route import Call, Route
-from tlog.api.searching import SEARCH
 from tlog.config import MAX_PAGE, MAX_PAGE_BYTES
 from tlog.errors import NotFoundError, UnavailableError
 from tlog.formats.fields import milliseconds

@@ -13,6 +13,14 @@ export async function verifyInclusion({ leaf, index, size, proof, root }) {
   return verifyPart(`inclusion proof of entry ${index}`, { start, end, subtree: leaf, size, proof, root });
 }
 
+/** Return the steps from a leaf up, each { sibling, result } over the leaves [low, high), whatever root they lead to. */
+export async function inclusionSteps({ leaf, index, size, proof }) {
+  const [what, start] = [`inclusion proof of entry ${index}`, BigInt(index)];
+  checkHashes(what, [leaf, ...proof]);
+  if (!(0n <= start && start < BigInt(size))) throw refusal(what, `a tree of ${size} entries has no such entry`);
+  return (await climb(what, pathTo(start, start + 1n, BigInt(size)), start, leaf, proof)).steps;
+}
+
 /** Check that the older tree is a prefix of the newer one; raise RefusedError. Return the steps. */
 export async function verifyConsistency({ oldSize, newSize, oldRoot, newRoot, proof }) {
   const what = `consistency proof from ${oldSize} to ${newSize} entries`;
