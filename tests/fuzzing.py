@@ -8,14 +8,16 @@ import base64
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Final
 
 import requests
+from bundling import bundle_of, part_of
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Request
 from urllib3 import HTTPResponse
@@ -45,6 +47,10 @@ from tlog.receivers.otlp_records import read_records
 from tlog.witness.log_list import parse_log_list
 from tlog.witness.submission import parse_submission, parse_subtree_request
 from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
+from tlog_client.bundle.manifest import Listed, Manifest, parse_manifest
+from tlog_client.bundle.part import Part
+from tlog_client.bundle.report import report
+from tlog_client.bundle.verify import trust_of, verify_bundle
 from tlog_client.cloudtrail import parse_records
 from tlog_client.files import Line, parse_event, read_lines
 from tlog_client.sequences import Expected, parse_expected
@@ -64,7 +70,7 @@ from tlog_core.entry import parse_entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError, TlogError
 from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
 from tlog_core.gossip import format_peers, parse_message, parse_peers
-from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash
+from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash, leaf_hash
 from tlog_core.note import (
     COSIGNATURE,
     SUBTREE,
@@ -264,6 +270,32 @@ def read_message(raw: bytes) -> None:
 
 def read_evidence(raw: bytes) -> None:
     describe_evidence(exact(parse_evidence, format_evidence)(raw), POLICY)
+
+
+def read_evidence_bundle(raw: bytes) -> None:
+    report(verify_bundle(raw, trust_of(LOG.verifier)))
+
+
+def read_manifest(raw: bytes) -> None:
+    exact(parse_manifest, bytes)(raw)
+
+
+def read_openings(raw: bytes) -> None:
+    part = evidence_part()
+    found = [(one.index, leaf) for one, leaf in replace(part, openings=raw).opened(LOG.name, str)]
+    assert all(leaf in {leaf_hash(line) for line in part.entries.splitlines()} for _, leaf in found)
+
+
+@cache
+def evidence_part() -> Part:
+    return part_of([(JSON_TYPE, b'{"n":0}'), ('text/plain; charset="utf-8"', b"x")])
+
+
+def manifests() -> Iterator[bytes]:
+    """Yield one of a range and one of a search."""
+    asks: list[range | Mapping[str, str | int]] = [range(2), {"q": "x", "since": 1}]
+    for asked in asks:
+        yield bytes(Manifest(asked, 0, "ann", (Listed("a", "00", 1),), LOG.name, "fuzzing"))
 
 
 def read_keys(raw: bytes) -> None:
@@ -579,6 +611,9 @@ TARGETS: Final[dict[str, Target]] = {
         ),
     ),
     "bundle": Target(read_bundle, bundles),
+    "evidence-bundle": Target(read_evidence_bundle, lambda: iter([bundle_of(evidence_part(), 2)]), HOLDS),
+    "manifest": Target(read_manifest, manifests),
+    "openings": Target(read_openings, lambda: iter([evidence_part().openings]), HOLDS),
     "proofs": Target(verify_proofs, given(bytes(16), bytes(7) + b"\3" + bytes(7) + b"\7" + bytes(160))),
     "answers": Target(read_answers, answers, HOLDS),
     "state": Target(read_state, given(bytes(Followed(3, {"till-7": 2})), bytes(Expected(1, 2)))),

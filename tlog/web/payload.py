@@ -43,8 +43,8 @@ def shown(payload: Payload) -> Shown:
         return Shown(
             "json", _isolated(_tokens(text)) if indented is None else indented, is_indented=indented is not None
         )
-    if (text := _text(payload)) is not None:
-        return Shown("text", _isolated(_LINE.findall(text)))
+    if (written := _text(payload)) is not None:
+        return Shown("text", _isolated(_LINE.findall(written)))
     return Shown("hex", Markup("{}").format(_hex(payload.data[:_MAX_HEX])), len(payload.data) <= _MAX_HEX)
 
 
