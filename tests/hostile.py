@@ -38,11 +38,11 @@ def ask(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
 
 
 def get(path: bytes = b"GET", *headers: bytes) -> bytes:
-    return ask(b"GET %b HTTP/1.1" % path, b"Host: x", *headers)
+    return ask(b"GET %b HTTP/1.1" % path, b"Host: localhost", *headers)
 
 
 def post(body: bytes, *headers: bytes) -> bytes:
-    return ask(b"POST POST HTTP/1.1", b"Host: x", JSON, *headers, body=body)
+    return ask(b"POST POST HTTP/1.1", b"Host: localhost", JSON, *headers, body=body)
 
 
 def sized(length: bytes, body: bytes = b"1") -> bytes:
@@ -101,9 +101,9 @@ HEADS: Final = {
     "NUL in a path": get(b"/healthz\0"),
     "Latin-1 in a path": get(b"/segments/\xe9"),
     "a space in a path": get(b"/a b"),
-    "a method of no letters": ask(b"G@T GET HTTP/1.1", b"Host: x"),
+    "a method of no letters": ask(b"G@T GET HTTP/1.1", b"Host: localhost"),
     "HTTP/0.9": b"GET GET\r\n",
-    "HTTP/1.2": ask(b"GET GET HTTP/1.2", b"Host: x"),
+    "HTTP/1.2": ask(b"GET GET HTTP/1.2", b"Host: localhost"),
     "TLS": bytes.fromhex("16030100c8010000c40303") + bytes(200),
     "all bytes": bytes(range(256)) * 10,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),

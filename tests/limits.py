@@ -26,7 +26,7 @@ CONNECTIONS = 10_100
 SEGMENTS = 10_000
 IP_BIND_ADDRESS_NO_PORT = 24
 WORKERS = 2
-_HEAD = b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nX-Slow: "
+_HEAD = b"POST /segments/payments/entries HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nX-Slow: "
 
 
 @contextmanager

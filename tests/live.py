@@ -83,7 +83,7 @@ def tell(*arguments: object) -> str:
 @contextmanager
 def stalled(port: int, count: int, request: str, *headers: str, length: int = 1000) -> Iterator[list[socket.socket]]:
     """Hold so many connections open that each send a part of the body of a request, such as `POST /add-checkpoint`."""
-    head = "\r\n".join([f"{request} HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers])
+    head = "\r\n".join([f"{request} HTTP/1.1", "Host: localhost", f"Content-Length: {length}", *headers])
     with ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(count)]
         for one in held:
@@ -149,7 +149,7 @@ class Server:
         """Send one request over a connection of its own, with the path and the headers as they are given."""
         connection = self._connect(timeout)
         try:
-            connection.putrequest(method, path, skip_accept_encoding=True)
+            connection.putrequest(method, path, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
             for name, value in (headers or {}).items():
                 connection.putheader(name, value)
             if body is not None:

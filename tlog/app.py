@@ -106,8 +106,9 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     oidc = Oidc(issuers, now, fetch_document)
     if asker is not None:
         asker.keep()
-    if config.scrub_rate > 0:
-        Scrub(config, opened, metrics, log, now).keep()
+    scrub = Scrub(config, opened, metrics, log, now) if config.scrub_rate > 0 else None
+    if scrub is not None:
+        scrub.keep()
     if peers is not None:
         peers.keep(opened)
     Sealing(config, control, log).keep()
@@ -124,6 +125,7 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
         reads=Reads(opened),
         indexes=indexes,
         asker=asker,
+        scrub=scrub,
         room=room,
         metrics=metrics,
         journal=journal,
@@ -187,7 +189,8 @@ class _App(Flask):
         if request is None:
             return None
         # Flask would strip all but one, so that what a proxy refuses by its path would pass under another.
-        if request.environ["PATH_INFO"].startswith("//"):
+        # And of a target that is no path the server leaves none, which would be that of the first page.
+        if re.match("/(?!/)", request.environ["PATH_INFO"]) is None:
             raise NotFound
         return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
 

@@ -466,7 +466,7 @@ def test_each_route_takes_bodies_of_its_own_types_and_no_others(server: Server, 
     assert server.request("GET", "/segments?limit=1000").body == before
     assert server.request("GET", f"/segments/{log.name}").json()["sealed"] is None
     # Chunked, so that no length tells that there is one.
-    head = f"PUT /segments/{log.name}/seal HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"PUT /segments/{log.name}/seal HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     check(raw(server, head.encode() + chunks(b"x", b"")), Bad("", "", says=["no body"]))
 
 
@@ -531,6 +531,28 @@ def test_no_page_of_another_site_changes_anything(
     assert (log.note(), server.request("GET", "/segments?limit=1000").body) == before
 
 
+@pytest.mark.parametrize(
+    "name", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", ""]
+)
+def test_no_page_under_a_name_that_points_to_this_machine_has_an_answer_of_an_unguarded_server(
+    server: Server, log: Segment, tmp_path: Path, name: str
+) -> None:
+    before = log.note()
+    refused = Bad("", "", status=403, type="cross-site", says=["localhost"])
+    for route in routes(tmp_path):
+        kind = next(iter(route.takes), "text/plain")
+        headers = {"Content-Type": kind, "Host": f"{name}:{server.port}", "Origin": f"http://{name}:{server.port}"}
+        body = b"" if route.method == "GET" else b"{}"
+        check_refused(route, server.request(route.method, place(route, log), body, headers), refused)
+    assert log.note() == before
+
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_an_unguarded_server_answers_by_each_name_of_this_machine(server: Server, name: str) -> None:
+    assert server.request("GET", "/segments", None, {"Host": f"{name}:1"}).status == 200
+    assert server.request("GET", "/segments", None, {"Host": name}).status == 200
+
+
 @pytest.mark.parametrize("marks", OWN, ids=str)
 def test_programs_and_the_servers_own_pages_are_let_in(
     server: Server, segment: Segment, marks: Mapping[str, str]
@@ -554,7 +576,7 @@ def raw(server: Server, request: bytes, *, half_close: bool = False) -> Answer:
 def test_a_body_that_comes_in_pieces_is_taken_whole(server: Server, segment: Segment) -> None:
     lines = b'{"n":1}\n' * 10_000
     pieces = [lines[start : start + 17_001] for start in range(0, len(lines), 17_001)]
-    head = f"POST /segments/{segment.name}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: {NDJSON}\r\n"
+    head = f"POST /segments/{segment.name}/entries HTTP/1.1\r\nHost: localhost\r\nContent-Type: {NDJSON}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         connection.sendall(f"{head}Content-Length: {len(lines)}\r\n\r\n".encode())
         for piece in pieces:
@@ -577,15 +599,14 @@ def test_a_body_that_ends_early_is_not_taken_for_a_whole_one(
     server: Server, log: Segment, kind: str, body: bytes
 ) -> None:
     before = log.note()
-    head = (
-        f"POST /segments/{log.name}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n"
-    )
+    headers = f"Host: localhost\r\nContent-Type: {kind}\r\nContent-Length: 100"
+    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\n{headers}\r\n\r\n"
     answer = raw(server, head.encode() + body, half_close=True)
     check(answer, Bad("POST", "", status=400, says=[f"{len(body)} bytes", "Content-Length is 100"]))
     assert log.note() == before
 
 
-TYPED = b"PUT /segments/never-made HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+TYPED = b"PUT /segments/never-made HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def test_a_segment_is_not_made_from_half_a_request(server: Server) -> None:
@@ -605,7 +626,7 @@ def test_a_chunked_body_is_refused_since_nobody_can_tell_that_it_is_whole(
     server: Server, log: Segment, body: bytes
 ) -> None:
     before = log.note()
-    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: {NDJSON}\r\n"
+    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\nHost: localhost\r\nContent-Type: {NDJSON}\r\n"
     head += "Transfer-Encoding: chunked\r\n\r\n"
     # What is beyond the limit is not read to its end, so it is not sent to its end either.
     answer = raw(server, head.encode() + body[:100_000])

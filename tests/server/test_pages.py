@@ -2,8 +2,10 @@
 
 import json
 import re
+import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -22,17 +24,30 @@ from tlog.web.visible import visible
 FORM = "application/x-www-form-urlencoded"
 ACTIONS = {
     ("GET", "/"): "server:operate",
+    ("GET", "/web"): "server:operate",
     ("GET", "/web/"): "segment:list",
     ("GET", "/web/segments/<segment>"): "segment:read",
     ("GET", "/web/segments/<segment>/entries"): "payload:read",
     ("GET", "/web/segments/<segment>/entries/<index>"): "payload:read",
     ("GET", "/web/segments/<segment>/entries/<index>/payload"): "payload:read",
+    ("GET", "/web/segments/<segment>/export"): "payload:read",
+    ("POST", "/web/segments/<segment>/export"): "payload:read",
     ("GET", "/web/sign-in"): "server:operate",
     ("POST", "/web/sign-in"): "server:operate",
     ("GET", "/web/sign-in/start"): "server:operate",
     ("GET", "/web/sign-in/return"): "server:operate",
     ("POST", "/web/sign-out"): "server:operate",
     ("GET", "/web/watching"): "segment:list",
+    ("GET", "/web/operations"): "policy:read",
+    ("GET", "/web/operations/metrics"): "metrics:read",
+    ("GET", "/web/operations/policy"): "policy:read",
+    ("POST", "/web/operations/policy"): "policy:apply",
+    ("POST", "/web/operations/policy/application"): "policy:apply",
+    ("GET", "/web/operations/tokens"): "token:issue",
+    ("POST", "/web/operations/tokens"): "token:issue",
+    ("GET", "/web/operations/tokens/<id>"): "token:issue",
+    ("POST", "/web/operations/tokens/<id>/rotation"): "token:issue",
+    ("POST", "/web/operations/tokens/<id>/revocation"): "token:issue",
     ("GET", "/web/<path:rest>"): "server:operate",
     ("GET", "/web/static/<digest>/<name>"): "server:operate",
 }
@@ -317,3 +332,42 @@ def test_what_is_hidden_is_shown_by_its_code_point() -> None:
     assert visible("a\u202eb\x1b[0m\r\n\u2028\ud800\x00é😀") == (
         "a[U+202E]b[U+001B][0m[U+000D][U+000A][U+2028][U+D800][U+0000]é😀"
     )
+
+
+@pytest.mark.parametrize("path", ["/", "/web"])
+def test_who_leaves_out_the_rest_of_the_path_comes_to_the_pages_of_this_host(browser: Browser, path: str) -> None:
+    answer = browser.get(path, {"Host": "log.example"})
+    assert (answer.status, answer.headers["Location"]) == (303, "/web/")
+
+
+DAMAGE = {
+    "update bundle set entries = substr(entries, 1, 30)": ("damaged", "ends within an entry"),
+    "update bundle set entries = other(entries)": ("damaged", "entry 0 is damaged"),
+    "delete from bundle": ("damaged", "entry 0 is missing"),
+    "update head set time = 9223372036854775807": ("open", "9999-12-31"),
+}
+
+
+def test_the_page_of_a_segment_that_is_damaged_says_so_and_shows_the_rest(tmp_path: Path) -> None:
+    house = build(tmp_path / "data")
+    assert [house.append("writer").status for _ in range(2)] == [201] * 2
+    with closing(sqlite3.connect(tmp_path / "data" / "control.db")) as control:
+        [(name,)] = control.execute("select id from segment where name = 'payments'")
+    with closing(sqlite3.connect(tmp_path / "data" / "segments" / f"{name}.db")) as connection:
+        connection.create_function("other", 1, lambda raw: raw.replace(b'"v":1', b'"v":2'))
+        [(time,)], bundles = (
+            connection.execute("select time from head"),
+            list(connection.execute("select * from bundle")),
+        )
+        for statement, (state, words) in DAMAGE.items():
+            with connection:
+                connection.execute(statement)
+            answer = house.ask("auditor", "GET", "/web/segments/payments")
+            assert answer.status == 200, statement
+            assert f">{state}</span>".encode() in answer.body
+            assert words.encode() in answer.body
+            assert b"example.com/audit/segments/payments+" in answer.body
+            with connection:
+                connection.execute("update head set time = ?", [time])
+                connection.executemany("insert or replace into bundle values (?, ?, ?)", bundles)
+    assert house.server.stop() == 0

@@ -341,7 +341,7 @@ def test_a_client_that_stalls_does_not_hold_up_the_stop(start_server: Callable[.
     segment = server.create("payments")
     with socket.create_connection(("127.0.0.1", server.port)) as stalled:
         stalled.sendall(
-            b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            b"POST /segments/payments/entries HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
             b"Content-Length: 100\r\n\r\nonly a part"
         )
         assert segment.append(b"1")

@@ -158,6 +158,22 @@ def test_what_a_page_would_not_show_is_made_visible_as_the_server_does() -> None
     assert outcomes(("visible", case) for case in cases) == ["accepted"] * len(cases)
 
 
+def test_names_of_members_are_not_taken_for_those_of_others() -> None:
+    due = {"names": ["a", "b"], "together": ["c", "d"]}
+    taken = ['{"b":1,"a":2}', '{"a":1,"b":2,"c":3,"d":4}']
+    others = [
+        '{"a,b":1}',
+        '{"a":1,"b,c":2,"d":3}',
+        '{"a":1}',
+        '{"a":1,"b":2,"c":3}',
+        '{"a":1,"b":2,"x":3,"y":4}',
+        "[]",
+        "null",
+    ]
+    found = outcomes([("members", {**due, "json": json}) for json in taken + others])
+    assert found == ["accepted"] * len(taken) + ["malformed"] * len(others)
+
+
 def test_a_whole_number_that_is_written_as_a_fraction_is_no_index() -> None:
     case = next(case for case in vectors("receipt").values() if case["expect"] == "accept")
     members = json.loads(case["receipt"])

@@ -21,7 +21,7 @@ import { parseEntry, parseWriterKey, verifyWriter } from "../../client/tlog_clie
 import { MalformedError, RefusedError } from "../../client/tlog_client/browser/errors.js";
 import { describeEvidence, parseEvidence } from "../../client/tlog_client/browser/evidence.js";
 import { leafHash } from "../../client/tlog_client/browser/hashes.js";
-import { canonicalText, parseJson } from "../../client/tlog_client/browser/json.js";
+import { canonicalText, exactMembers, parseJson } from "../../client/tlog_client/browser/json.js";
 import * as noble from "../../client/tlog_client/browser/noble-ed25519.js";
 import { openNote, parseNote, parseVerifier } from "../../client/tlog_client/browser/note.js";
 import { openWitnessed, parsePolicy } from "../../client/tlog_client/browser/policy.js";
@@ -33,6 +33,7 @@ import {
   verifySubtree,
 } from "../../client/tlog_client/browser/proof.js";
 import { parseReceipt, verifyReceipt } from "../../client/tlog_client/browser/receipt.js";
+import { verifySubset } from "../../client/tlog_client/browser/subset.js";
 import { visibleText } from "../../client/tlog_client/browser/visible.js";
 
 // https://www.rfc-editor.org/rfc/rfc8032: a point of order 8, by its y.
@@ -51,6 +52,9 @@ const CHECKS = {
   },
   async subtree({ start, end, subtree, size, proof, root }) {
     await verifySubtree({ start, end, subtree: one(subtree), size, proof: many(proof), root: one(root) });
+  },
+  async subset({ indexes, leaves, size, proof, root }) {
+    verifySubset({ indexes, leaves: many(leaves), size: BigInt(size), proof: many(proof), root: one(root) });
   },
   async prefix({ old_size: oldSize, new_size: newSize, old_root: oldRoot, new_root: newRoot, proof }) {
     const root = await prefixRoot({ oldSize, newSize, proof: many(proof), newRoot: one(newRoot) });
@@ -130,6 +134,9 @@ const CHECKS = {
     const signature = new Uint8Array([...r, ...s.reverse()]);
     assert(await noble.verifyAsync(signature, message, key.publicKey, { zip215: false }));
     if (!(await isEd25519(signature, message, key.publicKey))) throw new RefusedError("wrong signature", "signature");
+  },
+  async members({ json, names, together }) {
+    exactMembers(parseJson(encodeText(json)), names, together);
   },
   async visible({ text, keep, shown }) {
     assert.strictEqual(visibleText(text, keep), shown);

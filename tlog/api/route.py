@@ -13,11 +13,12 @@ from tlog.access.rule import Target
 from tlog.access.sign_in import SignIns
 from tlog.api.body import ANY_TYPE, FORM_TOKEN, check_body, discard_body, is_large, read_form, receive_body
 from tlog.api.models import Problem
-from tlog.api.site import check_site, takes_session
+from tlog.api.site import check_host, check_site, takes_session
 from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
 from tlog.errors import BusyError, ConfigError, QuotaError
+from tlog.fsck.scrub import Scrub
 from tlog.guard import Caller, Guard
 from tlog.intake import Intake
 from tlog.journal import Journal
@@ -48,6 +49,7 @@ class Services:
     reads: Reads
     indexes: Indexes
     asker: Asker | None
+    scrub: Scrub | None
     room: Room
     metrics: Metrics
     journal: Journal
@@ -167,6 +169,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
     labels = None if route.labels is None else services.receiving.bound(route.labels)
     try:
         # Of the headers alone, and so the same whatever there is.
+        if services.guard.unguarded:
+            check_host(asked)
         if route.method != "GET":
             check_site(asked)
         # Who is to lose nothing is sent whatever it is.

@@ -1,6 +1,6 @@
 """Pages for people (spec/pages.md)."""
 
-from tlog.web import assets, entries, entry, oidc, segments, sign_in, watching
+from tlog.web import assets, entries, entry, export, oidc, operations, policy, segments, sign_in, tokens, watching
 
 PAGES = (
     *assets.ROUTES,
@@ -9,6 +9,10 @@ PAGES = (
     *segments.ROUTES,
     *entries.ROUTES,
     *entry.ROUTES,
+    *export.ROUTES,
     *watching.ROUTES,
+    *operations.ROUTES,
+    *policy.ROUTES,
+    *tokens.ROUTES,
 )
 """The routes of all pages."""

@@ -58,6 +58,7 @@ def entries(call: Call) -> Response:
 
 def _page(call: Call, given: Mapping[str, str], terms: Mapping[str, str], **values: Any) -> Response:
     name = call.segment.row.name
+    given = {name: value for name, value in given.items() if name not in _TIMES or _milliseconds(value) is not None}
     return page(call, "entries.html", name=name, base=f"/web/segments/{name}", given=given, terms=terms, **values)
 
 
@@ -93,10 +94,14 @@ def _found(call: Call, given: Mapping[str, str]) -> Listed:
 
 def _moment(name: str, text: str) -> str:
     """Return a time of a form in milliseconds since the epoch."""
-    found = milliseconds(text) if _TIME.fullmatch(text) else None
+    found = _milliseconds(text)
     if found is None:
         raise MalformedError(f"{name} is a time in UTC such as 2026-07-01T09:30")
     return str(found)
+
+
+def _milliseconds(text: str) -> int | None:
+    return milliseconds(text) if _TIME.fullmatch(text) else None
 
 
 def _link(terms: Mapping[str, str], before: int | None, *, first: bool = False) -> str | None:

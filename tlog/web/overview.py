@@ -10,6 +10,7 @@ from tlog.segments import Segment
 from tlog.store.changes import SegmentRow
 from tlog.store.cosigned import CosignedHead, Frozen
 from tlog_core.entry import parse_entry
+from tlog_core.errors import MalformedError
 
 _SAMPLES: Final = 48
 
@@ -86,7 +87,7 @@ def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overvi
 
 
 def growth(segment: Segment) -> list[Sample]:
-    """Return when a segment had which size, at a few places from its first entry to its last."""
+    """Return when a segment had which size, at a few places from its first entry to its last; CorruptError."""
     size = segment.store.head().size
     places = sorted({(size - 1) * number // (_SAMPLES - 1) for number in range(_SAMPLES)}) if size else []
     return [Sample(_time_of(segment, place), place + 1) for place in places]
@@ -99,7 +100,10 @@ def control_row(call: Call) -> SegmentRow:
 
 def _time_of(segment: Segment, place: int) -> int:
     [entry] = segment.store.entries(place, place + 1)
-    return parse_entry(entry).time
+    try:
+        return parse_entry(entry).time
+    except MalformedError as error:
+        raise CorruptError(f"entry {place} is damaged: {error}") from None
 
 
 def _witnesses(services: Services, segment: Segment) -> Iterator[Witness]:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-from flask import Response, request
+from flask import Response, g, request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -22,6 +22,7 @@ from tlog.sessions import COOKIE
 from tlog.web.assets import assets
 from tlog.web.visible import visible
 from tlog_core.encoding import encode_base64
+from tlog_core.errors import MalformedError
 
 HTML: Final = "text/html; charset=utf-8"
 SIGN_IN: Final = "/web/sign-in"
@@ -90,6 +91,13 @@ def form(path: str, action: Action, view: Callable[..., Response], summary: str,
     return Route("POST", path, action, view, summary, gives=gives, takes=takes, form=True, refuse=refused, **more)
 
 
+def field(name: str) -> str:
+    """Return what stands in a field of the form that was sent; MalformedError if it has none of this name."""
+    if name not in g.form:
+        raise MalformedError(f"the form has no field {name}; open its page again, and send it from there")
+    return str(g.form[name])
+
+
 def _form_token(call: Call) -> str:
     return call.services.guard.sessions.form_token(request.cookies.get(COOKIE, ""))
 
@@ -109,7 +117,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = assets().path
-    environment.filters.update(base64=encode_base64, count=_count, time=_time, day=_day, ago=_ago, lines=_lines)
+    environment.filters.update(base64=encode_base64, count=_count, number=_number, size=_size)
+    environment.filters.update(time=_time, day=_day, ago=_ago, lines=_lines)
     return environment
 
 
@@ -127,19 +136,39 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
+def _size(size: float) -> str:
+    """Return how many bytes that are, in the largest unit of which there is one."""
+    for power, name in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:,.1f}".removesuffix(".0") + f" {name}"
+    return f"{size:.0f} bytes"
+
+
+def _number(value: float) -> str:
+    """Return a number that may have a fraction, with three figures of it."""
+    return f"{int(value):,}" if value == int(value) else f"{value:.3g}"
+
+
 def _time(milliseconds: int) -> Markup:
     try:
         moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (ValueError, OverflowError):
         # An event may say that it is of any year.
         return Markup("{} ms").format(milliseconds)
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S}\u00a0UTC"
-    )
+    said = moment.replace(tzinfo=None).isoformat(" ", "seconds")
+    return Markup('<time datetime="{}">{}\u00a0UTC</time>').format(moment.isoformat(timespec="milliseconds"), said)
 
 
 def _day(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d}"
+    return f"{_moment(milliseconds):%Y-%m-%d}"
+
+
+def _moment(milliseconds: int) -> datetime:
+    """Return a moment; for one after the year 9999, which only damage or a lie makes, the last one before."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, ValueError):
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _ago(milliseconds: int, now: int) -> str:

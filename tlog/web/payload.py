@@ -1,8 +1,9 @@
 """How a payload looks on a page: JSON by lines, text as text, all else in hex (spec/pages.md, "Entries")."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from markupsafe import Markup
@@ -15,6 +16,7 @@ _MAX_INDENTED: Final = 2 << 20
 _MAX_HEX: Final = 4096
 _HEX_WIDTH: Final = 8
 _MAX_LINE: Final = 200
+_MAX_RUN: Final = 4096
 
 # Tokens of JSON that is well-formed, though it may have been cut.
 _TOKEN: Final = re.compile(r'\{\}|\[\]|[{}\[\],:]|"(?:[^"\\]++|\\.)*+"?|[^"{}\[\],:]+', re.DOTALL)
@@ -41,8 +43,8 @@ def shown(payload: Payload) -> Shown:
         return Shown(
             "json", _isolated(_tokens(text)) if indented is None else indented, is_indented=indented is not None
         )
-    if (text := _text(payload)) is not None:
-        return Shown("text", _isolated(_LINE.findall(text)))
+    if (written := _text(payload)) is not None:
+        return Shown("text", _isolated(_LINE.findall(written)))
     return Shown("hex", Markup("{}").format(_hex(payload.data[:_MAX_HEX])), len(payload.data) <= _MAX_HEX)
 
 
@@ -96,8 +98,15 @@ def _spaced(token: str, depth: int) -> str:
     return ": " if token == ":" else token
 
 
-def _isolated(parts: Iterator[str] | list[str]) -> Markup:
+def _isolated(parts: Iterable[str]) -> Markup:
     """Return parts of a text, of which none that runs from right to left takes others along."""
-    isolate = Markup("<bdi>{}</bdi>").format
+    return Markup("").join(Markup("<{0}>{1}</{0}>").format(kind, run) for kind, run in _runs(parts))
+
+
+def _runs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the elements that a text is put into, and their parts of it: browsers lay each out in quadratic time."""
     shown = (visible(part, keep="\n") for part in parts)
-    return Markup("").join(isolate(part) if _FROM_RIGHT.search(part) else part for part in shown)
+    for from_right, together in groupby(shown, lambda part: _FROM_RIGHT.search(part) is not None):
+        for text in together if from_right else ["".join(together)]:
+            for place in range(0, len(text), _MAX_RUN):
+                yield "bdi" if from_right else "span", text[place : place + _MAX_RUN]

@@ -1,5 +1,6 @@
 """The segments that one may see, and one of them."""
 
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -10,9 +11,9 @@ from tlog.access.action import RESERVED
 from tlog.api.answer import query
 from tlog.api.route import Call
 from tlog.api.segments import visible_rows
-from tlog.errors import NotFoundError
-from tlog.web.chart import chart
-from tlog.web.overview import control_row, growth, overview, overview_of
+from tlog.errors import CorruptError, NotFoundError
+from tlog.web.chart import Chart, chart
+from tlog.web.overview import Overview, control_row, growth, overview, overview_of
 from tlog.web.page import page, redirect, shown
 from tlog.web.sign_in import HOME
 
@@ -37,7 +38,8 @@ def listing(call: Call) -> Response:
 
 def one(call: Call) -> Response:
     """Answer `GET /web/segments/<name>`."""
-    row, now = control_row(call), call.services.control.now()
+    now = call.services.control.now()
+    segment, drawn = _grown(call, now)
     may = {
         action.name: call.services.guard.may(call.caller, action, call.target)
         for action in (Action.READ_PAYLOAD, Action.READ_CHECKPOINT, Action.READ_TILE)
@@ -45,15 +47,24 @@ def one(call: Call) -> Response:
     return page(
         call,
         "segment.html",
-        segment=overview_of(call.services, call.segment, row),
-        chart=chart(growth(call.segment), now),
+        segment=segment,
+        chart=drawn,
         may=may,
         now=now,
     )
 
 
+def _grown(call: Call, now: int) -> tuple[Overview, Chart | None]:
+    """Return how the segment of a page stands, and the picture of its growth, if its entries can be read for one."""
+    found = overview_of(call.services, call.segment, control_row(call))
+    try:
+        return found, chart(growth(call.segment), now)
+    except CorruptError as error:
+        return replace(found, state="damaged", reason=found.reason or str(error)), None
+
+
 def home(_call: Call) -> Response:
-    """Answer `GET /`."""
+    """Answer `GET /` and `GET /web`."""
     return redirect(HOME)
 
 
@@ -64,6 +75,8 @@ def nowhere(_call: Call, rest: str) -> Response:
 
 ROUTES = (
     shown("/", Action.OPERATE, home, "Go to the pages"),
+    # Of itself the framework would send who asks for this to a host that it makes up.
+    shown("/web", Action.OPERATE, home, "Go to the pages"),
     shown("/web/", Action.LIST_SEGMENTS, listing, "The segments that one may see", query=("after",)),
     shown("/web/segments/<segment>", Action.READ_SEGMENT, one, "One segment"),
     shown("/web/<path:rest>", Action.OPERATE, nowhere, "No page"),

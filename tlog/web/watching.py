@@ -49,8 +49,4 @@ def _witnesses_text(services: Services) -> str:
     return bytes(bare).decode("utf-8", "surrogateescape")
 
 
-ROUTES = (
-    shown(
-        "/web/watching", Action.LIST_SEGMENTS, watching, "Who watches the log, and what they found", query=("after",)
-    ),
-)
+ROUTES = (shown("/web/watching", Action.LIST_SEGMENTS, watching, "Who watches, and what they found", query=("after",)),)

@@ -50,8 +50,9 @@ export function numberMember(members, name) {
 
 /** Return the value if it is an object with exactly these members, and all or none of `together`. */
 export function exactMembers(value, names, together = []) {
-  const found = isJsonObject(value) ? Object.keys(value).sort().join() : null;
-  if (found !== [...names].sort().join() && found !== [...names, ...together].sort().join()) {
+  // Not joined: a name may have any character in it, a comma too.
+  const isOnly = (due) => Object.keys(value).length === due.length && due.every((name) => name in value);
+  if (!isJsonObject(value) || !(isOnly(names) || isOnly([...names, ...together]))) {
     throw new MalformedError(`not an object with exactly the members ${[...names].sort().join(", ")}`);
   }
   return value;

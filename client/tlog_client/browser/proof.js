@@ -1,4 +1,4 @@
-// Merkle proofs: inclusion, consistency, subtree, prefix, range and subset (RFC 9162 section 2.1, spec/receipt.md).
+// Merkle proofs: inclusion, consistency, subtree, prefix and range (RFC 9162 section 2.1, spec/receipt.md).
 //
 // Inclusion and consistency are cases of the subtree proof (draft-ietf-plants-merkle-tree-certs, "Subtrees"): one entry is the
 // subtree [index, index + 1), an older tree is [0, oldSize). Sizes and indexes are BigInts, or whole numbers.

@@ -6,6 +6,7 @@ import { visibleText } from "./visible.js";
 
 const BOX = { width: 112, height: 42 };
 const STEP = { across: 124, down: 70 };
+const MAX_TITLE = 16;
 const WIDTH = 2 * STEP.across + BOX.width + 8;
 
 /** Return the picture of what was found, as far as it goes, with `broken` the names of the checks that do not hold. */
@@ -117,7 +118,7 @@ function placeOf({ row, column }) {
 
 function boxOf(node) {
   const { x, y } = placeOf(node);
-  const title = node.title.length > 18 ? `${node.title.slice(0, 17)}…` : node.title;
+  const title = shortened(node.title.replace(/^entries /, ""));
   const short = node.hash ? `${encodeBase64(node.hash).slice(0, 11)}…` : "";
   const kind = ["box", node.column === 0 ? "path" : "beside", node.isRoot && "root", node.isBroken && "broken"];
   const label = `${node.title}${node.hash ? `, ${encodeBase64(node.hash)}` : ""}${node.isBroken ? ", here it breaks" : ""}`;
@@ -132,6 +133,10 @@ function boxOf(node) {
     ),
     drawn("text", { x: x + BOX.width / 2, y: y + 33, class: "short" }, short),
   );
+}
+
+function shortened(title) {
+  return title.length > MAX_TITLE ? `${title.slice(0, MAX_TITLE - 1)}…` : title;
 }
 
 function lineOf(from, { next, isBroken }) {
