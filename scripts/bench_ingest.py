@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench_load import ID, TIME
+from bench_load import ID, NANOSECONDS, TIME
 from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -70,7 +70,7 @@ def _vault(event: dict[str, Any]) -> dict[str, Any]:
 def _record(event: dict[str, Any]) -> dict[str, Any]:
     attributes = [{"key": "event.id", "value": {"stringValue": event.pop("id")}}]
     attributes += [{"key": key, "value": {"stringValue": json.dumps(value)}} for key, value in event.items()]
-    record = {"timeUnixNano": "1764000000000000678", "body": {"stringValue": event["kind"]}, "attributes": attributes}
+    record = {"timeUnixNano": str(NANOSECONDS), "body": {"stringValue": event["kind"]}, "attributes": attributes}
     return {"record": record, "resource": {}, "scope": {}}
 
 

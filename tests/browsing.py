@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 import policies
 from axe_playwright_python.sync_playwright import Axe
 from live import Server, start, tell
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    Response,
+    sync_playwright,
+)
 
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDTHS: Final = (380, 800, 1280)
@@ -89,6 +98,7 @@ class Watch:
     def over(self, context: BrowserContext) -> None:
         context.on("console", self._said)
         context.on("weberror", lambda error: self.complaints.append(f"error: {error.error}"))
+        context.on("dialog", self._opened)
         context.on("request", self._asked)
         context.on("response", self._answered)
 
@@ -96,6 +106,10 @@ class Watch:
         # That one also comes for a page which a test asks for, and is refused.
         if message.type in ("error", "warning") and "the server responded with a status of" not in message.text:
             self.complaints.append(f"{message.type} on the console: {message.text}")
+
+    def _opened(self, dialog: Dialog) -> None:
+        self.complaints.append(f"a dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _asked(self, request: Request) -> None:
         if not request.is_navigation_request() and _origin(request.url) != _origin(request.frame.url):

@@ -5,6 +5,9 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
+from tlog.store.codec import LOST, columns_of, decode_payloads, payload_runs
+from tlog.store.connection import connect
+
 TABLES = """
 select one.name, column.name from sqlite_schema as one, pragma_table_xinfo(one.name) as column
 where one.type = 'table' and one.name not like '%sqlite%' order by one.name, column.cid
@@ -48,3 +51,12 @@ def other(value: object, taken: list[object]) -> object:
     if isinstance(value, str):
         return value[:-1] + chr(ord(value[-1]) ^ 1) if value else "x"
     return value[:-1] + bytes([value[-1] ^ 1]) if isinstance(value, bytes) and value else 1
+
+
+def lose(database: Path, lost: set[int]) -> None:
+    """Have the only run of payloads of a segment without those at these indexes."""
+    with closing(connect(database)) as connection:
+        [(start, openings, blob)] = connection.execute("select start, openings, payloads from payload").fetchall()
+        kept = [LOST if n in lost else one for n, one in enumerate(decode_payloads(blob, openings), start)]
+        [run] = payload_runs(start, columns_of(kept))
+        connection.execute("update payload set openings = ?, payloads = ?", [run.openings, run.blob])

@@ -8,9 +8,10 @@ import base64
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Final
@@ -44,13 +45,20 @@ from tlog.receivers import otlp_json, otlp_protobuf
 from tlog.receivers.otlp_records import read_records
 from tlog.witness.log_list import parse_log_list
 from tlog.witness.submission import parse_submission, parse_subtree_request
-from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
+from tlog_client.answers import OpenedEntry, parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
+from tlog_client.bundle.archive import format_archive
+from tlog_client.bundle.archive import member as zip_member
+from tlog_client.bundle.manifest import Listed, Manifest, comment_of, listed, parse_manifest
+from tlog_client.bundle.part import Part, make_part
+from tlog_client.bundle.report import report
+from tlog_client.bundle.verify import trust_of, verify_bundle
 from tlog_client.cloudtrail import parse_records
 from tlog_client.files import Line, parse_event, read_lines
 from tlog_client.sequences import Expected, parse_expected
 from tlog_client.transport import Backoff, Transport
 from tlog_client.watching import Followed, parse_followed
-from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_head
+from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_head, sign_checkpoint
+from tlog_core.commitment import Opening, commit
 from tlog_core.cosignature import (
     Cosignature,
     Subtree,
@@ -60,11 +68,11 @@ from tlog_core.cosignature import (
     verify_cosigned_subtree,
 )
 from tlog_core.encoding import canonical_json, canonicalize, decode_base64, encode_base64, parse_decimal, parse_json
-from tlog_core.entry import parse_entry
+from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError, TlogError
 from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
 from tlog_core.gossip import format_peers, parse_message, parse_peers
-from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash
+from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Frontier, Hash, leaf_hash
 from tlog_core.note import (
     COSIGNATURE,
     SUBTREE,
@@ -264,6 +272,47 @@ def read_message(raw: bytes) -> None:
 
 def read_evidence(raw: bytes) -> None:
     describe_evidence(exact(parse_evidence, format_evidence)(raw), POLICY)
+
+
+def read_evidence_bundle(raw: bytes) -> None:
+    report(verify_bundle(raw, trust_of(LOG.verifier)))
+
+
+def read_manifest(raw: bytes) -> None:
+    exact(parse_manifest, bytes)(raw)
+
+
+def read_openings(raw: bytes) -> None:
+    part = evidence_part()
+    found = [(one.index, leaf) for one, leaf in replace(part, openings=raw).opened(LOG.name, str)]
+    assert all(leaf in {leaf_hash(line) for line in part.entries.splitlines()} for _, leaf in found)
+
+
+@cache
+def evidence_part() -> Part:
+    """Two events of a log, exported without a server."""
+    opening, opened = Opening(bytes(32)), list[OpenedEntry]()
+    for index, (kind, payload) in enumerate([(JSON_TYPE, b'{"n":0}'), ('text/plain; charset="utf-8"', b"x")]):
+        commitment = commit(opening=opening, payload_type=kind, payload=payload)
+        opened.append(OpenedEntry(index, Entry(commitment, LOG.name, index, "w"), kind, opening, payload))
+    root = Frontier().grow([leaf_hash(bytes(one.entry)) for one in opened]).frontier.root()
+    return make_part("segment", bytes(sign_checkpoint(Checkpoint(LOG.name, 2, root), LOG)), [], opened)
+
+
+def evidence_bundles() -> Iterator[bytes]:
+    """Yield a whole bundle, and one without its manifest."""
+    trust = zip_member("trust.policy", bytes(trust_of(LOG.verifier)))
+    members = [trust, *evidence_part().members(), zip_member("verify.html", b"")]
+    manifest = bytes(Manifest(range(2), 0, "ann", listed(members), LOG.name, "fuzzing"))
+    yield format_archive([zip_member("manifest.json", manifest), *members], comment_of(manifest))
+    yield format_archive(members, "")
+
+
+def manifests() -> Iterator[bytes]:
+    """Yield one of a range and one of a search."""
+    asks: list[range | Mapping[str, str | int]] = [range(2), {"q": "x", "since": 1}]
+    for asked in asks:
+        yield bytes(Manifest(asked, 0, "ann", (Listed("a", "00", 1),), LOG.name, "fuzzing"))
 
 
 def read_keys(raw: bytes) -> None:
@@ -579,6 +628,9 @@ TARGETS: Final[dict[str, Target]] = {
         ),
     ),
     "bundle": Target(read_bundle, bundles),
+    "evidence-bundle": Target(read_evidence_bundle, evidence_bundles, HOLDS),
+    "manifest": Target(read_manifest, manifests),
+    "openings": Target(read_openings, lambda: iter([evidence_part().openings]), HOLDS),
     "proofs": Target(verify_proofs, given(bytes(16), bytes(7) + b"\3" + bytes(7) + b"\7" + bytes(160))),
     "answers": Target(read_answers, answers, HOLDS),
     "state": Target(read_state, given(bytes(Followed(3, {"till-7": 2})), bytes(Expected(1, 2)))),

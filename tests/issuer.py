@@ -1,10 +1,13 @@
 """A real OIDC issuer in a process of its own, on loopback: it makes keys, shows them, signs, and fails on demand.
 
-Run as a program it prints its URL, and serves until its standard input ends.
+People sign in at it by authorization code with PKCE. Run as a program, with the name of this machine that its URL is
+to have, it prints its URL, and serves until its standard input ends.
 """
 
 import base64
+import hashlib
 import json
+import secrets
 import subprocess
 import sys
 import threading
@@ -13,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import requests
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1
@@ -88,6 +92,19 @@ class Running:
         """Return what credentials it was shown when anything was fetched."""
         return list(self._ask("authorized", {})["authorized"])
 
+    def expect(self, **person: Any) -> None:
+        """Have this person sign in from now on.
+
+        `claims` replace those of the ID token, or take them out if they are None; `back` replaces likewise what the
+        browser is sent back with. `secret` is that of the client, which comes in the header or `by_form`; `answer`
+        replaces what the token endpoint answers. `discovery` adds to the discovery document.
+        """
+        self._ask("expect", person)
+
+    def redeemed(self) -> list[dict[str, str]]:
+        """Return the forms that came to the token endpoint."""
+        return list(self._ask("redeemed", {})["redeemed"])
+
     def stop(self) -> None:
         self.process.communicate(timeout=PATIENCE)
 
@@ -99,9 +116,9 @@ class Running:
 
 
 @contextmanager
-def running_issuer() -> Iterator[Running]:
+def running_issuer(host: str = "127.0.0.1") -> Iterator[Running]:
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(Path(__file__)), host], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         running = Running(process.stdout.readline().strip(), process)
@@ -119,6 +136,58 @@ class _Issuer:
     how: str = "well"
     fetched: int = 0
     authorized: list[str] = field(default_factory=list)
+    url: str = ""
+    person: dict[str, Any] = field(default_factory=dict)
+    codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    redeemed: list[dict[str, str]] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        more: dict[str, Any] = self.person.get("discovery", {})
+        return {
+            "issuer": self.url,
+            "jwks_uri": f"{self.url}/keys",
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+        } | more
+
+    def authorize(self, asked: dict[str, str]) -> str:
+        """Return where the browser goes on, signed in at once."""
+        assert asked["response_type"] == "code"
+        assert asked["code_challenge_method"] == "S256"
+        assert "openid" in asked["scope"].split(" ")
+        code = secrets.token_urlsafe()
+        self.codes[code] = asked
+        back = {"code": code, "state": asked["state"], "session_state": "x", "iss": self.url}
+        back |= self.person.get("back", {})
+        return f"{asked['redirect_uri']}?{urlencode({k: v for k, v in back.items() if v is not None})}"
+
+    def redeem(self, form: dict[str, str], basic: str | None) -> tuple[int, Any]:
+        """Return what the token endpoint answers, as RFC 6749 and RFC 7636 have it."""
+        self.redeemed.append(form)
+        if "answer" in self.person:
+            return tuple(self.person["answer"])
+        begun = self.codes.pop(form["code"], None)
+        if begun is None or form["grant_type"] != "authorization_code" or form["redirect_uri"] != begun["redirect_uri"]:
+            return 400, {"error": "invalid_grant"}
+        if encode(hashlib.sha256(form["code_verifier"].encode()).digest()) != begun["code_challenge"]:
+            return 400, {"error": "invalid_grant"}
+        if not self.knows(form, basic, begun["client_id"]):
+            return 401, {"error": "invalid_client"}
+        claims = {"iss": self.url, "sub": "p", "aud": begun["client_id"], "nonce": begun["nonce"]}
+        now = int(time())
+        claims |= {"iat": now, "exp": now + 600} | self.person.get("claims", {})
+        payload = json.dumps({name: value for name, value in claims.items() if value is not None})
+        token = self.do_sign({"kid": "1", "header": {}, "payload": payload})["token"]
+        return 200, {"access_token": "a", "token_type": "Bearer", "id_token": token}
+
+    def knows(self, form: dict[str, str], basic: str | None, client: str) -> bool:
+        """Tell whether the client said who it is, in the way that it is to."""
+        secret, shown = self.person.get("secret"), (form.get("client_id"), form.get("client_secret"))
+        if secret is None:
+            return basic is None and shown == (client, None)
+        if self.person.get("by_form"):
+            return basic is None and shown == (client, secret)
+        return basic == "Basic " + base64.b64encode(f"{client}:{secret}".encode()).decode() and shown == (None, None)
 
     def add(self, asked: dict[str, Any]) -> dict[str, Any]:
         kid, algorithm = asked["kid"], asked["algorithm"]
@@ -144,7 +213,9 @@ class _Issuer:
                 del self.shown[asked["kid"]]
             case "answer":
                 self.how = asked["how"]
-        return {"fetched": self.fetched, "authorized": self.authorized}
+            case "expect":
+                self.person = asked
+        return {"fetched": self.fetched, "authorized": self.authorized, "redeemed": self.redeemed}
 
 
 def main() -> None:
@@ -153,14 +224,22 @@ def main() -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/token":
+                status, said = issuer.redeem(dict(parse_qsl(body.decode())), self.headers.get("Authorization"))
+                self.send(said.encode() if isinstance(said, str) else json.dumps(said).encode(), status)
+                return
+            asked = json.loads(body)
             self.send(json.dumps(issuer.act(self.path[1:], asked)).encode())
 
         def do_GET(self) -> None:
+            if self.path.startswith("/authorize?"):
+                self.send(b"", 302, {"Location": issuer.authorize(dict(parse_qsl(urlsplit(self.path).query)))})
+                return
             discovery = self.path == "/.well-known/openid-configuration"
             issuer.fetched += not discovery
             issuer.authorized += self.headers.get_all("Authorization", [])
-            document: dict[str, Any] = {"issuer": url, "jwks_uri": f"{url}/keys"}
+            document = issuer.document()
             match issuer.how, discovery:
                 case "error", _:
                     self.send(b"", 500)
@@ -200,7 +279,7 @@ def main() -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    url = f"http://127.0.0.1:{server.server_port}"
+    url = issuer.url = f"http://{sys.argv[1]}:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(f"{url}\n")
     sys.stdout.flush()

@@ -68,6 +68,16 @@ def subproof(m: int, tree: Sequence[bytes], whole: bool) -> list[bytes]:
     return [*subproof(m - k, tree[k:], False), mth(tree[:k])]
 
 
+def without(chosen: Sequence[int], tree: Sequence[bytes], start: int = 0) -> list[bytes]:
+    """Return MTH of each largest subtree of D_n, whose leaves begin at `start`, that has none of the chosen leaves."""
+    if not any(start <= index < start + len(tree) for index in chosen):
+        return [mth(tree)]
+    if len(tree) == 1:
+        return []
+    k = split(len(tree))
+    return [*without(chosen, tree[:k], start), *without(chosen, tree[k:], start + k)]
+
+
 def complete_subtrees(start: int, end: int) -> list[tuple[int, int]]:
     """Return the largest aligned ranges of 2^n leaves that cover [start, end), from left to right."""
     ranges = []

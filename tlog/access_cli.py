@@ -204,7 +204,7 @@ def diff(data: Path, new: Path) -> None:
         store = _open(config_of(data))
         targets = [Target(row.name, row.labels) for row in store.list()]
         old = read_policy(store.policy()[1].encode())
-        for line in differences(old, parse_policy(_read(new).encode()), _holders(store), targets, now=now()):
+        for line in differences(old, parse_policy(_read(new).encode()), store.holders(now()), targets, now=now()):
             click.echo(line)
 
     report(run)
@@ -237,15 +237,6 @@ def _read(file: Path) -> str:
         raise MalformedError(f"{file} is not UTF-8") from None
 
 
-def _holders(store: "ControlStore") -> "list[Principal]":
-    """Return the principals of tokens in use, each set of groups by itself, in an order that does not change."""
-    from tlog.access import Principal
-    from tlog.access.people import in_order
-
-    used = (one for one in store.tokens() if one.revoked is None and now() < one.expires)
-    return in_order(Principal(one.principal, frozenset(one.groups)) for one in used)
-
-
 def _asking(
     store: "ControlStore", name: str, groups: tuple[str, ...], claims: tuple[str, ...]
 ) -> "Iterator[tuple[Principal, str]]":
@@ -256,7 +247,7 @@ def _asking(
     if groups or claims:
         yield Principal(name, frozenset(groups), tuple(_claim(claim) for claim in claims)), ""
         return
-    holders = [one for one in _holders(store) if one.name == name]
+    holders = [one for one in store.holders(now()) if one.name == name]
     for one in holders:
         yield one, f" (by a token of {describe_fully(one)})"
     if not holders:

@@ -15,9 +15,10 @@ from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter
 
+from tlog.access.fetch import fetch_document, post_form
 from tlog.access.issuer import parse_issuers
-from tlog.access.jwks import fetch_document
 from tlog.access.oidc import Oidc
+from tlog.access.sign_in import SignIns
 from tlog.api import access, entries, operations, proofs, segments, tiles
 from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
@@ -101,11 +102,13 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
     if not locked:
         control.take_issuers()
     # As they are on record, and not in the file, which may have changed since.
-    oidc = Oidc(parse_issuers(control.store.issuers().encode()), now, fetch_document)
+    issuers = parse_issuers(control.store.issuers().encode())
+    oidc = Oidc(issuers, now, fetch_document)
     if asker is not None:
         asker.keep()
-    if config.scrub_rate > 0:
-        Scrub(config, opened, metrics, log, now).keep()
+    scrub = Scrub(config, opened, metrics, log, now) if config.scrub_rate > 0 else None
+    if scrub is not None:
+        scrub.keep()
     if peers is not None:
         peers.keep(opened)
     Sealing(config, control, log).keep()
@@ -118,9 +121,11 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
         control=control,
         guard=guard,
         intake=Intake(guard, control, opened, indexes, routing or read_routing(config.routes), canonicalize),
+        sign_ins=SignIns(() if config.unguarded else issuers, config.data, now, fetch_document, post_form),
         reads=Reads(opened),
         indexes=indexes,
         asker=asker,
+        scrub=scrub,
         room=room,
         metrics=metrics,
         journal=journal,

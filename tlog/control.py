@@ -33,7 +33,7 @@ from tlog.access.change import (
 from tlog.access.document import parse_policy
 from tlog.access.issuer import read_issuers
 from tlog.access.lockout import check_lockout
-from tlog.access.rule import Address
+from tlog.access.rule import Address, Policy
 from tlog.access.token import (
     ID_BYTES,
     MAX_DAYS,
@@ -311,14 +311,24 @@ class Control:
 
     def apply_policy_as(self, principal: Principal, address: Address | None, version: int, document: str) -> int:
         """Do the same for who asks from afar, and could not undo it if it locked them out; PolicyError if it would."""
-        check_lockout(parse_policy(document.encode()), principal, now=self._clock(), address=address)
+        self.try_policy_as(principal, address, version, document)
         return self._replace_policy(principal.name, version, document)
 
-    def _replace_policy(self, by: str, version: int, document: str) -> int:
+    def try_policy_as(self, principal: Principal, address: Address | None, version: int, document: str) -> Policy:
+        """Return the policy of a document that `apply_policy_as` would take now; raises as that does."""
+        policy = parse_policy(document.encode())
+        check_lockout(policy, principal, now=self._clock(), address=address)
+        self._check_version(version)
+        return policy
+
+    def _check_version(self, version: int) -> None:
         # Whatever number a caller names, only one that is in force is counted on from.
         in_force = self.store.policy()[0]
         if version != in_force:
             raise ConflictError(f"the policy in force has version {in_force}; read it, and apply yours to that")
+
+    def _replace_policy(self, by: str, version: int, document: str) -> int:
+        self._check_version(version)
         self.enact(PolicyApplied(by=by, at=self._clock(), version=version + 1, document=document))
         return version + 1
 

@@ -61,7 +61,8 @@ class Rule:
     labels: tuple[tuple[str, Template], ...]
 
 
-@dataclass(frozen=True, slots=True)
+# By itself, and not by what it says: what is found of a routing is kept with it.
+@dataclass(frozen=True, slots=True, eq=False)
 class Routing:
     """All routes, in their order; where events go that have none; how long an event is told from its like, in ms.
 
@@ -126,14 +127,37 @@ def route(routing: Routing, event: Any, form: Format) -> Target:
     The first route decides that matches and for whose segment and labels the event has all values. Raises UnroutedError
     if there is none, or if what comes out can be no name.
     """
-    name, found = form.name, form.fields(event) if routing.asks else _NOT_ASKED
+    settled = _settled(routing, form.name)
+    if settled is not None:
+        return settled
+    found = form.fields(event) if routing.asks else _NOT_ASKED
     for rule in routing.rules:
-        if not rule.match or all(_has(event, name, found, steps, globs) for steps, globs in rule.match):
-            segment = _fill(rule.segment, event, name, found)
-            labels = [(key, _fill(template, event, name, found)) for key, template in rule.labels]
-            if segment is not None and all(value is not None for _, value in labels):
-                return _target(segment, tuple((key, value) for key, value in labels if value is not None))
+        target = _by(rule, event, form.name, found)
+        if target is not None:
+            return target
     raise UnroutedError("no route matches")
+
+
+@lru_cache(maxsize=64)
+def _settled(routing: Routing, name: str) -> Target | None:
+    """Return where all events of a format go, None if that is for each to say."""
+    for rule in routing.rules:
+        of_format = [(steps, globs) for steps, globs in rule.match if steps.field == _FORMAT]
+        if all(_has(None, name, _NOT_ASKED, steps, globs) for steps, globs in of_format):
+            # Whatever else it goes by is not there.
+            return _by(rule, None, name, _NOT_ASKED)
+    return None
+
+
+def _by(rule: Rule, event: Any, name: str, found: Fields) -> Target | None:
+    """Return where a route has an event go, None if it does not match, or the event has not all values."""
+    if not all(_has(event, name, found, steps, globs) for steps, globs in rule.match):
+        return None
+    segment = _fill(rule.segment, event, name, found)
+    labels = [(key, _fill(template, event, name, found)) for key, template in rule.labels]
+    if segment is None or any(value is None for _, value in labels):
+        return None
+    return _target(segment, tuple((key, value) for key, value in labels if value is not None))
 
 
 # Of many events few segments come, and to check their names takes longer than to find them.

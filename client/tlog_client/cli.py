@@ -5,6 +5,7 @@ found, 4 logged and not cosigned. Results go to standard output; everything else
 `tlog-client: `, to standard error.
 """
 
+import getpass
 import json
 import os
 import re
@@ -13,10 +14,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from random import SystemRandom
@@ -38,6 +40,7 @@ from tlog_client.files import (
     LINES_SUFFIXES,
     STANDARD_INPUT,
     Line,
+    is_zip,
     read_events,
     read_evidence,
     read_key,
@@ -47,6 +50,7 @@ from tlog_client.files import (
     read_signer,
     read_whole,
     read_writer_key,
+    write_new,
     write_signer,
 )
 from tlog_client.log import Log
@@ -71,6 +75,7 @@ from tlog_core.gossip import format_peers, parse_peers
 from tlog_core.note import MAX_NOTE_BYTES, SEED_BYTES, VerifierKey, parse_note, sign_note, signer_from_seed
 from tlog_core.policy import TrustPolicy
 from tlog_core.receipt import JSON_TYPE, Receipt, verify_receipt
+from tlog_core.tile import TILE_WIDTH
 from tlog_core.tlog_proof import format_tlog_proof
 
 if TYPE_CHECKING:
@@ -236,6 +241,27 @@ def segment(command: Command) -> Command:
     return URL(key_option(required=True)(STATE(command)))
 
 
+def searching(command: Command) -> Command:
+    """Give a command the options that say what to search for."""
+    options = [
+        click.option(
+            "--actor", metavar="WHO", help="Who did it. Here and below, a value that ends in * is how it begins."
+        ),
+        click.option("--action", metavar="WHAT", help="What was done."),
+        click.option("--target", metavar="WHAT", help="What it was done to."),
+        click.option("--outcome", type=click.Choice(["success", "failure"])),
+        click.option("--source", metavar="WHERE", help="From where it was done."),
+        click.option(
+            "--since", callback=_convert_time, metavar="TIME", help="Not before this, such as 2026-07-01T09:30:00Z."
+        ),
+        click.option("--until", callback=_convert_time, metavar="TIME", help="Before this."),
+        click.argument("words", nargs=-1, metavar="[WORD]..."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.group(
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -346,15 +372,8 @@ Example:
     $ tlog-client search --target 'secrets/payments/*' --outcome failure chargeback | jq .payload"""
 )
 @segment
-@click.option("--actor", metavar="WHO", help="Who did it. Here and below, a value that ends in * is how it begins.")
-@click.option("--action", metavar="WHAT", help="What was done.")
-@click.option("--target", metavar="WHAT", help="What it was done to.")
-@click.option("--outcome", type=click.Choice(["success", "failure"]))
-@click.option("--source", metavar="WHERE", help="From where it was done.")
-@click.option("--since", callback=_convert_time, metavar="TIME", help="Not before this, such as 2026-07-01T09:30:00Z.")
-@click.option("--until", callback=_convert_time, metavar="TIME", help="Before this.")
+@searching
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="No more than N.")
-@click.argument("words", nargs=-1, metavar="[WORD]...")
 def search(
     url: str, key: VerifierKey, state: Path | None, limit: int | None, words: tuple[str, ...], **given: str | int | None
 ) -> None:
@@ -362,8 +381,7 @@ def search(
 
     That no other has it is the log's word. Where its index is behind, that is said.
     """
-    given["q"] = " ".join(words) or None
-    terms = {name: value for name, value in given.items() if value is not None}
+    terms = _terms(words, given)
     if not terms:
         raise click.UsageError("say what to search for")
     with _open_log(url, key, state) as log:
@@ -453,16 +471,97 @@ def verify(
     writer_keys: list[VerifierKey],
     receipt: Path,
 ) -> None:
-    """Verify receipts offline, and the events.
+    """Verify receipts offline, and the events; or an evidence bundle.
 
     RECEIPT is a file of one receipt, of many, one a line, or a .tlog-proof; - is standard input. With --writer-key each
-    must be by a writer whose key is given, and signed by it.
+    must be by a writer whose key is given, and signed by it. Or it is a bundle, as export writes it: then a report is
+    printed.
     """
     trust = _trust(context, key, policy)
+    if is_zip(receipt):
+        if event is not None or writer_keys:
+            raise click.UsageError("a bundle has its events with it, and is verified without --event and --writer-key")
+        _verify_bundle(receipt, trust)
+        return
     for where, one, payload in _with_events(read_receipts(receipt), event):
         _verify_one(where, one, trust, payload, writer_keys)
         signed = ", who signed it" if writer_keys else ""
         click.echo(f"verified: {_describe(one)}{signed}{'' if payload is None else ', the event too'}")
+
+
+@cli.command(
+    epilog="""\b
+Example:
+    $ tlog-client export --policy trust.policy --start 0 --end 10000 -o first.bundle.zip
+    $ tlog-client export --actor alice --since 2026-07-01T00:00:00Z --by 'Ann, internal audit' -o alice.bundle.zip"""
+)
+@segment
+@policy_option(
+    "A C2SP tlog-policy by which to verify, and under whose quorum to export. If it has the logs control and access, "
+    "what they say of the segment is exported too, as far as you may read it.",
+    required=False,
+)
+@click.option("--start", type=click.IntRange(0), metavar="N", help="The first entry.")
+@click.option("--end", type=click.IntRange(0), metavar="N", help="The entry before which to end.")
+@searching
+@click.option(
+    "--by", default=getpass.getuser, metavar="WHO", help="Who exports: it stands in the bundle. [default: your login]"
+)
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The bundle.")
+def export(
+    url: str,
+    key: VerifierKey,
+    state: Path | None,
+    policy: TrustPolicy | None,
+    by: str,
+    output: Path,
+    words: tuple[str, ...],
+    start: int | None,
+    end: int | None,
+    **given: str | int | None,
+) -> None:
+    """Write entries, and all that proves them, into one file: an evidence bundle.
+
+    It is a zip (spec/bundle.md) with a page that verifies it offline in a browser. All entries from --start to before
+    --end are exported, or those that a search finds, or else all. Nothing is written that does not hold.
+    """
+    # Only now: every other command would wait for it.
+    from tlog_client.bundle.command import export_bundle, reserved_logs
+    from tlog_client.bundle.verify import trust_of
+
+    terms = _terms(words, given)
+    if terms and (start, end) != (None, None):
+        raise click.UsageError("give a range or what to search for")
+    trust = trust_of(key) if policy is None else policy
+    with ExitStack() as stack:
+        log = stack.enter_context(_open_log(url, key, state))
+        others = {
+            name: stack.enter_context(_open_log(where, other, state))
+            for name, where, other in reserved_logs(url, key, trust)
+        }
+        advance = stack.enter_context(_counting("exporting"))
+        whole = export_bundle(terms, (start or 0, end), log, others, trust, by=by, advance=advance)
+    write_new(output, whole)
+    _say(f"exported and verified: {output}, {len(whole)} bytes; tlog-client verify {output} verifies it again")
+
+
+@cli.command(
+    "verify-page",
+    epilog="""\b
+Example:
+    $ tlog-client verify-page -o verify.html""",
+)
+@OUTPUT
+def verify_page(output: IO[bytes]) -> None:
+    """Write the page that verifies evidence bundles in a browser, offline.
+
+    It is the one that export puts into each bundle. Its SHA-256 is told on standard error.
+    """
+    from tlog_client.bundle.page import make_page
+
+    page = make_page()
+    output.write(page)
+    _say(f"SHA-256 of the page: {sha256(page).hexdigest()}")
 
 
 @cli.command(
@@ -867,6 +966,11 @@ def _open_log(
         raise click.UsageError(str(error)) from None
 
 
+def _terms(words: Sequence[str], given: Mapping[str, str | int | None]) -> dict[str, str | int]:
+    terms = {**given, "q": " ".join(words) or None}
+    return {name: value for name, value in terms.items() if value is not None}
+
+
 def _server(url: str, session: requests.Session) -> Transport:
     token = credential_of(os.environ)
     if token is not None:
@@ -1114,6 +1218,32 @@ def _verify_one(
         verify_receipt(receipt, key=trust, payload=event, writer_keys=writer_keys)
     except TlogError as error:
         raise _at(where, error) from None
+
+
+def _verify_bundle(path: Path, trust: VerifierKey | TrustPolicy) -> None:
+    from tlog_client.bundle.command import read_report
+
+    told = read_report(path, trust)
+    click.echo(f"verified: {path}")
+    click.echo(printable(str(told)), nl=False)
+
+
+@contextmanager
+def _counting(label: str) -> Iterator[Advance]:
+    # Only where somebody looks: how many there will be is not known beforehand.
+    count = 0
+
+    def advance(more: int) -> None:
+        nonlocal count
+        count += more
+        if count % TILE_WIDTH == 0:
+            click.echo(f"\r{label}: {count} entries", nl=False, err=True)
+
+    if sys.stderr.isatty():
+        yield advance
+        click.echo(err=True)
+    else:
+        yield lambda _: None
 
 
 def _check_writer(writer: str, keys: list[VerifierKey]) -> None:

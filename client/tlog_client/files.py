@@ -2,13 +2,15 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
+from tlog_client.durable import sync_folder
 from tlog_client.events import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from tlog_core.encoding import parse_json
 from tlog_core.errors import FetchError, MalformedError
@@ -27,6 +29,7 @@ JSON_SUFFIX: Final = ".json"
 LINES_SUFFIXES: Final = (".ndjson", ".jsonl")
 MAX_RECEIPT_FILE_BYTES: Final = 4 << 20
 
+_ZIP: Final = b"PK\x03\x04"
 _CHUNK_BYTES: Final = 65_536
 
 
@@ -87,6 +90,28 @@ def write_signer(path: Path, signer: SignerKey) -> None:
             file.write(f"{signer.format()}\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file, readable by its owner only, that is whole or not there; raise FetchError, also if there is one."""
+    with _naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".tlog-") as folder:
+        fresh = Path(folder) / path.name
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(fresh, path)
+        sync_folder(path.parent)
+
+
+def is_zip(path: Path) -> bool:
+    """Tell whether a file begins as every zip does; False for one that cannot be read, and for no file."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(len(_ZIP)) == _ZIP
+    return False
 
 
 def read_whole(path: Path, *, limit: int = MAX_PAYLOAD_BYTES) -> bytes:

@@ -268,6 +268,10 @@ class Log:
         """
         yield from self._snapshot(self.signed_checkpoint()).entries(start, stop)
 
+    def at(self, signed: SignedCheckpoint) -> Snapshot:
+        """Return the log as it was at a checkpoint that `signed_checkpoint` or `cosigned_checkpoint` has returned."""
+        return self._snapshot(signed)
+
     def search(self, **terms: str | int) -> Search:
         """Find entries by `actor`, `action`, `target`, `outcome`, `source`, `since`, `until`, `q`, `start`, `before`.
 

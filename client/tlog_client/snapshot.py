@@ -20,7 +20,7 @@ from tlog_core.entry import Entry, parse_entry
 from tlog_core.errors import FetchError, ProofError, SignatureError
 from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import VerifierKey
-from tlog_core.proof import verify_inclusion
+from tlog_core.proof import prove_subset, verify_inclusion
 from tlog_core.receipt import Receipt
 from tlog_core.tile import TILE_WIDTH, Bundle, TileTree, bundle_of
 from tlog_core.writer import verify_writer
@@ -90,6 +90,11 @@ class Snapshot:
         for span, entries in read_ahead(self._fetch_bundle, _split_by_tile(start, stop)):
             verify_bundle(self._bundle_of(span), entries, tree)
             yield from entries[span.start % TILE_WIDTH :][: len(span)]
+
+    def prove_subset(self, indexes: Sequence[int]) -> list[Hash]:
+        """Return the proof, out of the tiles, that the entries at `indexes`, which rise, are in the tree."""
+        tree = tiles_of(self._signed.checkpoint, self._transport.get)
+        return prove_subset(indexes=indexes, size=self._size, node=tree.node)
 
     def _verify_writer(self, index: int, entry: Entry) -> None:
         try:

@@ -7,11 +7,16 @@ entry is the subtree [index, index + 1); an older tree is the subtree [0, old_si
 A *range proof* shows that many neighbouring leaves are in a tree: the largest complete subtrees left of them and right
 of them, both from left to right, which together with the leaves rebuild the root (`spec/receipt.md`).
 
+A *subset proof* shows that chosen leaves, be they neighbours or not, are in a tree: the largest subtrees without any of
+them, from left to right (`spec/bundle.md`).
+
 A *prefix proof* shows which root the first entries of a tree have, to whom nobody told that root (`spec/evidence.md`).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tlog_core.encoding import decode_base64
 from tlog_core.errors import ProofError
@@ -125,6 +130,21 @@ def prove_range(*, start: int, end: int, size: int, node: NodeReader) -> RangePr
     return RangeProof(size, left, right)
 
 
+def prove_subset(*, indexes: Sequence[int], size: int, node: NodeReader) -> list[Hash]:
+    """Return the hashes of the largest subtrees without any leaf of `indexes`, which rise, from left to right."""
+
+    def walk(low: int, high: int, first: int, last: int) -> Iterator[Hash]:
+        if first == last:
+            yield range_hash(low, high, node)
+        elif high - low > last - first:
+            middle = low + _split(high - low)
+            cut = bisect_left(indexes, middle, first, last)
+            yield from walk(low, middle, first, cut)
+            yield from walk(middle, high, cut, last)
+
+    return list(walk(0, size, 0, len(indexes)))
+
+
 def verify_inclusion(*, leaf: Hash, index: int, size: int, proof: Sequence[Hash], root: Hash) -> None:
     """Check that `leaf` is at `index` in the tree of `size` entries with this root; raise ProofError."""
     verify_subtree(start=index, end=index + 1, subtree=leaf, size=size, proof=proof, root=root)
@@ -205,6 +225,32 @@ def verify_range(
     _match(frontier.root(), root)
 
 
+def verify_subset(
+    *, indexes: Sequence[int], leaves: Sequence[Hash], size: int, proof: Sequence[Hash], root: Hash
+) -> None:
+    """Check that `leaves` stand at `indexes` in the tree of `size` entries, by a subset proof; raise ProofError."""
+    _check_hashes(root, *leaves, *proof)
+    rises = all(one < other for one, other in pairwise([-1, *indexes, size]))
+    if not indexes or len(indexes) != len(leaves) or not rises:
+        raise ProofError(f"the indexes are not those of {len(leaves)} leaves of a tree of {size} entries, in order")
+    rest = iter(proof)
+
+    def walk(low: int, high: int, first: int, last: int) -> Hash:
+        if first == last:
+            return _next(rest)
+        if high - low == 1:
+            return leaves[first]
+        middle = low + _split(high - low)
+        cut = bisect_left(indexes, middle, first, last)
+        left = walk(low, middle, first, cut)
+        return node_hash(left, walk(middle, high, cut, last))
+
+    computed = walk(0, size, 0, len(indexes))
+    if next(rest, None) is not None:
+        raise ProofError("the proof is too long")
+    _match(computed, root)
+
+
 def root_before(*, index: int, size: int, proof: Sequence[Hash]) -> Hash:
     """Return the root of the first `index` entries, as the inclusion proof of `index`, verified before, contains it.
 
@@ -268,6 +314,12 @@ def _climb(first: int, last: int, top: int, seed: Hash, rest: Sequence[Hash]) ->
 def _split(width: int) -> int:
     # The largest power of two smaller than `width`, RFC 9162 section 2.1.1.
     return 1 << (width - 1).bit_length() - 1
+
+
+def _next(rest: Iterator[Hash]) -> Hash:
+    for sibling in rest:
+        return sibling
+    raise ProofError("the proof is too short")
 
 
 def _check_hashes(*hashes: Hash) -> None:

@@ -21,11 +21,13 @@ from tlog_core.proof import (
     prove_inclusion,
     prove_prefix,
     prove_range,
+    prove_subset,
     prove_subtree,
     root_before,
     verify_consistency,
     verify_inclusion,
     verify_range,
+    verify_subset,
     verify_subtree,
 )
 
@@ -546,3 +548,57 @@ def test_prefix_proofs_hold_in_trees_of_any_size(one: int, other: int, special: 
         root = prefix_root(old_size=old, new_size=new, proof=proof, new_root=sparse(0, new, special))
         assert root == sparse(0, old, special)
         assert len(proof) <= 64
+
+
+CHOICES = st.integers(1, 200).flatmap(
+    lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1), min_size=1).map(sorted))
+)
+
+
+def check_subset(indexes: Sequence[int], size: int, proof: Sequence[Hash], **other: Sequence[Hash]) -> None:
+    leaves = other.get("leaves", [LEAVES[index] for index in indexes])
+    verify_subset(indexes=indexes, leaves=leaves, size=size, proof=proof, root=root(size))
+
+
+@given(CHOICES)
+def test_a_subset_proof_is_that_of_the_reference_and_verifies(choice: tuple[int, list[int]]) -> None:
+    size, indexes = choice
+    proof = prove_subset(indexes=indexes, size=size, node=node)
+    assert proof == reference.without(indexes, LEAVES[:size])
+    check_subset(indexes, size, proof)
+
+
+def test_every_subset_of_a_small_tree_has_a_proof_of_its_own() -> None:
+    for size in range(1, 9):
+        for bits in range(1, 1 << size):
+            indexes = [index for index in range(size) if bits >> index & 1]
+            check_subset(indexes, size, prove_subset(indexes=indexes, size=size, node=node))
+
+
+@given(CHOICES)
+def test_a_spoiled_subset_proof_is_refused(choice: tuple[int, list[int]]) -> None:
+    size, indexes = choice
+    for proof in spoiled(prove_subset(indexes=indexes, size=size, node=node)):
+        with pytest.raises(ProofError):
+            check_subset(indexes, size, proof)
+
+
+@given(CHOICES, st.data())
+def test_a_subset_with_another_leaf_or_at_other_indexes_is_refused(
+    choice: tuple[int, list[int]], data: st.DataObject
+) -> None:
+    size, indexes = choice
+    proof = prove_subset(indexes=indexes, size=size, node=node)
+    leaves = [LEAVES[index] for index in indexes]
+    place = data.draw(st.integers(0, len(leaves) - 1))
+    with pytest.raises(ProofError):
+        check_subset(indexes, size, proof, leaves=[*leaves[:place], flipped(leaves[place]), *leaves[place + 1 :]])
+    other = data.draw(st.lists(st.integers(-1, size), min_size=len(leaves), max_size=len(leaves)))
+    if other != indexes:
+        with pytest.raises(ProofError):
+            check_subset(other, size, proof, leaves=leaves)
+
+
+def test_a_subset_of_no_leaves_is_refused() -> None:
+    with pytest.raises(ProofError, match="in order"):
+        check_subset([], 5, prove_subset(indexes=[], size=5, node=node))

@@ -20,7 +20,14 @@ from tlog_core.gossip import open_peers, parse_message
 from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import Signature, open_note, open_parsed, parse_note, parse_verifier
 from tlog_core.policy import open_witnessed, parse_policy
-from tlog_core.proof import prefix_root, verify_consistency, verify_inclusion, verify_range, verify_subtree
+from tlog_core.proof import (
+    prefix_root,
+    verify_consistency,
+    verify_inclusion,
+    verify_range,
+    verify_subset,
+    verify_subtree,
+)
 from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt, verify_receipt
 from tlog_core.tile import Tile, join_bundle, parse_path, split_bundle
 from tlog_core.tlog_proof import parse_tlog_proof
@@ -97,6 +104,16 @@ def leaf_range(case: Case) -> None:
         size=case["size"],
         left=many(case, "left"),
         right=many(case, "right"),
+        root=one(case, "root"),
+    )
+
+
+def subset(case: Case) -> None:
+    verify_subset(
+        indexes=case["indexes"],
+        leaves=many(case, "leaves"),
+        size=case["size"],
+        proof=many(case, "proof"),
         root=one(case, "root"),
     )
 
@@ -233,6 +250,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "subtree": subtree,
     "prefix": prefix,
     "range": leaf_range,
+    "subset": subset,
     "vkey": vkey,
     "note": note,
     "checkpoint": checkpoint,

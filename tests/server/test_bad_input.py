@@ -599,8 +599,8 @@ def test_a_body_that_ends_early_is_not_taken_for_a_whole_one(
     server: Server, log: Segment, kind: str, body: bytes
 ) -> None:
     before = log.note()
-    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
-    head += "Content-Length: 100\r\n\r\n"
+    headers = f"Host: localhost\r\nContent-Type: {kind}\r\nContent-Length: 100"
+    head = f"POST /segments/{log.name}/entries HTTP/1.1\r\n{headers}\r\n\r\n"
     answer = raw(server, head.encode() + body, half_close=True)
     check(answer, Bad("POST", "", status=400, says=[f"{len(body)} bytes", "Content-Length is 100"]))
     assert log.note() == before

@@ -30,7 +30,7 @@ from tlog.fsck import scrub
 from tlog.fsck.chunk import CHUNK, check_chunk
 from tlog.fsck.joined import Joined
 from tlog.fsck.run import Plan, check
-from tlog.fsck.scrub import Scrub
+from tlog.fsck.scrub import Progress, Scrub
 from tlog.fsck.segment import Depth, Run, Step, check_segment
 from tlog.logs import make_logger
 from tlog.metrics import Metrics
@@ -857,6 +857,9 @@ def test_the_scrub_goes_on_where_it_was_after_a_restart(data: Data, monkeypatch:
     scrub_pass(config, metrics)
     # When the last pass ended is known again at the start.
     assert passes[0] == 0 < passes[1] == passes[2]
+    with closing(Segments(config, Nobody(), now)) as segments:
+        progress = Scrub(config, segments, metrics, make_logger(), now).progress()
+    assert progress == Progress(1e9, passes[-1])
 
 
 def test_what_is_wrong_in_memory_only_freezes_nothing(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

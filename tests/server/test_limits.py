@@ -460,7 +460,8 @@ def drip(held: Sequence[socket.socket], streams: Sequence[bytes], place: int) ->
 
 def test_those_who_send_a_byte_a_second_keep_nobody_waiting(start_guarded: Callable[..., Guarded]) -> None:
     house = start_guarded()
-    head = b"POST /segments/first/entries HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n"
+    headers = b"Host: localhost\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n"
+    head = b"POST /segments/first/entries HTTP/1.1\r\n" + headers
     with may_open(3_000), ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(2_000)]
         for one in held:

@@ -233,6 +233,21 @@ def test_a_resource_that_cannot_be_read_is_kept_with_all_its_records() -> None:
         ({"body": {"intValue": 2**60, "stringValue": None}}, {"body": {"intValue": str(2**60)}}),
         ({"body": {"arrayValue": {"values": []}}}, {"body": {"arrayValue": {}}}),
         ({"body": None, "severityText": "", "flags": 0, "severityNumber": 9.0}, {"severityNumber": 9}),
+        (
+            {"body": {"intValue": "-0"}, "droppedAttributesCount": 2},
+            {"body": {"intValue": "0"}, "droppedAttributesCount": 2},
+        ),
+        ({"body": {"boolValue": False}, "droppedAttributesCount": 0}, {"body": {"boolValue": False}}),
+        (
+            {"body": {"stringValue": '"intValue":1,"intValue":2'}},
+            {"body": {"stringValue": '"intValue":1,"intValue":2'}},
+        ),
+        (
+            {"attributes": [{"key": "n", "value": {"intValue": -5}}]},
+            {"attributes": [{"key": "n", "value": {"intValue": "-5"}}]},
+        ),
+        ({"attributes": [{"key": "n"}]}, {"attributes": [{"key": "n", "value": {}}]}),
+        ({"eventName": "x", "timeUnixNano": "0"}, {"eventName": "x"}),
         ({"time_unix_nano": "1", "new": {"a": 1}, "eventName": "x"}, {"eventName": "x"}),
     ],
 )
@@ -247,6 +262,7 @@ def test_json_is_read_as_otlp_has_it(given: dict[str, Any], found: dict[str, Any
         {"body": {"intValue": 2**63}},
         {"body": {"intValue": True}},
         {"body": {"intValue": "1", "stringValue": "1"}},
+        {"attributes": [{"key": "n", "value": {"boolValue": False, "stringValue": ""}}]},
         {"body": {"doubleValue": "1_0"}},
         {"body": {"doubleValue": 10**400}},
         {"body": {"boolValue": 1}},
@@ -269,11 +285,14 @@ def test_a_record_that_is_none_is_kept_alone(bad: object) -> None:
 
 
 def test_two_members_of_one_name_are_not_taken_for_one() -> None:
-    raw = in_json({"eventName": "x"}).replace(b'"eventName": "x"', b'"eventName": "x", "eventName": "y"')
-    for one in (raw, raw.replace(b" ", b"")):
-        found = read_records(one, JSON)
-        assert not found.texts
-        assert b'"eventName":"x","eventName":"y"' in found.faults[0].replace(b" ", b"")
+    # The last has no more colons than one member alone would have.
+    for name in (b"y", b":", b"\\u003a", b"\\u003A"):
+        twice = b'"eventName": "x", "eventName": "%b"' % name
+        raw = in_json({"eventName": "x"}, {"eventName": "z"}).replace(b'"eventName": "x"', twice)
+        for one in (raw, raw.replace(b" ", b"")):
+            found = read_records(one, JSON)
+            assert found.texts == [b'{"record":{"eventName":"z"},"resource":{},"scope":{}}']
+            assert twice.replace(b" ", b"") in found.faults[0].replace(b" ", b"")
     for member in (b"resourceLogs", b"scopeLogs", b"logRecords"):
         more = (
             in_json({"eventName": "x"})
@@ -544,8 +563,8 @@ def test_a_body_may_come_in_chunks(server: Server) -> None:
 
 def test_of_chunks_that_break_off_nothing_is_taken_for_a_record(server: Server) -> None:
     request = of_records(record("whole"), record("cut off"), **{"service.name": "cut"}).SerializeToString()[:-9]
-    head = f"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {PROTOBUF_TYPE}\r\n"
-    head += "Transfer-Encoding: chunked\r\n\r\n"
+    headers = f"Host: localhost\r\nContent-Type: {PROTOBUF_TYPE}\r\nTransfer-Encoding: chunked"
+    head = f"POST /v1/logs HTTP/1.1\r\n{headers}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
         connection.sendall(head.encode() + b"%x\r\n%b" % (len(request) + 9, request))
     until(lambda: request in kept_bytes(server), "what arrived in quarantine")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+from damaging import lose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import JSON, LOG_NAME, NDJSON, PATIENCE, Answer, Segment, Server, start, tell, tlog, until
@@ -20,7 +21,6 @@ from tlog.config import Config
 from tlog.files import exclusive
 from tlog.formats.known import format_of
 from tlog.search.terms import FIELDS
-from tlog.store.codec import LOST, columns_of, decode_payloads, payload_runs
 from tlog.store.connection import connect
 from tlog.store.control import ControlStore
 from tlog.store.search import MOST_LOOKED_AT, Index, Indexed, Span, State
@@ -512,14 +512,6 @@ def test_what_is_not_as_usual_is_searched_as_far_as_that_goes(start_server: Star
     until(lambda: any(line["event"] == "not indexed" for line in again.logged()), "the damage to be said")
     page = ask(damaged, actor="joe")
     assert (page["entries"], page["indexed"], page["size"]) == ([], 0, 6)
-
-
-def lose(database: Path, lost: set[int]) -> None:
-    with closing(connect(database)) as connection:
-        [(start, openings, blob)] = connection.execute("select start, openings, payloads from payload").fetchall()
-        kept = [LOST if n in lost else one for n, one in enumerate(decode_payloads(blob, openings), start)]
-        [run] = payload_runs(start, columns_of(kept))
-        connection.execute("update payload set openings = ?, payloads = ?", [run.openings, run.blob])
 
 
 # Who may

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from nodejs import needs_node, outcomes
 
-from tlog_core.encoding import encode_base64
+from tlog.web.visible import visible
+from tlog_core.encoding import canonical_json, encode_base64
 from tlog_core.errors import MalformedError
-from tlog_core.merkle import Frontier, Hash, NodeReader, node_hash, range_hash
+from tlog_core.evidence import evidence_heads, parse_evidence
+from tlog_core.merkle import Frontier, Hash, NodeReader, leaf_hash, node_hash, range_hash
 from tlog_core.note import SUBTREE, parse_verifier
+from tlog_core.policy import open_witnessed, parse_policy
 from tlog_core.proof import (
     cover,
     prove_consistency,
@@ -125,9 +128,34 @@ def test_base64_has_one_form() -> None:
     assert found == ["accepted", *["malformed"] * len(others)]
 
 
-def test_what_a_page_would_not_show_is_made_visible() -> None:
-    shown = {"a\u202eb": "a‹U+202E›b", "\x1b[31m": "‹U+001B›[31m", "é😀\n\t": "é😀\n\t", "\U000e0041": "‹U+E0041›"}
-    assert set(outcomes(("visible", {"text": text, "shown": due}) for text, due in shown.items())) == {"accepted"}
+def test_an_entry_of_more_than_65535_bytes_is_none() -> None:
+    members = {"commitment": encode_base64(bytes(32)), "origin": "", "time": 0, "v": 1, "writer": "w"}
+    empty = len(canonical_json({**members, "origin": ""}))
+    raw = [canonical_json({**members, "origin": "o" * (length - empty)}) for length in (65_535, 65_536)]
+    cases = [{"entry": one.decode(), "leaf_hash": leaf_hash(one).hex()} for one in raw]
+    assert outcomes(("entry", case) for case in cases) == ["accepted", "malformed"]
+
+
+def test_a_cosignature_from_the_future_proves_nothing_yet() -> None:
+    case = vectors("evidence")["a-backdated-entry"]
+    policy = parse_policy(case["policy"].encode())
+    earlier = evidence_heads(parse_evidence(case["evidence"].encode()))[1]
+    time = open_witnessed(bytes(earlier), policy).time
+    assert time is not None
+    cases = [{**case, "now": time - ahead} for ahead in (300, 301)]
+    assert outcomes(("evidence", one) for one in cases) == ["accepted", "refused"]
+
+
+def test_what_a_page_would_not_show_is_made_visible_as_the_server_does() -> None:
+    texts = [
+        "a\u202eb",
+        "\x1b[31m",
+        "é😀\n\t\r",
+        "\U000e0041",
+        "\u2028\u2029\u00ad\u200d\ufeff\ue000\uffff\x7f\x85\xa0",
+    ]
+    cases = [{"text": text, "keep": keep, "shown": visible(text, keep)} for text in texts for keep in ("", "\n")]
+    assert outcomes(("visible", case) for case in cases) == ["accepted"] * len(cases)
 
 
 def test_names_of_members_are_not_taken_for_those_of_others() -> None:

@@ -1,5 +1,6 @@
 """Python makes one script out of the modules, for a page that fetches nothing."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_an_import_that_would_be_left_in_is_refused(monkeypatch: pytest.MonkeyPa
         one_script("one")
 
 
+def test_what_npm_made_is_as_it_came() -> None:
+    package = Path(tlog_client.browser.__file__).parent / "noble-ed25519.js"
+    assert hashlib.sha256(package.read_bytes()).hexdigest() == NOBLE_3_2_0
+
+
+# Of index.js in @noble/ed25519.
+NOBLE_3_2_0 = "a4f631d1876b5d9e43a86cd71194ca27b5e1451edf4ba4db9a418f40a475569a"
 # Test 1 of RFC 8032, section 7.1, and the same with another message.
 CHECK = """
 (async () => {

@@ -6,7 +6,13 @@
 import assert from "node:assert";
 import { createInterface } from "node:readline";
 
-import { decodeBase64, decodeHex, encodeBase64, encodeHex, encodeText } from "../../client/tlog_client/browser/bytes.js";
+import {
+  decodeBase64,
+  decodeHex,
+  encodeBase64,
+  encodeHex,
+  encodeText,
+} from "../../client/tlog_client/browser/bytes.js";
 import { openCheckpoint } from "../../client/tlog_client/browser/checkpoint.js";
 import { verifyCommitment } from "../../client/tlog_client/browser/commitment.js";
 import { openCosignature } from "../../client/tlog_client/browser/cosignature.js";
@@ -27,13 +33,15 @@ import {
   verifySubtree,
 } from "../../client/tlog_client/browser/proof.js";
 import { parseReceipt, verifyReceipt } from "../../client/tlog_client/browser/receipt.js";
+import { verifySubset } from "../../client/tlog_client/browser/subset.js";
 import { visibleText } from "../../client/tlog_client/browser/visible.js";
 
 // https://www.rfc-editor.org/rfc/rfc8032: a point of order 8, by its y.
 const ORDER_8 = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05";
 const one = decodeHex;
 const many = (hashes) => hashes.map(decodeHex);
-const bytes = (found, member) => (`${member}_hex` in found ? decodeHex(found[`${member}_hex`]) : encodeText(found[member]));
+const bytes = (found, member) =>
+  `${member}_hex` in found ? decodeHex(found[`${member}_hex`]) : encodeText(found[member]);
 
 const CHECKS = {
   async inclusion({ leaf, index, size, proof, root }) {
@@ -44,6 +52,9 @@ const CHECKS = {
   },
   async subtree({ start, end, subtree, size, proof, root }) {
     await verifySubtree({ start, end, subtree: one(subtree), size, proof: many(proof), root: one(root) });
+  },
+  async subset({ indexes, leaves, size, proof, root }) {
+    verifySubset({ indexes, leaves: many(leaves), size: BigInt(size), proof: many(proof), root: one(root) });
   },
   async prefix({ old_size: oldSize, new_size: newSize, old_root: oldRoot, new_root: newRoot, proof }) {
     const root = await prefixRoot({ oldSize, newSize, proof: many(proof), newRoot: one(newRoot) });
@@ -60,7 +71,10 @@ const CHECKS = {
   async note(found) {
     const keys = await Promise.all(found.vkeys.map(parseVerifier));
     const { signatures } = await openNote(parseNote(bytes(found, "note")), keys);
-    assert.deepStrictEqual(signatures.map((line) => line.name), found.signers);
+    assert.deepStrictEqual(
+      signatures.map((line) => line.name),
+      found.signers,
+    );
   },
   async checkpoint(found) {
     const { origin, size, root } = await openCheckpoint(bytes(found, "checkpoint"), await parseVerifier(found.vkey));
@@ -93,7 +107,8 @@ const CHECKS = {
   },
   async evidence(found) {
     const policy = await parsePolicy(bytes(found, "policy"));
-    assert.strictEqual(await describeEvidence(await parseEvidence(bytes(found, "evidence")), policy), found.sentence);
+    const evidence = await parseEvidence(bytes(found, "evidence"));
+    assert.strictEqual(await describeEvidence(evidence, policy, { now: found.now }), found.sentence);
   },
   async receipt(found) {
     const payload = "payload" in found || "payload_hex" in found ? bytes(found, "payload") : undefined;
@@ -110,7 +125,12 @@ const CHECKS = {
     const r = noble.Point.BASE.multiply(nonce).add(part).toBytes();
     const digest = await crypto.subtle.digest("SHA-512", new Uint8Array([...r, ...key.publicKey, ...message]));
     const challenge = littleEndian(new Uint8Array(digest));
-    const s = decodeHex(noble.etc.mod(nonce + challenge * scalar, noble.Point.CURVE().n).toString(16).padStart(64, "0"));
+    const s = decodeHex(
+      noble.etc
+        .mod(nonce + challenge * scalar, noble.Point.CURVE().n)
+        .toString(16)
+        .padStart(64, "0"),
+    );
     const signature = new Uint8Array([...r, ...s.reverse()]);
     assert(await noble.verifyAsync(signature, message, key.publicKey, { zip215: false }));
     if (!(await isEd25519(signature, message, key.publicKey))) throw new RefusedError("wrong signature", "signature");
@@ -118,8 +138,8 @@ const CHECKS = {
   async members({ json, names, together }) {
     exactMembers(parseJson(encodeText(json)), names, together);
   },
-  async visible({ text, shown }) {
-    assert.strictEqual(visibleText(text), shown);
+  async visible({ text, keep, shown }) {
+    assert.strictEqual(visibleText(text, keep), shown);
   },
   async base64({ text, data }) {
     assert.strictEqual(encodeHex(decodeBase64(text)), data);

@@ -1,6 +1,6 @@
 """What one policy gives that another does not (spec/access.md): who gains and who loses what, before it is applied."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, collapse_addresses
 from itertools import product
@@ -42,22 +42,28 @@ def differences(
 
 
 def compare(
-    old: Policy, new: Policy, principals: Iterable[Principal], segments: Iterable[Target], *, now: int
+    old: Policy,
+    new: Policy,
+    principals: Iterable[Principal],
+    segments: Iterable[Target],
+    *,
+    now: int,
+    step: Callable[[], None] = lambda: None,
 ) -> list[Change]:
     """Return who gains and loses what, in the order of names; `now` is in milliseconds since the epoch.
 
     Those compared are the given principals, whoever the two policies name, and one who has no credential; where they
     act are the given segments and the reserved ones. What changes from one network only is said only for that network.
+    `step` is called again and again, and ends it by what it raises: there can be very much to compare.
     """
     targets = sorted({*segments, *map(Target, RESERVED)}, key=lambda target: (target.segment, target.labels))
-    both = _Both(Decider(old), Decider(new), _origins(old, new), now)
-    return [
-        change
-        for trial in trials((old, new), principals, tuple(targets))
-        for target, action in product(trial.targets, Action)
-        if action not in OPEN_ACTIONS
-        for change in both.compare(trial, action, target)
-    ]
+    both, found = _Both(Decider(old), Decider(new), _origins(old, new), now), list[Change]()
+    for trial in trials((old, new), principals, tuple(targets), step):
+        for target, action in product(trial.targets, Action):
+            step()
+            if action not in OPEN_ACTIONS:
+                found += both.compare(trial, action, target)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

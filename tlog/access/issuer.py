@@ -1,5 +1,6 @@
 """The OIDC issuers whose tokens are taken, as `issuers.toml` configures them (spec/access.md, "OIDC")."""
 
+import re
 import tomllib
 from dataclasses import dataclass
 from itertools import permutations
@@ -18,8 +19,33 @@ ALGORITHMS: Final = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 """Those that a token may be signed by. With each of them, who can check a token cannot make one."""
 
 _MAX_BYTES: Final = 1 << 16
+_RETURN: Final = "/web/sign-in/return"
+_SECRET: Final = re.compile(r"[!-~]{1,1024}")
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Texts = Annotated[tuple[_Text, ...], msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """How people sign in at an issuer: as whose client, and where the browser comes back to."""
+
+    name: str
+    client_id: str
+    redirect_uri: str
+    client_secret_file: str | None = None
+    scope: str = "openid"
+
+    def client_secret(self, folder: Path) -> str | None:
+        """Return the secret of the client, from its file in or below a folder, if it has one; ConfigError."""
+        if self.client_secret_file is None:
+            return None
+        try:
+            secret = (folder / self.client_secret_file).read_text("ascii").removesuffix("\n")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"client_secret_file cannot be read: {_reason(error)}") from None
+        if _SECRET.fullmatch(secret) is None:
+            raise ConfigError("client_secret_file has not just one line of 1 to 1024 visible ASCII characters")
+        return secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +63,19 @@ class Issuer:
     principal_claim: str = "sub"
     groups_claim: str | None = None
     jwks_uri: str | None = None
+    sign_in: SignIn | None = None
 
     def discovery_uri(self) -> str:
         """Return where the discovery document is (OpenID Connect Discovery 1.0, section 4)."""
         return self.issuer.removesuffix("/") + "/.well-known/openid-configuration"
+
+
+class _SignInTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: _Text
+    client_id: _Text
+    redirect_uri: _Text
+    client_secret_file: _Text | None = None
+    scope: _Text = "openid"
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +86,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     principal_claim: _Text = "sub"
     groups_claim: _Text | None = None
     jwks_uri: _Text | None = None
+    sign_in: _SignInTable | None = None
 
 
 def read_issuers(path: Path) -> str:
@@ -61,7 +97,8 @@ def read_issuers(path: Path) -> str:
         return ""
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {(error.strerror or '').lower()}") from None
-    parse_issuers(raw)
+    for issuer in parse_issuers(raw):
+        _check_secret(issuer, path.parent)
     return raw.decode()
 
 
@@ -99,7 +136,9 @@ def _issuer(table: Any, number: int) -> Issuer:
     named = table.get("issuer") if isinstance(table, dict) else None
     title = f"issuer {_lower(named) if isinstance(named, str) else number}"
     try:
-        issuer = Issuer(**msgspec.structs.asdict(msgspec.convert(table, _Table)))
+        found = msgspec.convert(table, _Table)
+        sign_in = None if found.sign_in is None else SignIn(**msgspec.structs.asdict(found.sign_in))
+        issuer = Issuer(**{**msgspec.structs.asdict(found), "sign_in": sign_in})
         _check(issuer)
     except (msgspec.ValidationError, MalformedError) as error:
         raise ConfigError(f"issuers.toml: {title}: {_lower(str(error))}") from None
@@ -121,6 +160,37 @@ def _check(issuer: Issuer) -> None:
         check_url(url, loopback=True)
     except MalformedError as error:
         raise MalformedError(f"{member}: {error}") from None
+
+    if issuer.sign_in is not None:
+        _check_sign_in(issuer.sign_in, issuer.audience)
+
+
+def _check_sign_in(sign_in: SignIn, audience: tuple[str, ...]) -> None:
+    if sign_in.client_id not in audience:
+        raise MalformedError("sign_in: client_id is not one of audience, so that no token would be taken; add it there")
+    texts = (sign_in.name, sign_in.client_id, sign_in.scope, sign_in.client_secret_file or "")
+    if not all(map(str.isprintable, texts)):
+        raise MalformedError("sign_in: its members consist of printable characters")
+    if "openid" not in sign_in.scope.split(" "):
+        raise MalformedError("sign_in: scope lacks openid, without which there is no ID token")
+    try:
+        check_url(sign_in.redirect_uri, loopback=True)
+    except MalformedError as error:
+        raise MalformedError(f"sign_in: redirect_uri: {error}") from None
+    if not sign_in.redirect_uri.endswith(_RETURN):
+        raise MalformedError(f"sign_in: redirect_uri does not end in {_RETURN}")
+
+
+def _check_secret(issuer: Issuer, folder: Path) -> None:
+    try:
+        if issuer.sign_in is not None:
+            issuer.sign_in.client_secret(folder)
+    except ConfigError as error:
+        raise ConfigError(f"issuers.toml: issuer {issuer.issuer}: sign_in: {error}") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or "").lower() if isinstance(error, OSError) else "it is not ASCII"
 
 
 def _check_pair(one: Issuer, other: Issuer) -> None:

@@ -1,21 +1,16 @@
 """The public keys of an issuer (RFC 7517): fetched when they are needed, kept, and fetched again when they change."""
 
-import os
-import time
 from collections.abc import Callable, Mapping
 from threading import BoundedSemaphore, Lock
 from typing import Any, Final
 
-import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
-from urllib3.exceptions import HTTPError
 
 from tlog.access.issuer import Issuer, check_url
 from tlog.errors import UnauthorizedError, UnavailableError
 from tlog_client.credential import is_on_loopback
-from tlog_client.transport import new_session, read_body
 from tlog_core.encoding import parse_json, text_member
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.note import ED25519, VerifierKey
@@ -35,10 +30,8 @@ PAUSE: Final = 10_000
 MAX_WAITING: Final = 8
 """How many threads of a process wait at once for keys that another fetches; all the others can go on with theirs."""
 
-MAX_DOCUMENT_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
 
-_FETCH_SECONDS: Final = 5.0
 _WAIT_SECONDS: Final = 1.0
 _NEVER: Final = -(1 << 62)
 # RFC 7517 section 4.2; JWT-SVIDs are signed by keys of a use of their own (SPIFFE Trust Domain and Bundle, 4.2.2).
@@ -123,39 +116,24 @@ class IssuerKeys:
     def _keys_uri(self) -> str:
         if self.issuer.jwks_uri is not None:
             return self.issuer.jwks_uri
-        document = parse_json(self._fetch(self.issuer.discovery_uri()))
-        # OpenID Connect Discovery 1.0, section 4.3: exactly, so that no issuer speaks for another.
-        if not isinstance(document, dict) or document.get("issuer") != self.issuer.issuer:
-            raise MalformedError("the discovery document is that of another issuer")
-        uri = text_member(document, "jwks_uri")
-        # An issuer elsewhere does not send us to what listens on this machine.
-        check_url(uri, loopback=is_on_loopback(self.issuer.issuer))
-        return uri
+        return endpoint(self.issuer, discover(self.issuer, self._fetch), "jwks_uri")
 
 
-def fetch_document(url: str) -> bytes:
-    """Return what is at a URL, at most MAX_DOCUMENT_BYTES, within seconds and without redirects; raise FetchError."""
-    end = time.monotonic() + _FETCH_SECONDS
-    try:
-        with (
-            _session() as session,
-            session.get(url, timeout=_FETCH_SECONDS, allow_redirects=False, stream=True) as response,
-        ):
-            if response.status_code != requests.codes.ok:
-                raise FetchError(f"HTTP status {response.status_code} from {url}")
-            return read_body(response, limit=MAX_DOCUMENT_BYTES, end=end)
-    except (OSError, HTTPError) as error:
-        raise FetchError(f"no answer from {url}: {type(error).__name__}") from error
+def discover(issuer: Issuer, fetch: Callable[[str], bytes]) -> dict[str, Any]:
+    """Return the discovery document of an issuer; FetchError, MalformedError."""
+    document = parse_json(fetch(issuer.discovery_uri()))
+    # OpenID Connect Discovery 1.0, section 4.3: exactly, so that no issuer speaks for another.
+    if not isinstance(document, dict) or document.get("issuer") != issuer.issuer:
+        raise MalformedError("the discovery document is that of another issuer")
+    return document
 
 
-def _session() -> requests.Session:
-    session = new_session(_FETCH_SECONDS)
-    # A proxy could change what keys an issuer on loopback shows us, and what is in ~/.netrc is for no issuer. Whose
-    # certificates are believed is all that the environment says.
-    session.trust_env = False
-    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
-    return session
+def endpoint(issuer: Issuer, document: dict[str, Any], name: str) -> str:
+    """Return a URL that a discovery document names; MalformedError."""
+    uri = text_member(document, name)
+    # An issuer elsewhere does not send us to what listens on this machine.
+    check_url(uri, loopback=is_on_loopback(issuer.issuer))
+    return uri
 
 
 def _within(span: int, since: int, now: int) -> bool:

@@ -1,7 +1,7 @@
 """On whom policies are tried: those who are known, and such as rules name, and the segments that are there call for."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -21,18 +21,20 @@ class Trial:
     targets: tuple[Target, ...]
 
 
-def trials(policies: Iterable[Policy], known: Iterable[Principal], targets: tuple[Target, ...]) -> list[Trial]:
+def trials(
+    policies: Iterable[Policy], known: Iterable[Principal], targets: tuple[Target, ...], step: Callable[[], None]
+) -> list[Trial]:
     """Return whom to try these policies on, in the order of their titles.
 
     Those are the known principals, whoever the rules name, and one who has no credential, in all segments; and who has
-    the claims that select a segment, where a rule names those, in that one.
+    the claims that select a segment, where a rule names those, in that one. `step` is called for each.
     """
     rules = [rule for policy in policies for rule in policy.rules]
-    people = _people(rules, known)
+    people = _people(rules, known, step)
     fitting: dict[Principal, list[Target]] = {}
     by_claims = [rule for rule in rules if _wanted(rule.where)]
     for target in targets:
-        for principal in {one for rule in by_claims for one in _selecting(rule, target)} - people.keys():
+        for principal in {one for rule in by_claims for one in _selecting(rule, target, step)} - people.keys():
             fitting.setdefault(principal, []).append(target)
     found = [Trial(title, principal, targets) for principal, title in people.items()]
     found += [Trial(describe(principal), principal, tuple(where)) for principal, where in fitting.items()]
@@ -61,11 +63,11 @@ def _order(principal: Principal) -> tuple[str, list[str], tuple[tuple[str, str],
     return principal.name, sorted(principal.groups), principal.claims
 
 
-def _people(rules: Iterable[Rule], known: Iterable[Principal]) -> dict[Principal, str]:
+def _people(rules: Iterable[Rule], known: Iterable[Principal], step: Callable[[], None]) -> dict[Principal, str]:
     people = _titles(in_order(known))
     names = {principal.name for principal in people}
     for rule in rules:
-        for principal in _named(rule.who, {}):
+        for principal in _named(rule.who, {}, step):
             # Whoever is known by this name alone is tried as what is known.
             if describe(principal) not in names:
                 people.setdefault(principal, describe(principal))
@@ -79,7 +81,7 @@ def _titles(known: list[Principal]) -> dict[Principal, str]:
     return {one: one.name if times[one.name] == 1 else describe_fully(one) for one in known}
 
 
-def _named(who: Who, fitting: Mapping[str, list[str]]) -> Iterator[Principal]:
+def _named(who: Who, fitting: Mapping[str, list[str]], step: Callable[[], None]) -> Iterator[Principal]:
     """Yield principals who have just what a rule wants, one for each choice that it leaves.
 
     `fitting` are values of claims to choose instead, also of claims that the rule leaves open.
@@ -88,13 +90,15 @@ def _named(who: Who, fitting: Mapping[str, list[str]]) -> Iterator[Principal]:
     pairs = [[(claim, value) for value in values] for claim, values in sorted({**choices, **fitting}.items())]
     for name, group in product(sorted(who.principals) or [""], sorted(who.groups) or [""]):
         for claims in product(*pairs):
+            step()
             yield Principal(name, frozenset([group] if group else []), claims)
 
 
-def _selecting(rule: Rule, target: Target) -> Iterator[Principal]:
+def _selecting(rule: Rule, target: Target, step: Callable[[], None]) -> Iterator[Principal]:
     """Yield principals whose claims, in the place of each `{claim}` of a rule, make it select this segment."""
+    step()
     fitting = {claim: sorted(_values(rule.where, claim, target)) for claim in _wanted(rule.where)}
-    for principal in _named(rule.who, fitting):
+    for principal in _named(rule.who, fitting, step):
         if rule.who.matches(principal) and rule.where.matches(principal, target):
             yield principal
 

@@ -21,11 +21,16 @@ def restated(old: Policy, new: Policy) -> list[str]:
     return [line for *_, line in sorted(lines)]
 
 
+def members(quota: Quota) -> str:
+    """Return what a document says of a quota beside its name, on one line."""
+    return ", ".join(_members_of_quota(quota))
+
+
 def _statements(policy: Policy) -> Iterator[tuple[tuple[int, str], str]]:
     for rule in policy.rules:
         yield (0, rule.name), f"rule {_text(rule.name)}: {', '.join(_members_of_rule(rule))}"
     for quota in policy.quotas:
-        yield (1, quota.name), f"quota {_text(quota.name)}: {', '.join(_members_of_quota(quota))}"
+        yield (1, quota.name), f"quota {_text(quota.name)}: {members(quota)}"
 
 
 def _members_of_rule(rule: Rule) -> Iterator[str]:

@@ -9,12 +9,12 @@ from tlog.access import Action
 from tlog.api.answer import SECRET, json_answer, not_beyond, number, page, query
 from tlog.api.body import ANY_TYPE, idempotency_key, read_events
 from tlog.api.models import BatchReceipt, Entries, Entry, FoundEntries, Receipt
+from tlog.api.reading import SEARCH, record_read
 from tlog.api.route import Call, Route
-from tlog.api.searching import SEARCH, payload_json, search
+from tlog.api.searching import answer_search, payload_json
 from tlog.api.signed import SIGNED_TYPE
 from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
 from tlog.errors import NoWitnessesError
-from tlog.reads import Read
 from tlog.sequencer import Logged, Submission
 from tlog.submit import append, check_stored, commit_to, logged_under, verify_signatures
 from tlog.witnesses.asker import Asker
@@ -72,7 +72,7 @@ def read_entries(call: Call) -> Response:
     """Answer `GET /segments/<name>/entries`."""
     given = query(request, *_PAGE, *SEARCH)
     if not given.keys() <= {*_PAGE}:
-        return search(call, given)
+        return answer_search(call, given)
     limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
     start, size = number("start", given.get("start", "0")), call.segment.store.head().size
     not_beyond("start", start, size)
@@ -82,7 +82,7 @@ def read_entries(call: Call) -> Response:
 def _page(call: Call, start: int, end: int) -> list[Entry]:
     if start >= end:
         return []
-    call.services.reads.record(_read(call, start, end))
+    record_read(call, start, end)
     payloads = call.segment.store.payload_page(start, end, MAX_PAGE_BYTES)
     entries = call.segment.store.entries(start, start + len(payloads))
     check_stored(call.segment, start, entries, payloads)
@@ -96,17 +96,6 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
         )
         for index, (entry, payload) in enumerate(zip(entries, payloads, strict=True), start)
     ]
-
-
-def _read(call: Call, start: int, end: int) -> Read:
-    return Read(
-        by=call.caller.principal.name,
-        segment=call.segment.row.name,
-        start=start,
-        end=end,
-        at=call.services.control.now(),
-        policy=call.caller.policy_version,
-    )
 
 
 def _receipt(submission: Submission, logged: Logged) -> Receipt:

@@ -10,6 +10,7 @@ from flask import Flask, Request, Response, g, request
 
 from tlog.access import Action
 from tlog.access.rule import Target
+from tlog.access.sign_in import SignIns
 from tlog.api.body import ANY_TYPE, FORM_TOKEN, check_body, discard_body, is_large, read_form, receive_body
 from tlog.api.models import Problem
 from tlog.api.site import check_host, check_site, takes_session
@@ -17,6 +18,7 @@ from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
 from tlog.errors import BusyError, ConfigError, QuotaError
+from tlog.fsck.scrub import Scrub
 from tlog.guard import Caller, Guard
 from tlog.intake import Intake
 from tlog.journal import Journal
@@ -42,10 +44,12 @@ class Services:
     segments: Segments
     control: Control
     guard: Guard
+    sign_ins: SignIns
     intake: Intake
     reads: Reads
     indexes: Indexes
     asker: Asker | None
+    scrub: Scrub | None
     room: Room
     metrics: Metrics
     journal: Journal

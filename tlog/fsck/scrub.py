@@ -48,6 +48,14 @@ class _Mark:
     passed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many entries the scrub checks in a second, and when its last pass ended, in seconds; None if none did."""
+
+    rate: float
+    passed: int | None
+
+
 class Scrub:
     """Scrubs in the one process, of those that share the data, that holds a lock."""
 
@@ -66,6 +74,10 @@ class Scrub:
     def keep(self) -> None:
         """Scrub from now on, in a thread that ends with the process."""
         Thread(target=self._scrub, name="scrub", daemon=True).start()
+
+    def progress(self) -> Progress:
+        """Return how far it has come, whichever process scrubs."""
+        return Progress(self._config.scrub_rate, self._read_mark().passed or None)
 
     def scrub_once(self) -> None:
         """Check all that is left of a pass."""

@@ -131,10 +131,10 @@ def _pairs(pairs: Iterable[KeyValue]) -> list[dict[str, Any]]:
 
 
 def _value(value: AnyValue) -> dict[str, Any]:
+    # Most are texts, and to ask what kind one is takes as long as to read it.
+    if text := value.string_value:
+        return {"stringValue": text}
     kind = value.WhichOneof("value")
-    # Most are.
-    if kind == "string_value":
-        return {"stringValue": value.string_value}
     if kind is None:
         return {}
     if kind not in _KINDS:
@@ -145,7 +145,8 @@ def _value(value: AnyValue) -> dict[str, Any]:
 
 
 _KINDS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
-    "bool_value": ("boolValue", lambda value: value),
+    "string_value": ("stringValue", str),
+    "bool_value": ("boolValue", bool),
     "int_value": ("intValue", str),
     "double_value": ("doubleValue", double),
     "bytes_value": ("bytesValue", lambda value: b64encode(value).decode()),

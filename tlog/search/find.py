@@ -11,7 +11,7 @@ from tlog.search.follow import terms_in, time_of
 from tlog.search.indexes import Indexes
 from tlog.search.terms import Wanted
 from tlog.segments import Segment
-from tlog.store.codec import Payload
+from tlog.store.codec import LOST, Payload
 from tlog.store.search import DamagedIndexError, Index, Span
 from tlog.submit import check_payload
 from tlog_core.tile import TILE_WIDTH
@@ -21,7 +21,7 @@ _READ_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An entry that was found, with its payload."""
+    """An entry with its payload, which may be lost."""
 
     index: int
     entry: bytes
@@ -53,7 +53,9 @@ def find(indexes: Indexes, segment: Segment, wanted: Sequence[Wanted], span: Spa
 def _found(index: Index, segment: Segment, wanted: Sequence[Wanted], span: Span, limit: int) -> Found:
     page = index.find([(one.word, one.is_prefix) for one in wanted], span, limit)
     hits, size = [], 0
-    for hit in _hits(segment, page.places):
+    for hit in read_back(segment, page.places):
+        if hit.payload.is_lost:
+            continue
         _check(hit, wanted, span)
         hits.append(hit)
         size += len(hit.payload.data)
@@ -69,8 +71,8 @@ def _check(hit: Hit, wanted: Sequence[Wanted], span: Span) -> None:
         raise DamagedIndexError(f"entry {hit.index} is not what it says")
 
 
-def _hits(segment: Segment, places: Sequence[int]) -> Iterator[Hit]:
-    """Yield the entries at these places, which fall, but those whose payloads are lost."""
+def read_back(segment: Segment, places: Sequence[int]) -> Iterator[Hit]:
+    """Yield the entries at these places, which fall, each checked against the tree; CorruptError."""
     for _, together in groupby(places, lambda place: place // TILE_WIDTH):
         near = list(together)
         start, end = near[-1], near[0] + 1
@@ -79,10 +81,10 @@ def _hits(segment: Segment, places: Sequence[int]) -> Iterator[Hit]:
         # Most of those under one tile come by one read, unless they are large.
         payloads = _payloads(segment, start, end)
         for place in near:
-            found = payloads.get(place) or _payloads(segment, place, place + 1).get(place)
-            if found is not None:
+            found = payloads.get(place) or _payloads(segment, place, place + 1).get(place, LOST)
+            if not found.is_lost:
                 check_payload(place, entries[place - start], found)
-                yield Hit(place, entries[place - start], found)
+            yield Hit(place, entries[place - start], found)
 
 
 def _payloads(segment: Segment, start: int, end: int) -> dict[int, Payload]:

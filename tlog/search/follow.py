@@ -150,8 +150,9 @@ class Follower:
         if progress is None:
             self._seen[name] = _Seen(stamp, began + _AGAIN_SECONDS)
         elif progress.indexed < progress.size:
-            # Writers are to have their turn.
-            time.sleep(time.monotonic() - began)
+            # Writers are to have their turn, and most of the time while they are at work.
+            rest = 1 if self._stamp(name)[:2] == stamp[:2] else _REST
+            time.sleep(rest * (time.monotonic() - began))
             return True
         elif _is_settled(stamp):
             self._seen[name] = _Seen(stamp)

@@ -7,6 +7,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
+from tlog.access.people import in_order
+from tlog.access.principal import Principal
 from tlog.access.rule import Grant
 from tlog.access.token import Token, TokenHash
 from tlog.errors import ConfigError, CorruptError, NotFoundError
@@ -130,6 +132,11 @@ class ControlStore:
         """Return all tokens, those of a principal side by side, the oldest first."""
         with self._lock:
             return [_token(row) for row in self._connection.execute(f"{_TOKENS} order by principal, created, id")]
+
+    def holders(self, now: int) -> Sequence[Principal]:
+        """Return whom tokens in use speak for, each set of groups by itself, in an order that does not change."""
+        used = (one for one in self.tokens() if one.revoked is None and now < one.expires)
+        return in_order(Principal(one.principal, frozenset(one.groups)) for one in used)
 
     def writer_keys(self, name: str) -> Sequence[VerifierKey]:
         """Return the keys by which a writer signs now, the oldest first; CorruptError."""

@@ -290,6 +290,10 @@ class SegmentStore:
                 raise
             self._writer.execute("commit")
 
+    def stored_bytes(self) -> int:
+        """Return how large the database is on disk, without what is still in its write-ahead log."""
+        return self._path.stat().st_size
+
     def head(self) -> Head:
         """Return the head as it is now."""
         with self._reading() as connection:

@@ -8,7 +8,7 @@ from tlog.api.route import Call, Services
 from tlog.errors import CorruptError, FrozenError, UnavailableError
 from tlog.segments import Segment
 from tlog.store.changes import SegmentRow
-from tlog.store.cosigned import CosignedHead
+from tlog.store.cosigned import CosignedHead, Frozen
 from tlog_core.entry import parse_entry
 from tlog_core.errors import MalformedError
 
@@ -29,6 +29,7 @@ class Overview:
     """A segment as it stands: `open`, `sealed`, `frozen` or `damaged`, and why. Times of entries are in milliseconds.
 
     `cosigned` is the newest head that the quorum cosigned; `quorum` is the name of that in the file of witnesses.
+    `waits` is the time of the first entry behind that head, if there is a quorum, and one behind.
     """
 
     row: SegmentRow
@@ -39,6 +40,8 @@ class Overview:
     cosigned: CosignedHead | None
     quorum: str | None
     witnesses: tuple[Witness, ...]
+    frozen: Frozen | None = None
+    waits: int | None = None
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -66,6 +69,8 @@ def overview(services: Services, row: SegmentRow) -> Overview:
 def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overview:
     """Return how an open segment stands, with its row as it is by now."""
     head, frozen, asker = segment.store.head(), segment.frozen(), services.asker
+    cosigned = None if asker is None else asker.newest(segment)
+    behind = cosigned.size if cosigned else 0
     state = "frozen" if frozen else "sealed" if head.sealed or row.sealed is not None else "open"
     return Overview(
         row=row,
@@ -73,9 +78,11 @@ def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overvi
         reason=frozen.reason if frozen else "",
         size=head.size,
         time=head.time,
-        cosigned=None if asker is None else asker.newest(segment),
+        cosigned=cosigned,
         quorum=None if asker is None else asker.panel.quorum,
         witnesses=() if asker is None else tuple(_witnesses(services, segment)),
+        frozen=frozen,
+        waits=None if asker is None or behind >= head.size else _time_of(segment, behind),
     )
 
 

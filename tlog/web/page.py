@@ -7,20 +7,22 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-from flask import Response, request
+from flask import Response, g, request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tlog.access import ANONYMOUS, Action
 from tlog.access.action import CONTROL
 from tlog.access.rule import Target
-from tlog.api.answer import SECRET, answer
+from tlog.api.answer import OPAQUE, SECRET, answer
 from tlog.api.body import FORM_TOKEN, FORM_TYPE
 from tlog.api.models import Problem
 from tlog.api.route import Call, Route
 from tlog.sessions import COOKIE
 from tlog.web.assets import assets
 from tlog.web.visible import visible
+from tlog_core.encoding import encode_base64
+from tlog_core.errors import MalformedError
 
 HTML: Final = "text/html; charset=utf-8"
 SIGN_IN: Final = "/web/sign-in"
@@ -56,6 +58,12 @@ def html(template: str, *, status: int = 200, **values: Any) -> Response:
     return answer(text.encode("utf-8", "replace"), HTML, status=status, caching=SECRET, more=_HEADERS)
 
 
+def attached(data: bytes, name: str) -> Response:
+    """Return bytes as a file of this name, which no browser shows."""
+    more = [("Content-Disposition", f'attachment; filename="{name}"'), *_HEADERS]
+    return answer(data, OPAQUE, caching=SECRET, more=more)
+
+
 def redirect(place: str) -> Response:
     """Return what sends a browser to another page of ours."""
     return answer(b"", HTML, status=HTTPStatus.SEE_OTHER, caching=SECRET, more=[("Location", place), *_HEADERS])
@@ -66,7 +74,7 @@ def refused(problem: Problem) -> Response:
     if problem.status == HTTPStatus.UNAUTHORIZED and request.method == "GET":
         if request.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site":
             # Browsers keep a strict cookie back when a link of another site is followed, and send it from here on.
-            return html("arrived.html", status=HTTPStatus.OK, to=_asked())
+            return html("arrived.html", status=HTTPStatus.OK, to=_asked(), said="You followed a link of another site.")
         return redirect(f"{SIGN_IN}?next={quote(_asked(), safe='')}")
     return html("problem.html", status=problem.status, problem=problem)
 
@@ -81,6 +89,13 @@ def form(path: str, action: Action, view: Callable[..., Response], summary: str,
     takes: Mapping[str, Any] = {FORM_TYPE: str}
     gives = {200: "text/html"}
     return Route("POST", path, action, view, summary, gives=gives, takes=takes, form=True, refuse=refused, **more)
+
+
+def field(name: str) -> str:
+    """Return what stands in a field of the form that was sent; MalformedError if it has none of this name."""
+    if name not in g.form:
+        raise MalformedError(f"the form has no field {name}; open its page again, and send it from there")
+    return str(g.form[name])
 
 
 def _form_token(call: Call) -> str:
@@ -102,7 +117,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = assets().path
-    environment.filters.update(count=_count, time=_time, day=_day, ago=_ago, lines=_lines)
+    environment.filters.update(base64=encode_base64, count=_count, number=_number, size=_size)
+    environment.filters.update(time=_time, day=_day, ago=_ago, lines=_lines)
     return environment
 
 
@@ -120,15 +136,27 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
+def _size(size: float) -> str:
+    """Return how many bytes that are, in the largest unit of which there is one."""
+    for power, name in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:,.1f}".removesuffix(".0") + f" {name}"
+    return f"{size:.0f} bytes"
+
+
+def _number(value: float) -> str:
+    """Return a number that may have a fraction, with three figures of it."""
+    return f"{int(value):,}" if value == int(value) else f"{value:.3g}"
+
+
 def _time(milliseconds: int) -> Markup:
     try:
         moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (ValueError, OverflowError):
         # An event may say that it is of any year.
         return Markup("{} ms").format(milliseconds)
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    said = moment.replace(tzinfo=None).isoformat(" ", "seconds")
+    return Markup('<time datetime="{}">{}\u00a0UTC</time>').format(moment.isoformat(timespec="milliseconds"), said)
 
 
 def _day(milliseconds: int) -> str:

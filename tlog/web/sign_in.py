@@ -12,24 +12,30 @@ from tlog.api.route import Call
 from tlog.errors import UnauthorizedError
 from tlog.sessions import COOKIE
 from tlog.web.page import SIGN_IN, form, page, redirect, shown
+from tlog_core.errors import TlogError
 
 HOME: Final = "/web/"
 
-_OURS: Final = re.compile(r"/web/[!-\[\]-~]*")
+_OURS: Final = re.compile(r"/web/[!-\[\]-~]{0,1000}")
 
 
 def ask(call: Call) -> Response:
     """Answer `GET /web/sign-in`."""
-    return page(call, "sign-in.html", next=_next(query(request, "next")), error=None)
+    return _page(call, place_in(query(request, "next")), None, HTTPStatus.OK)
+
+
+def ask_again(call: Call, place: str, error: TlogError, status: HTTPStatus) -> Response:
+    """Return the page that asks, to go on to a page of ours, with why that has failed."""
+    return _page(call, place, str(error), status)
 
 
 def sign_in(call: Call) -> Response:
     """Answer `POST /web/sign-in`."""
-    place, credential = _next(g.form), g.form.get("token", "").strip()
+    place, credential = place_in(g.form), g.form.get("token", "").strip()
     try:
         call.services.guard.holder(credential)
     except UnauthorizedError as error:
-        return page(call, "sign-in.html", status=HTTPStatus.FORBIDDEN, next=place, error=str(error))
+        return ask_again(call, place, error, HTTPStatus.FORBIDDEN)
     return begin(call, redirect(place), credential)
 
 
@@ -50,10 +56,15 @@ def _set(response: Response, value: str, max_age: int | None = None) -> None:
     response.set_cookie(COOKIE, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="Strict")
 
 
-def _next(given: dict[str, str]) -> str:
-    """Return where to go on, which is a page of ours."""
+def place_in(given: dict[str, str]) -> str:
+    """Return where to go on, as parameters say, which is a page of ours."""
     place = given.get("next", HOME)
     return place if _OURS.fullmatch(place) else HOME
+
+
+def _page(call: Call, place: str, error: str | None, status: HTTPStatus) -> Response:
+    issuers = call.services.sign_ins.names()
+    return page(call, "sign-in.html", status=status, next=place, error=error, issuers=issuers)
 
 
 ROUTES = (

@@ -3,7 +3,16 @@
 // Evidence is { kind, witness, index, parts, notes }: `witness` is the key of the witness that is accused, or null; each part
 // is { proof } with, by kind, { leaf } or { entry }.
 
-import { concatBytes, decodeBase64, decodeText, encodeBase64, encodeText, equalBytes, parseDecimal } from "./bytes.js";
+import {
+  concatBytes,
+  decodeBase64,
+  decodeText,
+  encodeBase64,
+  encodeHex,
+  encodeText,
+  equalBytes,
+  parseDecimal,
+} from "./bytes.js";
 import { parseHead } from "./checkpoint.js";
 import { openCosignature } from "./cosignature.js";
 import { parseEntry } from "./entry.js";
@@ -19,6 +28,8 @@ const MAX_EVIDENCE_BYTES = 16_384;
 const MAX_LAG = 86_400n;
 /** Seconds that a cosignature may be ahead of the clock of who judges it. */
 const MAX_AHEAD = 300;
+/** How many lines of a log evidence has of each head, so that there is room. */
+const MAX_LINES = 8;
 const SEGMENT_ORIGIN = /^[^\n]+\/segments\/[a-z0-9][a-z0-9-]{0,62}$/;
 const NOTES_OF_KIND = { empty: 1, fork: 2, prefix: 2, entry: 2, backdating: 2 };
 
@@ -48,6 +59,25 @@ export async function describeEvidence(evidence, policy, { now = Infinity, forma
   }
 }
 
+/**
+ * Return the file, as text, of the evidence that two heads make with a consistency proof of anyone; null if they make none.
+ *
+ * Both are heads of one log, verified by the caller. Where the older size is a power of two, a proof does not say what it
+ * starts from (RFC 9162 section 2.1.4.1), and makes none.
+ */
+export async function findEvidence(older, newer, proof) {
+  const [one, other] = [parseHead(older.text), parseHead(newer.text)];
+  const notes = [older, newer].map((note) => ownLines(note, one.origin));
+  if (one.size === other.size) return equalBytes(one.root, other.root) ? null : forkFile(notes);
+  try {
+    const root = await prefixRoot({ oldSize: one.size, newSize: other.size, proof, newRoot: other.root });
+    return equalBytes(root, one.root) ? null : evidenceFile({ kind: "prefix", parts: [{ proof }], notes });
+  } catch (error) {
+    if (!(error instanceof RefusedError)) throw error;
+    return null;
+  }
+}
+
 const JUDGES = {
   async empty({ notes }, policy) {
     const head = await openAccused(notes[0], policy, null);
@@ -59,7 +89,8 @@ const JUDGES = {
 
   async fork({ notes, witness }, policy) {
     const [one, other] = await openPair(notes, policy, witness);
-    if (one.size !== other.size || equalBytes(one.root, other.root)) unproven("the heads are not two roots of one size");
+    if (one.size !== other.size || equalBytes(one.root, other.root))
+      unproven("the heads are not two roots of one size");
     const roots = `${encodeBase64(one.root)} and ${encodeBase64(other.root)}`;
     return `${accuse(witness, one)} two roots of ${one.size} entries: ${roots}`;
   },
@@ -177,6 +208,20 @@ function formatEvidence({ kind, witness, index, parts, notes }) {
     lines.push(...proof.map(encodeBase64));
   }
   return concatBytes(encodeText(`${lines.join("\n")}\n\n`), encodeText(notes.map(formatNote).join("\n")));
+}
+
+function forkFile(notes) {
+  const byRoot = (note) => encodeHex(parseHead(note.text).root);
+  return evidenceFile({ kind: "fork", parts: [], notes: notes.sort((a, b) => (byRoot(a) < byRoot(b) ? -1 : 1)) });
+}
+
+function evidenceFile(evidence) {
+  return decodeText(formatEvidence({ witness: null, index: null, ...evidence }), "evidence");
+}
+
+// Lines of others would only make it larger.
+function ownLines(note, origin) {
+  return { text: note.text, signatures: note.signatures.filter((line) => line.name === origin).slice(0, MAX_LINES) };
 }
 
 function headNote(text, lines) {

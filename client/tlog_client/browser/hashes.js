@@ -5,7 +5,9 @@ import { concatBytes } from "./bytes.js";
 export const HASH_BYTES = 32;
 
 export async function sha256(...parts) {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", concatBytes(...parts)));
+  // A whole file is not copied first.
+  const whole = parts.length === 1 ? parts[0] : concatBytes(...parts);
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", whole));
 }
 
 /** Return the hash of an entry as a leaf: SHA-256(0x00 || entry). */

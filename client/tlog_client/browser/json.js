@@ -164,7 +164,10 @@ class JsonReader {
     const number = Number(text);
     const isInteger = !/[.eE]/.test(text);
     // RFC 8785 writes what is below 1e21 and whole as an integer, which must then be readable as one.
-    if (Math.abs(number) > Number.MAX_SAFE_INTEGER && (isInteger || Math.abs(number) < 1e21 || !Number.isFinite(number))) {
+    if (
+      Math.abs(number) > Number.MAX_SAFE_INTEGER &&
+      (isInteger || Math.abs(number) < 1e21 || !Number.isFinite(number))
+    ) {
       this.refuse("a number beyond what every reader takes");
     }
     return number;

@@ -74,7 +74,8 @@ export async function openNote(note, keys, where = "signature") {
   const signatures = note.signatures.filter(isKnown);
   const message = encodeText(note.text);
   for (const line of signatures) await verifySignature(isKnown(line), message, line.blob, where);
-  if (signatures.length === 0) throw new RefusedError(`not signed by ${keys.map((key) => key.name).join(" or ")}`, where);
+  if (signatures.length === 0)
+    throw new RefusedError(`not signed by ${keys.map((key) => key.name).join(" or ")}`, where);
   return { text: note.text, signatures };
 }
 

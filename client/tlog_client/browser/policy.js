@@ -125,7 +125,8 @@ class PolicyReader {
 
   async #key(vkey, whose, types) {
     const key = await parseVerifier(vkey);
-    if (!types.includes(key.type)) throw new MalformedError(`a key of type ${key.type}, where ${types.join(" or ")} is due`);
+    if (!types.includes(key.type))
+      throw new MalformedError(`a key of type ${key.type}, where ${types.join(" or ")} is due`);
     // The same key under another name is the same log, or the same witness; and a log would witness itself.
     const taken = this.#roles.find((role) => equalBytes(role.public, key.public));
     if (taken) throw new MalformedError(`this key stands above already, as that of a ${taken.whose}`);
@@ -191,6 +192,7 @@ function splitBytes(raw, separators) {
 function groupThreshold(count, members) {
   if (count === "any" || count === "all") return count === "any" ? 1 : members;
   const threshold = parseDecimal(count);
-  if (threshold < 1n || threshold > BigInt(members)) throw new MalformedError(`${threshold} of ${members} members cannot be`);
+  if (threshold < 1n || threshold > BigInt(members))
+    throw new MalformedError(`${threshold} of ${members} members cannot be`);
   return Number(threshold);
 }

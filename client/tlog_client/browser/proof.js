@@ -1,4 +1,4 @@
-// Merkle proofs: inclusion, consistency, subtree, prefix, range and subset (RFC 9162 section 2.1, spec/receipt.md).
+// Merkle proofs: inclusion, consistency, subtree, prefix and range (RFC 9162 section 2.1, spec/receipt.md).
 //
 // Inclusion and consistency are cases of the subtree proof (draft-ietf-plants-merkle-tree-certs, "Subtrees"): one entry is the
 // subtree [index, index + 1), an older tree is [0, oldSize). Sizes and indexes are BigInts, or whole numbers.
@@ -11,6 +11,14 @@ import { foldHashes, HASH_BYTES, nodeHash } from "./hashes.js";
 export async function verifyInclusion({ leaf, index, size, proof, root }) {
   const [start, end] = [BigInt(index), BigInt(index) + 1n];
   return verifyPart(`inclusion proof of entry ${index}`, { start, end, subtree: leaf, size, proof, root });
+}
+
+/** Return the steps from a leaf up, each { sibling, result } over the leaves [low, high), whatever root they lead to. */
+export async function inclusionSteps({ leaf, index, size, proof }) {
+  const [what, start] = [`inclusion proof of entry ${index}`, BigInt(index)];
+  checkHashes(what, [leaf, ...proof]);
+  if (!(0n <= start && start < BigInt(size))) throw refusal(what, `a tree of ${size} entries has no such entry`);
+  return (await climb(what, pathTo(start, start + 1n, BigInt(size)), start, leaf, proof)).steps;
 }
 
 /** Check that the older tree is a prefix of the newer one; raise RefusedError. Return the steps. */

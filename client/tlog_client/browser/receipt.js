@@ -31,7 +31,8 @@ export function parseReceipt(raw) {
  * `policy`, in place of `key`, is a trust policy, whose quorum must have cosigned. Return { checkpoint, entry, steps }.
  */
 export async function verifyReceipt(receipt, { key, policy, payload, writerKeys = [] }) {
-  const open = policy === undefined ? openCheckpoint(receipt.checkpoint, key) : openWitnessed(receipt.checkpoint, policy);
+  const open =
+    policy === undefined ? openCheckpoint(receipt.checkpoint, key) : openWitnessed(receipt.checkpoint, policy);
   const checkpoint = await open;
   const entry = parseEntry(receipt.entry);
   checkOrigin(entry, checkpoint);

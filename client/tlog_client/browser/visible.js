@@ -1,9 +1,9 @@
-// Text from elsewhere, with what a page would not show, or would obey, made visible.
+// Text from elsewhere, with what a page would not show, or would obey, made visible (spec/pages.md).
 
-/** Return text with each control character but tab and newline, and each that is unseen or reverses direction, as ‹U+202E›. */
-export function visibleText(text) {
-  return text.replace(/(?![\t\n])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+/** Return text with each character that shows nothing, or changes how others are shown, as [U+202E], but for those to `keep`. */
+export function visibleText(text, keep = "") {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-    return `\u2039U+${code}\u203a`;
+    return keep.includes(character) ? character : `[U+${code}]`;
   });
 }

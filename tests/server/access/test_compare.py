@@ -288,3 +288,28 @@ def test_nothing_is_told_only_if_both_policies_say_the_same(
         assert (told == []) == (content(old) == content(new)), told
     dice = data.draw(st.randoms(use_true_random=False))
     assert differences(old, read_policy(write(shuffled(rules, dice), quotas)), [], [PAYMENTS], now=NOW) == []
+
+
+class EnoughError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        {"principals": [f"p{number}" for number in range(1_000)], "groups": [f"g{number}" for number in range(1_000)]},
+        {"claims": {f"c{claim}": [str(value) for value in range(20)] for claim in range(10)}},
+        {"claims": dict.fromkeys("abcdefgh", "*"), "segments": [f"{{{'}-{'.join('abcdefgh')}}}"]},
+    ],
+)
+def test_a_comparison_of_more_than_ever_ends_is_ended_by_its_step(who: dict[str, Any]) -> None:
+    left = iter(range(2_000))
+
+    def step() -> None:
+        if next(left, None) is None:
+            raise EnoughError
+
+    policy = parse_policy(write([rule(**who)]))
+    long = Target("-".join("x" * 30))
+    with pytest.raises(EnoughError):
+        compare(Policy(), policy, [], [long], now=NOW, step=step)

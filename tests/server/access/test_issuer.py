@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlog.access.issuer import ALGORITHMS, Issuer, parse_issuers, read_issuers
+from tlog.access.issuer import ALGORITHMS, Issuer, SignIn, parse_issuers, read_issuers
 from tlog.errors import ConfigError
 
 ONE = """
@@ -165,3 +165,50 @@ def test_what_is_no_list_of_issuers_is_refused(document: bytes) -> None:
 def test_any_bytes_are_issuers_or_an_error(document: bytes) -> None:
     with suppress(ConfigError):
         assert isinstance(parse_issuers(document), tuple)
+
+
+SIGN_IN = """
+[issuer.sign_in]
+name = "One"
+client_id = "tlog"
+redirect_uri = "https://log.example/web/sign-in/return"
+"""
+
+
+def test_a_document_says_how_people_sign_in() -> None:
+    [issuer] = parse_issuers((ONE + SIGN_IN).encode())
+    assert issuer.sign_in == SignIn(
+        name="One", client_id="tlog", redirect_uri="https://log.example/web/sign-in/return", scope="openid"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"tlog"\nredirect', '"other"\nredirect', "client_id is not one of audience, so that no token would be taken"),
+        ("https://log", "http://log", "redirect_uri: neither https nor on loopback"),
+        ("/return", "/return/", "redirect_uri does not end in /web/sign-in/return"),
+        ("/return", "/return?x", "redirect_uri: not a URL"),
+        ('name = "One"', 'name = "O\\u0007ne"', "its members consist of printable characters"),
+        ('name = "One"', 'name = "One"\nscope = "email"', "scope lacks openid, without which there is no ID token"),
+        ('name = "One"', 'name = "One"\nsecret = "x"', "object contains unknown field `secret`"),
+        ('name = "One"\n', "", "object missing required field `name`"),
+    ],
+)
+def test_a_sign_in_that_could_not_work_is_refused(old: str, new: str, why: str) -> None:
+    assert old in SIGN_IN
+    said = refusal((ONE + SIGN_IN.replace(old, new)).encode())
+    assert said.startswith("issuers.toml: issuer https://one.example: ")
+    assert why in said
+
+
+@pytest.mark.parametrize("content", [None, "", "two\nlines", "a b", "é", "x" * 1_025])
+def test_no_server_starts_without_the_secret_of_a_client(tmp_path: Path, content: str | None) -> None:
+    document = ONE + SIGN_IN + 'client_secret_file = "client.secret"\n'
+    (tmp_path / "issuers.toml").write_text(document)
+    if content is not None:
+        (tmp_path / "client.secret").write_text(content)
+    with pytest.raises(ConfigError, match=r"issuer https://one\.example: sign_in: client_secret_file"):
+        read_issuers(tmp_path / "issuers.toml")
+    (tmp_path / "client.secret").write_text("s3cret\n")
+    assert read_issuers(tmp_path / "issuers.toml") == document

@@ -22,8 +22,9 @@ from issuer import Running, encode, make_key, public_jwk, running_issuer, sign
 from live import until
 
 from tlog.access import Principal, jwks
+from tlog.access.fetch import fetch_document
 from tlog.access.issuer import ALGORITHMS, Issuer
-from tlog.access.jwks import FRESH, MAX_WAITING, PAUSE, USABLE, fetch_document
+from tlog.access.jwks import FRESH, MAX_WAITING, PAUSE, USABLE
 from tlog.access.oidc import KEPT, LEEWAY, MAX_CLAIMS, MAX_DEPTH, MAX_TOKEN_BYTES, Oidc
 from tlog.errors import UnauthorizedError, UnavailableError
 from tlog_core.errors import FetchError

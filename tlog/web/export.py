@@ -1,0 +1,229 @@
+"""Exporting entries of a segment as an evidence bundle (spec/bundle.md), by the code that `tlog-client export` runs."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Final
+
+from flask import Response, g, request
+
+from tlog.access import Action
+from tlog.access.action import RESERVED
+from tlog.api.answer import SECRET, answer, number, query
+from tlog.api.body import FORM_TYPE
+from tlog.api.reading import SEARCH
+from tlog.api.route import Call, Route
+from tlog.config import MAX_PAGE, MAX_PAGE_BYTES
+from tlog.errors import NotFoundError, UnavailableError
+from tlog.formats.fields import milliseconds
+from tlog.reads import Read, Search
+from tlog.search.find import find
+from tlog.search.terms import wanted
+from tlog.segments import Segment
+from tlog.store.codec import Payload
+from tlog.store.search import Span
+from tlog.submit import check_stored
+from tlog.web.page import page, refused, shown
+from tlog_client.answers import OpenedEntry
+from tlog_client.bundle.export import Asked, Exporter, export
+from tlog_client.bundle.page import make_page
+from tlog_client.state import SignedCheckpoint
+from tlog_core.checkpoint import parse_checkpoint
+from tlog_core.entry import parse_entry
+from tlog_core.errors import MalformedError
+from tlog_core.merkle import Hash
+from tlog_core.note import parse_note, parse_verifier
+from tlog_core.policy import TrustedLog, TrustedWitness, TrustPolicy
+from tlog_core.proof import prove_subset
+
+MAX_EXPORTED: Final = 10_000
+"""How many entries one exports here at most: all of it is in memory. `tlog-client export` takes more."""
+
+MAX_LOOKED_AT: Final = 100_000
+"""How many entries `control` and `access` may have for them to be looked through here."""
+
+_FIELDS: Final = ("start", "end", *SEARCH)
+_SPAN: Final = ("start", "since", "until", "before")
+_TIMES: Final = ("since", "until")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?", re.ASCII)
+_ZIP: Final = "application/zip"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """A segment of this server, as who asks may read it: each read is on record first."""
+
+    call: Call
+    segment: Segment
+
+    @property
+    def origin(self) -> str:
+        """The origin of the segment."""
+        return self.segment.row.origin
+
+    def head(self, trust: TrustPolicy) -> SignedCheckpoint:
+        """Return the newest head, or that which a quorum has cosigned if there are witnesses; NotFoundError."""
+        asker = self.call.services.asker
+        if trust.quorum is None or asker is None:
+            head, lines = self.segment.store.head_with_cosignatures()
+            self.segment.settle(head)
+            return _signed(head.note + lines)
+        cosigned = asker.newest(self.segment)
+        if cosigned is None:
+            raise NotFoundError("no head of this segment is cosigned by a quorum of its witnesses yet; try again later")
+        return _signed(cosigned.note)
+
+    def entries(self, _head: SignedCheckpoint, start: int, stop: int) -> Iterator[OpenedEntry]:
+        """Yield the entries [start, stop)."""
+        self.call.services.reads.record(self._read(start, stop))
+        while start < stop:
+            payloads = self.segment.store.payload_page(start, stop, MAX_PAGE_BYTES)
+            entries = self.segment.store.entries(start, start + len(payloads))
+            check_stored(self.segment, start, entries, payloads)
+            for place, one in enumerate(zip(entries, payloads, strict=True), start):
+                yield _opened(place, *one)
+            start += len(payloads)
+
+    def found(self, head: SignedCheckpoint, terms: Mapping[str, str | int]) -> Iterator[OpenedEntry]:
+        """Yield what a search finds, the latest first; UnavailableError if the index is behind the head."""
+        given = {name: str(value) for name, value in terms.items()}
+        following: int | None = int(terms["before"])
+        count = 0
+        while following is not None:
+            span = Span(**{name: number(name, given[name]) for name in _SPAN if name in given})
+            found = find(self.call.services.indexes, self.segment, wanted(given), span, MAX_PAGE)
+            if found.indexed < head.checkpoint.size:
+                raise UnavailableError("the index is behind; try again in a moment")
+            indexes = [hit.index for hit in found.hits]
+            count += len(indexes)
+            if count > MAX_EXPORTED:
+                raise MalformedError(f"more than {MAX_EXPORTED} entries were found; for more run tlog-client export")
+            self.call.services.reads.record(self._search(given, indexes))
+            yield from (_opened(hit.index, hit.entry, hit.payload) for hit in found.hits)
+            following = found.next
+            given = {**given, "before": str(following)}
+
+    def prove(self, head: SignedCheckpoint, indexes: Sequence[int]) -> Sequence[Hash]:
+        """Return the subset proof of entries."""
+        size = head.checkpoint.size
+        return prove_subset(indexes=indexes, size=size, node=self.segment.nodes.at(size))
+
+    def _read(self, start: int, end: int) -> Read:
+        caller, name = self.call.caller, self.segment.row.name
+        now = self.call.services.control.now()
+        return Read(by=caller.principal.name, segment=name, start=start, end=end, at=now, policy=caller.policy_version)
+
+    def _search(self, given: dict[str, str], indexes: list[int]) -> Search:
+        read = self._read(0, 0)
+        return Search(by=read.by, segment=read.segment, search=given, indexes=indexes, at=read.at, policy=read.policy)
+
+
+def ask(call: Call) -> Response:
+    """Answer `GET /web/segments/<name>/export`."""
+    given = query(request, *_FIELDS)
+    return _form(call, {name: value for name, value in given.items() if value})
+
+
+def download(call: Call) -> Response:
+    """Answer `POST /web/segments/<name>/export`."""
+    given = {name: value for name, value in g.form.items() if value and name in _FIELDS}
+    try:
+        asked = _asked(given, call.segment.store.head().size)
+        with ExitStack() as opened:
+            raw = _export(call, asked, opened)
+    except (MalformedError, NotFoundError, UnavailableError) as error:
+        return _form(call, given, error=str(error), status=HTTPStatus.BAD_REQUEST)
+    name = f"{call.segment.row.name}.bundle.zip"
+    more = [("Content-Disposition", f'attachment; filename="{name}"'), ("X-Content-Type-Options", "nosniff")]
+    return answer(raw, _ZIP, caching=SECRET, more=more)
+
+
+def _form(call: Call, given: Mapping[str, str], *, error: str | None = None, status: int = 200) -> Response:
+    size = call.segment.store.head().size
+    terms = {name: value for name, value in given.items() if name not in ("start", "end")}
+    name = call.segment.row.name
+    values = {"name": name, "size": size, "given": given, "terms": terms, "most": MAX_EXPORTED, "error": error}
+    return page(call, "export.html", status=status, **values)
+
+
+def _asked(given: Mapping[str, str], size: int) -> Asked:
+    if given.keys() & {*SEARCH}:
+        terms: dict[str, str | int] = {name: value for name, value in given.items() if name != "end"}
+        return {**terms, **{name: _number(name, given[name]) for name in _SPAN if name in terms}}
+    span = range(number("start", given.get("start", "0")), number("end", given.get("end", str(size))))
+    if not 0 < len(span) <= MAX_EXPORTED or span.stop > size:
+        most = f"a range has 1 to {MAX_EXPORTED} entries here, of the {size} that there are"
+        raise MalformedError(f"{most}; for more run tlog-client export")
+    return span
+
+
+def _number(name: str, text: str) -> int:
+    """Return an index, or a time in milliseconds, which may be written as forms of pages have it."""
+    found = milliseconds(text) if name in _TIMES and _TIME.fullmatch(text) else None
+    return number(name, text) if found is None else found
+
+
+def _export(call: Call, asked: Asked, opened: ExitStack) -> bytes:
+    reserved = {name: source for name in RESERVED if (source := _reserved(call, name, opened)) is not None}
+    source = StoredSource(call, call.segment)
+    trust = _trust(call, [source, *reserved.values()])
+    tool = f"tlog {version('tlog')}"
+    exporter = Exporter(call.caller.principal.name, call.services.control.now(), tool, trust, make_page())
+    return export(asked, source, reserved, exporter)
+
+
+def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
+    """Return a reserved segment, if who asks may read it, and it is neither too large nor without a cosigned head."""
+    target = call.services.guard.target(name)
+    if name == call.segment.row.name or target is None:
+        return None
+    if not call.services.guard.may(call.caller, Action.READ_PAYLOAD, target):
+        return None
+    segment = opened.enter_context(call.services.segments.use(name))
+    asker = call.services.asker
+    is_shown = asker is None or asker.newest(segment) is not None
+    return StoredSource(call, segment) if is_shown and segment.store.head().size <= MAX_LOOKED_AT else None
+
+
+def _trust(call: Call, sources: Sequence[StoredSource]) -> TrustPolicy:
+    logs = tuple(TrustedLog(parse_verifier(one.segment.row.vkey)) for one in sources)
+    asker = call.services.asker
+    if asker is None:
+        return TrustPolicy(logs, (), (), None)
+    panel = asker.panel
+    # Where they are asked is nothing to who verifies.
+    witnesses = tuple(TrustedWitness(one.name, one.key) for one in panel.witnesses)
+    return TrustPolicy(logs, witnesses, panel.groups, panel.quorum)
+
+
+def _signed(note: bytes) -> SignedCheckpoint:
+    return SignedCheckpoint(parse_checkpoint(parse_note(note).text), note)
+
+
+def _opened(index: int, entry: bytes, payload: Payload) -> OpenedEntry:
+    return OpenedEntry(index, parse_entry(entry), payload.type, payload.opening, payload.data)
+
+
+ROUTES = (
+    shown(
+        "/web/segments/<segment>/export",
+        Action.READ_PAYLOAD,
+        ask,
+        "Ask what is to be exported",
+        query=_FIELDS,
+    ),
+    Route(
+        "POST",
+        "/web/segments/<segment>/export",
+        Action.READ_PAYLOAD,
+        download,
+        "Export entries as an evidence bundle",
+        gives={200: _ZIP},
+        takes={FORM_TYPE: str},
+        form=True,
+        refuse=refused,
+    ),
+)

@@ -1,0 +1,52 @@
+"""Watching: what witnesses say of the segments, what was found, and files that others bring (spec/pages.md)."""
+
+from dataclasses import replace
+from itertools import islice
+from typing import Final
+
+from flask import Response, request
+
+from tlog.access import Action
+from tlog.api.answer import query
+from tlog.api.route import Call, Services
+from tlog.api.segments import visible_rows
+from tlog.web.overview import Overview, overview
+from tlog.web.page import page, shown
+
+_PAGE: Final = 50
+_LATE: Final = 3_600_000
+
+
+def watching(call: Call) -> Response:
+    """Answer `GET /web/watching`."""
+    services, after = call.services, query(request, "after").get("after", "")
+    rows, now = list(islice(visible_rows(call, after), _PAGE + 1)), services.control.now()
+    found = [overview(services, row) for row in rows[:_PAGE]]
+    return page(
+        call,
+        "watching.html",
+        segments=found,
+        stopped=[one for one in found if one.state in ("frozen", "damaged")],
+        late=[one for one in found if one.state != "damaged" and _is_late(one, now)],
+        panel=None if services.asker is None else services.asker.panel,
+        witnesses=_witnesses_text(services),
+        after=after,
+        next=rows[_PAGE - 1].name if len(rows) > _PAGE else None,
+        now=now,
+    )
+
+
+def _is_late(found: Overview, now: int) -> bool:
+    return found.waits is not None and now - found.waits > _LATE
+
+
+def _witnesses_text(services: Services) -> str:
+    """Return what a trust policy says of the witnesses that are asked, but not where: that is nobody's business."""
+    if services.asker is None:
+        return "quorum none\n"
+    panel = services.asker.panel
+    bare = replace(panel, witnesses=tuple(replace(one, url="") for one in panel.witnesses))
+    return bytes(bare).decode("utf-8", "surrogateescape")
+
+
+ROUTES = (shown("/web/watching", Action.LIST_SEGMENTS, watching, "Who watches, and what they found", query=("after",)),)
