@@ -12,6 +12,10 @@ from tlog_core.errors import MalformedError
 
 MAX_BUNDLE_BYTES: Final = 512 << 20
 MAX_NAME_BYTES: Final = 255
+MAX_COMMENT_BYTES: Final = 0xFFFF
+MAX_MEMBERS: Final = 18
+"""As many as a bundle of three parts has: of more nobody is to read the headers first."""
+
 MAGIC: Final = b"PK\x03\x04"
 """What a bundle begins with, as every zip does."""
 
@@ -55,11 +59,12 @@ def parse_archive(raw: bytes) -> tuple[list[Member], str]:
     if len(raw) > MAX_BUNDLE_BYTES:
         raise MalformedError(f"a bundle has at most {MAX_BUNDLE_BYTES} bytes")
     members, start = list[Member](), 0
-    while raw.startswith(MAGIC, start) or not members:
+    while not members or (raw.startswith(MAGIC, start) and len(members) < MAX_MEMBERS):
         one = _read_member(raw, start)
         members.append(one)
         start += len(_header(one)) + len(one.content)
-    comment = raw[start + len(_directory(members, "")) :].decode("ascii", "replace")
+    after = start + len(_directory(members, ""))
+    comment = raw[after : after + MAX_COMMENT_BYTES].decode("ascii", "replace")
     _check_same(raw[start:], _directory(members, comment), start)
     return members, comment
 
