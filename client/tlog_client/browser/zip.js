@@ -35,7 +35,7 @@ export function parseZip(raw) {
   if (!isSame(rest, due)) {
     const place = rest.findIndex((byte, at) => byte !== due[at]);
     atPlace("the directory of the zip", () => {
-      throw new MalformedError(`from byte ${start + Math.max(place, 0)} on it is not as the members before it demand`);
+      throw new MalformedError(`from byte ${start + (place < 0 ? rest.length : place)} on it is not as the members before it demand`);
     });
   }
   return { members, comment };

@@ -96,7 +96,8 @@ def _read_member(raw: bytes, start: int) -> Member:
 
 def _check_same(found: bytes, due: bytes, start: int) -> None:
     if found != due:
-        place = next((place for place, pair in enumerate(zip(found, due, strict=False)) if pair[0] != pair[1]), 0)
+        shorter = min(len(found), len(due))
+        place = next((place for place in range(shorter) if found[place] != due[place]), shorter)
         with at(_DIRECTORY):
             raise MalformedError(f"from byte {start + place} on it is not as the members before it demand")
 
