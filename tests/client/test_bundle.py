@@ -65,6 +65,15 @@ def test_who_asks_for_more_witnesses_than_cosigned_refuses_a_bundle(log: Log, si
         export_all(log, policy(sim, 2, *WITNESSES), 5)
 
 
+def test_an_export_ends_before_more_than_is_to_be_in_memory_is_read(log: Log, sim: Simulator) -> None:
+    sim.grow(5)
+    trust = TrustPolicy((TrustedLog(sim.key),), (), (), None)
+    exporter = Exporter("ann", 0, "test", trust, PAGE, most=len(b'{"n":0}') * 5)
+    export(range(5), LogSource(log), {}, exporter)
+    with pytest.raises(MalformedError, match="more than 34 bytes; export fewer"):
+        export(range(5), LogSource(log), {}, replace(exporter, most=exporter.most - 1))
+
+
 def test_nothing_is_exported_under_a_quorum_that_never_cosigned(log: Log, sim: Simulator) -> None:
     sim.grow(5)
     with pytest.raises(RefusedError):
