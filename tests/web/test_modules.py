@@ -1,6 +1,7 @@
 """The modules that verify in a browser agree with spec/vectors and with the core, here under Node.js."""
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
@@ -156,6 +157,14 @@ def test_what_a_page_would_not_show_is_made_visible_as_the_server_does() -> None
     ]
     cases = [{"text": text, "keep": keep, "shown": visible(text, keep)} for text in texts for keep in ("", "\n")]
     assert outcomes(("visible", case) for case in cases) == ["accepted"] * len(cases)
+
+
+def test_no_character_is_hidden_from_a_script_alone_or_from_the_server_alone() -> None:
+    # Of those that are unassigned here, another release of Unicode may know some.
+    known = (chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs"))
+    text = "".join(known)
+    assert outcomes([("visible", {"text": text, "keep": "", "shown": visible(text)})]) == ["accepted"]
+    assert visible("\u3164\u115f\u2800\ufe0f\u034f") == "[U+3164][U+115F][U+2800][U+FE0F][U+034F]"
 
 
 def test_a_whole_number_that_is_written_as_a_fraction_is_no_index() -> None:
