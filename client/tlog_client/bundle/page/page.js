@@ -148,7 +148,9 @@
     const summary = element("summary", {}, `${part.indexes[number]} `, shown("span", told), preview);
     const item = element("details", {}, summary);
     item.ontoggle = () => {
-      if (item.childElementCount === 1) item.append(shown("pre", readable(line("events.ndjson"))));
+      if (item.childElementCount === 1) {
+        item.append(element("pre", { textContent: visibleText(readable(line("events.ndjson")), "\n") }));
+      }
     };
     return item;
   }
