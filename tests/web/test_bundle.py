@@ -111,7 +111,7 @@ def test_the_events_shown_are_those_of_the_bundle_and_whatever_they_say_is_text(
         item.click()
     page.locator("pre").nth(19).wait_for()
     shown = page.locator("pre").all_inner_texts()
-    assert '"n": 100' in shown[0]
+    assert '\n  "n": 100,\n' in shown[0]
     assert "<script>alert(1)</script>" in shown[0]
     text = page.inner_text("main")
     assert "[U+202E]" in text
