@@ -90,9 +90,8 @@ def test_the_page_says_of_a_quorum_what_the_command_says(log: Log, sim: Simulato
     sim.grow(5)
     sim.cosigned, sim.quorum = 5, WITNESSES
     trust = policy(sim, 2, *WITNESSES)
-    (tmp_path / "b.zip").write_bytes(raw := export_all(log, trust, 5))
-    (tmp_path / "trust").write_bytes(bytes(trust))
-    assert in_node(tmp_path / "b.zip", tmp_path / "trust") == str(report(verify_bundle(raw, trust)))
+    raw = export_all(log, trust, 5)
+    assert said_by_the_page(tmp_path, raw, trust) == str(report(verify_bundle(raw, trust)))
 
 
 def test_a_log_that_lies_gets_nothing_into_a_bundle(log: Log, sim: Simulator) -> None:
