@@ -344,7 +344,7 @@ DAMAGE = {
     "update bundle set entries = substr(entries, 1, 30)": ("damaged", "ends within an entry"),
     "update bundle set entries = other(entries)": ("damaged", "entry 0 is damaged"),
     "delete from bundle": ("damaged", "entry 0 is missing"),
-    "update head set time = 9223372036854775807": ("open", "9999-12-31"),
+    "update head set time = 9223372036854775807": ("open", "9223372036854775807 ms"),
 }
 
 

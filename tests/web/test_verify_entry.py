@@ -222,6 +222,16 @@ def test_an_entry_of_another_log_is_exposed(visitor: Page, log: Site, liar: Liar
     assert "the entry belongs to" in said(visitor, "leaf")
 
 
+@pytest.mark.parametrize("check", ["payload", "checkpoint", "inclusion"])
+def test_answers_of_no_form_are_refused(visitor: Page, log: Site, liar: Liar, check: str) -> None:
+    size = parse_head(parse_note(head(log)).text).size
+    paths = {"payload": "entries/3", "checkpoint": "checkpoint", "inclusion": f"proof/inclusion/{size}/3"}
+    liar.lies[f"/segments/truths/{paths[check]}"] = lambda _: b"null"
+    assert states(visitor)[check] == "broken"
+    liar.lies[f"/segments/truths/{paths[check]}"] = lambda _: b"\xff"
+    assert states(visitor)[check] == "broken"
+
+
 def test_the_proof_of_another_entry_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
     size = parse_head(parse_note(head(log)).text).size
     other = read(log, f"/segments/truths/proof/inclusion/{size}/2")

@@ -36,6 +36,9 @@ from tlog_core.proof import prove_subset
 MAX_EXPORTED: Final = 10_000
 """How many entries one exports here at most: all of it is in memory. `tlog-client export` takes more."""
 
+MAX_EXPORTED_BYTES: Final = 32 << 20
+"""How many bytes of payloads one exports here at most: there are some copies of them until the bundle is sent."""
+
 MAX_LOOKED_AT: Final = 100_000
 """How many entries `control` and `access` may have for them to be looked through here."""
 
@@ -151,7 +154,9 @@ def _export(call: Call, asked: Asked, opened: ExitStack) -> bytes:
     source = StoredSource(call)
     trust = _trust(call, [source, *reserved.values()])
     tool = f"tlog {version('tlog')}"
-    exporter = Exporter(call.caller.principal.name, call.services.control.now(), tool, trust, make_page())
+    exporter = Exporter(
+        call.caller.principal.name, call.services.control.now(), tool, trust, make_page(), MAX_EXPORTED_BYTES
+    )
     return export(asked, source, reserved, exporter)
 
 
