@@ -396,6 +396,20 @@ def test_an_unguarded_server_exports_under_the_head_that_its_witnesses_cosigned(
         assert b"secret-path" not in answer.body
 
 
+def test_more_than_the_server_has_room_for_is_not_exported_there(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    make_data(tmp_path / "data", "payments")
+    server = start_server(workers=1)
+    event = b'"%b"' % (b"x" * 900_000)
+    for _ in range(3):
+        body = b"\n".join([event] * 13)
+        kind = {"Content-Type": "application/x-ndjson"}
+        assert server.request("POST", "/segments/payments/entries", body, kind).status == 201
+    answer = post_form(server, {"start": "0", "end": "39"})
+    assert (answer.status, b"more than 33554432 bytes" in answer.body) == (400, True)
+
+
 def post_form(server: Server, fields: dict[str, str]) -> Answer:
     page = server.request("GET", "/web/segments/payments/export").body
     found = re.search(rb'name="form_token" value="([0-9a-f]{64})"', page)
