@@ -1,12 +1,14 @@
 """Bundles under a quorum of witnesses, and from a log that lies."""
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from bundling import LOG, bundle_of, part_of
 from nodejs import NODE, needs_node
 from simulator import Simulator, alter
 
@@ -18,11 +20,13 @@ from tlog_client.bundle.manifest import Manifest, comment_of, listed, parse_mani
 from tlog_client.bundle.part import make_part, verify_range
 from tlog_client.bundle.report import report
 from tlog_client.bundle.source import LogSource
-from tlog_client.bundle.verify import verify_bundle
+from tlog_client.bundle.verify import trust_of, verify_bundle
+from tlog_client.cloudtrail import parse_records
 from tlog_client.errors import RefusedError
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.commitment import Opening, commit
 from tlog_core.cosignature import cosign
+from tlog_core.encoding import canonicalize
 from tlog_core.entry import Entry
 from tlog_core.errors import MalformedError, ProofError, QuorumError
 from tlog_core.merkle import Frontier, leaf_hash, range_hash
@@ -34,6 +38,7 @@ WITNESSES = [signer_from_seed(name, name.encode() * 6 + b"xx", key_type=COSIGNAT
 CLAUSES = str(files("tlog_client") / "browser" / "clauses.json")
 RUNNER = Path(__file__).parent.parent / "web" / "bundle.mjs"
 PAGE = b"<!doctype html>"
+REAL = os.environ.get("TLOG_EVENTS")
 
 
 def policy(sim: Simulator, threshold: int, *witnesses: SignerKey) -> TrustPolicy:
@@ -87,9 +92,7 @@ def test_the_page_says_of_a_quorum_what_the_command_says(log: Log, sim: Simulato
     trust = policy(sim, 2, *WITNESSES)
     (tmp_path / "b.zip").write_bytes(raw := export_all(log, trust, 5))
     (tmp_path / "trust").write_bytes(bytes(trust))
-    command = [str(NODE), str(RUNNER), str(tmp_path / "b.zip"), str(tmp_path / "trust"), CLAUSES]
-    run = subprocess.run(command, input="[]\n", capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(run.stdout) == str(report(verify_bundle(raw, trust)))
+    assert in_node(tmp_path / "b.zip", tmp_path / "trust") == str(report(verify_bundle(raw, trust)))
 
 
 def test_a_log_that_lies_gets_nothing_into_a_bundle(log: Log, sim: Simulator) -> None:
@@ -109,13 +112,32 @@ def test_entries_whose_times_fall_are_refused(log: Log, sim: Simulator) -> None:
     assert error.value.__notes__ == ["segment/entries.ndjson, line 2, entry 1"]
 
 
+@needs_node
+@pytest.mark.skipif(REAL is None, reason="TLOG_EVENTS names no folder of real CloudTrail and Kubernetes events")
+def test_real_events_verify_in_both_languages(tmp_path: Path) -> None:
+    folder = Path(REAL or "")
+    records = [one for path in sorted(folder.glob("cloudtrail/*.json")) for one in parse_records(path.read_bytes())]
+    payloads = [canonicalize(one) for one in records]
+    payloads += [canonicalize(line) for line in (folder / "kubernetes" / "audit.jsonl").read_bytes().splitlines()]
+    assert len(payloads) > 2_900
+    raw = bundle_of(part_of([("application/json", one) for one in payloads]), len(payloads))
+    (tmp_path / "real.zip").write_bytes(raw)
+    (tmp_path / "trust").write_bytes(bytes(trust_of(LOG.verifier)))
+    told = in_node(tmp_path / "real.zip", tmp_path / "trust")
+    assert told == str(report(verify_bundle(raw, trust_of(LOG.verifier))))
+
+
+def in_node(bundle: Path, trust: Path) -> object:
+    command = [str(NODE), str(RUNNER), str(bundle), str(trust), CLAUSES]
+    run = subprocess.run(command, input="[]\n", capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(run.stdout)
+
+
 def said_by_the_page(folder: Path, raw: bytes, trust: TrustPolicy) -> object:
     """Return the text of the page's report, or where and why it refuses."""
     (folder / "b.zip").write_bytes(raw)
     (folder / "trust").write_bytes(bytes(trust))
-    command = [str(NODE), str(RUNNER), str(folder / "b.zip"), str(folder / "trust"), CLAUSES]
-    run = subprocess.run(command, input="[]\n", capture_output=True, text=True, check=True, timeout=60)
-    return json.loads(run.stdout)
+    return in_node(folder / "b.zip", folder / "trust")
 
 
 def hand_made(payloads: list[bytes], events: bytes, *, cosigned: int) -> tuple[bytes, TrustPolicy]:

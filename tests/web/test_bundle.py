@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from browsing import Site, Watch, bearer
+from bundling import LOG, bundle_of, part_of
 from live import until
 from playwright.sync_api import Browser, Page
 
@@ -167,6 +168,22 @@ def test_a_bundle_can_be_dropped_on_the_page(page: Page, made: Made) -> None:
     page.evaluate(drop, encode_base64(made.path.read_bytes()))
     page.wait_for_selector(".verdict")
     assert page.inner_text(".verdict strong") == "Everything holds"
+
+
+def test_ten_thousand_events_are_verified_while_a_bar_moves(page: Page, tmp_path: Path) -> None:
+    events = [("application/json", b'{"n":%d,"text":"%b"}' % (number, b"x" * 400)) for number in range(10_000)]
+    (tmp_path / "many.zip").write_bytes(bundle_of(part_of(events), len(events)))
+    page.evaluate("""() => {
+        window.told = [];
+        new MutationObserver(() => window.told.push([state.textContent, progress.value]))
+            .observe(document.getElementById("state"), { childList: true });
+    }""")
+    assert choose(page, tmp_path / "many.zip", LOG.verifier) == "Everything holds"
+    assert "10000 of 10000" in page.inner_text("main")
+    told = [value for text, value in page.evaluate("window.told") if text.startswith("Verifying: ")]
+    assert told
+    assert told == sorted(told)
+    assert not page.locator("#working").is_visible()
 
 
 def test_a_report_is_printed_without_what_is_for_the_screen(page: Page, made: Made) -> None:

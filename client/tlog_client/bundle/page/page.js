@@ -29,7 +29,7 @@
 
   // Waits for the page to be drawn, but not more often than somebody sees.
   function ticker(mine) {
-    let last = performance.now();
+    let last = -TICK_MILLISECONDS;
     return async (part) => {
       if (performance.now() - last < TICK_MILLISECONDS) return;
       bar.value = part;
