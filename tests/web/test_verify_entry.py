@@ -222,6 +222,27 @@ def test_an_entry_of_another_log_is_exposed(visitor: Page, log: Site, liar: Liar
     assert "the entry belongs to" in said(visitor, "leaf")
 
 
+def test_another_segment_that_one_believes_too_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
+    append(log, *EVENTS, segment="payments")
+    size = parse_head(parse_note(head(log, "payments")).text).size
+    for path in ("entries/3", "checkpoint", f"proof/inclusion/{size}/3"):
+        liar.lies[f"/segments/truths/{path}"] = lambda _, path=path: read(log, f"/segments/payments/{path}")  # type: ignore[misc]
+    own, other = vkey(log), vkey(log, "payments")
+    origin = other.split("+")[0]
+    liar.lies[ENTRY] = lambda body: body.replace(own.encode(), other.encode()).replace(
+        own.split("+")[0].encode(), origin.encode()
+    )
+    assert states(visitor)["checkpoint"] == "broken"
+    found = believe(visitor, f"log {own}\nlog {other}\nquorum none\n")
+    assert (found["checkpoint"], found["inclusion"]) == ("broken", "unreached")
+    assert "where truths was asked for" in said(visitor, "checkpoint")
+
+
+def test_an_address_in_another_form_is_not_one_of_which_nothing_is_known(visitor: Page) -> None:
+    visitor.goto(ENTRY.replace("truths", "%74ruths"))
+    expect(visitor.get_by_role("status")).to_contain_text("Not verified: the address")
+
+
 def test_the_proof_of_another_entry_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
     size = parse_head(parse_note(head(log)).text).size
     other = read(log, f"/segments/truths/proof/inclusion/{size}/2")
