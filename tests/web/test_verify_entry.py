@@ -155,6 +155,7 @@ def test_each_hash_of_the_picture_is_reached_by_keyboard(visitor: Page) -> None:
 
 PAYLOADS = {
     JSON: '{"a\u202e\\u0000": [1e21, -0.5, {}, [], "é😀\\u2028\\n<b>"], "b": null, "__proto__": {"c": [[]]}}'.encode(),
+    "application/json; charset=utf-8": b'{"1000": {"b": {}, "7": []}, "200": [1, [2]], "!": "a b"}',
     "text/plain; charset=utf-8": "one\ntwo\t\u202eeerht\r\n \u05d0".encode(),
     "text/x-broken": b"\xff\xfe",
     "application/octet-stream": bytes(range(256)) * 20,
@@ -200,6 +201,12 @@ def test_a_page_that_shows_another_payload_is_set_right(visitor: Page, liar: Lia
     assert states(visitor)["commitment"] == "good"
     assert '"amount": 3' in visitor.locator("#payload").inner_text()
     expect(visitor.get_by_text("The server had put something else here")).to_be_visible()
+
+
+def test_spaces_that_the_server_puts_in_do_not_stay(visitor: Page, liar: Liar) -> None:
+    liar.lies[ENTRY] = lambda body: body.replace(b"alice", b"al ice")
+    assert states(visitor)["commitment"] == "good"
+    assert '"actor": "alice"' in visitor.locator("#payload").inner_text()
 
 
 def test_another_entry_in_the_place_of_one_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:

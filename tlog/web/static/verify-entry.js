@@ -4,7 +4,7 @@ import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
 import { ContradictionError, ENTRY_CHECKS, parseProof, readTrust, UnansweredError } from "./entry-checks.js";
 import { MalformedError, RefusedError } from "./errors.js";
-import { canonicalText } from "./json.js";
+import { canonicalText, indentedText } from "./json.js";
 import { forgetLog, keepAlarm, keepHead, keepTrust, recallLog } from "./known-log.js";
 import { proofPicture } from "./proof-picture.js";
 import { visibleText } from "./visible.js";
@@ -244,8 +244,11 @@ function showPayload(found, states) {
   const isGood = ["payload", "commitment", "leaf", "checkpoint", "inclusion"].every((name) => states[name] === "good");
   place.classList.add(isGood ? "verified" : "unverified");
   const text = visibleText(readable(found), "\n");
-  if (bare(text) === bare(place.textContent)) return;
+  const shown = place.textContent;
+  if (text === shown) return;
   place.textContent = text;
+  // How long JSON is broken into lines the server decides by its own measure.
+  if (bare(text) === bare(shown)) return;
   const said = "The server had put something else here. This is what the browser was given to verify.";
   place.before(element("p", { class: "notice warn", role: "alert" }, said));
 }
@@ -256,7 +259,7 @@ function bare(text) {
 
 function readable({ isJson, value, payload, payloadType }) {
   if (isJson) {
-    const indented = JSON.stringify(value, null, 2);
+    const indented = indentedText(value);
     return indented.length <= MAX_INDENTED ? indented : canonicalText(value);
   }
   try {
