@@ -90,9 +90,8 @@ def test_the_page_says_of_a_quorum_what_the_command_says(log: Log, sim: Simulato
     sim.grow(5)
     sim.cosigned, sim.quorum = 5, WITNESSES
     trust = policy(sim, 2, *WITNESSES)
-    (tmp_path / "b.zip").write_bytes(raw := export_all(log, trust, 5))
-    (tmp_path / "trust").write_bytes(bytes(trust))
-    assert in_node(tmp_path / "b.zip", tmp_path / "trust") == str(report(verify_bundle(raw, trust)))
+    raw = export_all(log, trust, 5)
+    assert said_by_the_page(tmp_path, raw, trust) == str(report(verify_bundle(raw, trust)))
 
 
 def test_a_log_that_lies_gets_nothing_into_a_bundle(log: Log, sim: Simulator) -> None:
@@ -121,23 +120,17 @@ def test_real_events_verify_in_both_languages(tmp_path: Path) -> None:
     payloads += [canonicalize(line) for line in (folder / "kubernetes" / "audit.jsonl").read_bytes().splitlines()]
     assert len(payloads) > 2_900
     raw = bundle_of(part_of([("application/json", one) for one in payloads]), len(payloads))
-    (tmp_path / "real.zip").write_bytes(raw)
-    (tmp_path / "trust").write_bytes(bytes(trust_of(LOG.verifier)))
-    told = in_node(tmp_path / "real.zip", tmp_path / "trust")
+    told = said_by_the_page(tmp_path, raw, trust_of(LOG.verifier))
     assert told == str(report(verify_bundle(raw, trust_of(LOG.verifier))))
-
-
-def in_node(bundle: Path, trust: Path) -> object:
-    command = [str(NODE), str(RUNNER), str(bundle), str(trust), CLAUSES]
-    run = subprocess.run(command, input="[]\n", capture_output=True, text=True, check=True, timeout=60)
-    return json.loads(run.stdout)
 
 
 def said_by_the_page(folder: Path, raw: bytes, trust: TrustPolicy) -> object:
     """Return the text of the page's report, or where and why it refuses."""
     (folder / "b.zip").write_bytes(raw)
     (folder / "trust").write_bytes(bytes(trust))
-    return in_node(folder / "b.zip", folder / "trust")
+    command = [str(NODE), str(RUNNER), str(folder / "b.zip"), str(folder / "trust"), CLAUSES]
+    run = subprocess.run(command, input="[]\n", capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(run.stdout)
 
 
 def hand_made(payloads: list[bytes], events: bytes, *, cosigned: int) -> tuple[bytes, TrustPolicy]:

@@ -198,7 +198,12 @@ def test_a_report_is_printed_without_what_is_for_the_screen(page: Page, made: Ma
 
 
 def test_an_auditor_exports_a_range_and_a_search(
-    site: Site, signed_in: Callable[..., Page], made: Made, check_page: Callable[[Page], None], tmp_path: Path
+    site: Site,
+    signed_in: Callable[..., Page],
+    made: Made,
+    check_page: Callable[[Page], None],
+    shot: Callable[[Page, str], None],
+    tmp_path: Path,
 ) -> None:
     page = signed_in("auditor")
     page.goto("/web/segments/refunds")
@@ -220,13 +225,15 @@ def test_an_auditor_exports_a_range_and_a_search(
         return bool(answer.json()["indexed"] == 120)
 
     until(is_indexed, "the segment to be indexed")
-    page.goto("/web/segments/refunds/export?q=isolated")
+    page.goto("/web/segments/refunds/entries?q=isolated&since=2000-01-01T00:00")
+    page.get_by_role("link", name="Export evidence").click()
+    shot(page, "export")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
     download.value.save_as(tmp_path / "search.zip")
     found = verify_bundle((tmp_path / "search.zip").read_bytes(), trust_of(made.key))
     assert found.parts[0].indexes == tuple(range(4, 120, 5))
-    assert found.manifest.asked == {"q": "isolated", "before": 120}
+    assert found.manifest.asked == {"q": "isolated", "since": 946_684_800_000, "before": 120}
     # What was exported is on record in the very bundle.
     reads = json.loads(contents(tmp_path / "search.zip", "access/events.ndjson").splitlines()[-1])["reads"]
     assert (reads[0]["by"], reads[0]["search"]["q"]) == ("auditor", "isolated")

@@ -250,6 +250,16 @@ def test_an_address_in_another_form_is_not_one_of_which_nothing_is_known(visitor
     expect(visitor.get_by_role("status")).to_contain_text("Not verified: the address")
 
 
+@pytest.mark.parametrize("check", ["payload", "checkpoint", "inclusion"])
+def test_answers_of_no_form_are_refused(visitor: Page, log: Site, liar: Liar, check: str) -> None:
+    size = parse_head(parse_note(head(log)).text).size
+    paths = {"payload": "entries/3", "checkpoint": "checkpoint", "inclusion": f"proof/inclusion/{size}/3"}
+    liar.lies[f"/segments/truths/{paths[check]}"] = lambda _: b"null"
+    assert states(visitor)[check] == "broken"
+    liar.lies[f"/segments/truths/{paths[check]}"] = lambda _: b"\xff"
+    assert states(visitor)[check] == "broken"
+
+
 def test_the_proof_of_another_entry_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
     size = parse_head(parse_note(head(log)).text).size
     other = read(log, f"/segments/truths/proof/inclusion/{size}/2")

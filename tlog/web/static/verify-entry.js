@@ -3,7 +3,7 @@
 import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
 import { ContradictionError, ENTRY_CHECKS, parseProof, readTrust, UnansweredError } from "./entry-checks.js";
-import { MalformedError, RefusedError } from "./errors.js";
+import { MalformedError } from "./errors.js";
 import { canonicalText, indentedText } from "./json.js";
 import { forgetLog, keepAlarm, keepHead, keepTrust, recallLog } from "./known-log.js";
 import { proofPicture } from "./proof-picture.js";
@@ -90,9 +90,8 @@ async function outcomeOf(run, found, segment) {
   } catch (error) {
     if (error instanceof ContradictionError) keepAlarm(segment, error.message, error.files);
     if (error instanceof UnansweredError) return { state: "unanswered", said: error.message };
-    if (error instanceof MalformedError || error instanceof RefusedError)
-      return { state: "broken", said: error.message };
-    throw error;
+    // A fault of ours is no proof of anything, but must not look like a check that goes on for ever.
+    return { state: "broken", said: error.message };
   }
 }
 
@@ -109,8 +108,8 @@ function reader(segment) {
     } catch (error) {
       throw new UnansweredError(`the server does not answer: ${error.message}`);
     }
-    const { detail } = await answer.json().catch(() => ({}));
-    throw new UnansweredError(`the server answers ${answer.status}: ${detail ?? "and does not say why"}`);
+    const problem = await answer.json().catch(() => null);
+    throw new UnansweredError(`the server answers ${answer.status}: ${problem?.detail ?? "and does not say why"}`);
   };
   return { read, readProof: async (path) => parseProof(await read(path)) };
 }
