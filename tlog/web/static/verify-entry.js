@@ -4,7 +4,7 @@ import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
 import { ContradictionError, ENTRY_CHECKS, parseProof, readTrust, UnansweredError } from "./entry-checks.js";
 import { MalformedError } from "./errors.js";
-import { canonicalText } from "./json.js";
+import { canonicalText, indentedText } from "./json.js";
 import { forgetLog, keepAlarm, keepHead, keepTrust, recallLog } from "./known-log.js";
 import { proofPicture } from "./proof-picture.js";
 import { visibleText } from "./visible.js";
@@ -18,7 +18,8 @@ const WORDS = {
   unanswered: ["no answer", "warn"],
   unreached: ["not reached", "plain"],
 };
-const ENTRY_PATH = /^\/web\/segments\/([^/]+)\/entries\/([0-9]+)$/;
+// In the one form of a name: under another, this browser would know nothing of the log.
+const ENTRY_PATH = /^\/web\/segments\/([a-z0-9][a-z0-9-]{0,62})\/entries\/([0-9]+)$/;
 const MAX_INDENTED = 2 ** 21;
 const MAX_HEX = 4096;
 const HEX_WIDTH = 8;
@@ -27,11 +28,15 @@ const HEX_WIDTH = 8;
 export async function verifyHere(section) {
   const { vkey, origin } = section.dataset;
   // What was asked for stands in the address, whatever the page says.
-  const [, segment, index] = ENTRY_PATH.exec(location.pathname);
+  const [, segment, index] = ENTRY_PATH.exec(location.pathname) ?? [];
+  const view = viewOf(section);
+  if (segment === undefined) {
+    view.conclude("unanswered", "Not verified: the address of this page is not as links to it are written.");
+    return;
+  }
   const known = recallLog(segment);
   const isLost = "lost" in section.dataset;
-  const found = { known, index: BigInt(index), isLost, ...reader(segment) };
-  const view = viewOf(section);
+  const found = { known, segment, index: BigInt(index), isLost, ...reader(segment) };
   if (globalThis.crypto?.subtle === undefined) {
     view.conclude("unanswered", "This browser verifies only over HTTPS, or where the server is on the same machine.");
     return;
@@ -238,8 +243,11 @@ function showPayload(found, states) {
   const isGood = ["payload", "commitment", "leaf", "checkpoint", "inclusion"].every((name) => states[name] === "good");
   place.classList.add(isGood ? "verified" : "unverified");
   const text = visibleText(readable(found), "\n");
-  if (bare(text) === bare(place.textContent)) return;
+  const shown = place.textContent;
+  if (text === shown) return;
   place.textContent = text;
+  // How long JSON is broken into lines the server decides by its own measure.
+  if (bare(text) === bare(shown)) return;
   const said = "The server had put something else here. This is what the browser was given to verify.";
   place.before(element("p", { class: "notice warn", role: "alert" }, said));
 }
@@ -250,7 +258,7 @@ function bare(text) {
 
 function readable({ isJson, value, payload, payloadType }) {
   if (isJson) {
-    const indented = JSON.stringify(value, null, 2);
+    const indented = indentedText(value);
     return indented.length <= MAX_INDENTED ? indented : canonicalText(value);
   }
   try {
