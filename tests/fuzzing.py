@@ -17,6 +17,7 @@ from threading import BoundedSemaphore
 from typing import Any, Final
 
 import requests
+from bundling import bundle_of, part_of
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Request
 from urllib3 import HTTPResponse
@@ -45,11 +46,9 @@ from tlog.receivers import otlp_json, otlp_protobuf
 from tlog.receivers.otlp_records import read_records
 from tlog.witness.log_list import parse_log_list
 from tlog.witness.submission import parse_submission, parse_subtree_request
-from tlog_client.answers import OpenedEntry, parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
-from tlog_client.bundle.archive import format_archive
-from tlog_client.bundle.archive import member as zip_member
-from tlog_client.bundle.manifest import Listed, Manifest, comment_of, listed, parse_manifest
-from tlog_client.bundle.part import Part, make_part
+from tlog_client.answers import parse_consistency, parse_inclusion, parse_opened, parse_page, verify_opened
+from tlog_client.bundle.manifest import Listed, Manifest, parse_manifest
+from tlog_client.bundle.part import Part
 from tlog_client.bundle.report import report
 from tlog_client.bundle.verify import trust_of, verify_bundle
 from tlog_client.cloudtrail import parse_records
@@ -57,8 +56,7 @@ from tlog_client.files import Line, parse_event, read_lines
 from tlog_client.sequences import Expected, parse_expected
 from tlog_client.transport import Backoff, Transport
 from tlog_client.watching import Followed, parse_followed
-from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_head, sign_checkpoint
-from tlog_core.commitment import Opening, commit
+from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_head
 from tlog_core.cosignature import (
     Cosignature,
     Subtree,
@@ -68,11 +66,11 @@ from tlog_core.cosignature import (
     verify_cosigned_subtree,
 )
 from tlog_core.encoding import canonical_json, canonicalize, decode_base64, encode_base64, parse_decimal, parse_json
-from tlog_core.entry import Entry, parse_entry
+from tlog_core.entry import parse_entry
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, ProofError, SignatureError, TlogError
 from tlog_core.evidence import describe_evidence, format_evidence, parse_evidence
 from tlog_core.gossip import format_peers, parse_message, parse_peers
-from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Frontier, Hash, leaf_hash
+from tlog_core.merkle import EMPTY_ROOT, HASH_BYTES, Hash, leaf_hash
 from tlog_core.note import (
     COSIGNATURE,
     SUBTREE,
@@ -290,22 +288,7 @@ def read_openings(raw: bytes) -> None:
 
 @cache
 def evidence_part() -> Part:
-    """Two events of a log, exported without a server."""
-    opening, opened = Opening(bytes(32)), list[OpenedEntry]()
-    for index, (kind, payload) in enumerate([(JSON_TYPE, b'{"n":0}'), ('text/plain; charset="utf-8"', b"x")]):
-        commitment = commit(opening=opening, payload_type=kind, payload=payload)
-        opened.append(OpenedEntry(index, Entry(commitment, LOG.name, index, "w"), kind, opening, payload))
-    root = Frontier().grow([leaf_hash(bytes(one.entry)) for one in opened]).frontier.root()
-    return make_part("segment", bytes(sign_checkpoint(Checkpoint(LOG.name, 2, root), LOG)), [], opened)
-
-
-def evidence_bundles() -> Iterator[bytes]:
-    """Yield a whole bundle, and one without its manifest."""
-    trust = zip_member("trust.policy", bytes(trust_of(LOG.verifier)))
-    members = [trust, *evidence_part().members(), zip_member("verify.html", b"")]
-    manifest = bytes(Manifest(range(2), 0, "ann", listed(members), LOG.name, "fuzzing"))
-    yield format_archive([zip_member("manifest.json", manifest), *members], comment_of(manifest))
-    yield format_archive(members, "")
+    return part_of([(JSON_TYPE, b'{"n":0}'), ('text/plain; charset="utf-8"', b"x")])
 
 
 def manifests() -> Iterator[bytes]:
@@ -628,7 +611,7 @@ TARGETS: Final[dict[str, Target]] = {
         ),
     ),
     "bundle": Target(read_bundle, bundles),
-    "evidence-bundle": Target(read_evidence_bundle, evidence_bundles, HOLDS),
+    "evidence-bundle": Target(read_evidence_bundle, lambda: iter([bundle_of(evidence_part(), 2)]), HOLDS),
     "manifest": Target(read_manifest, manifests),
     "openings": Target(read_openings, lambda: iter([evidence_part().openings]), HOLDS),
     "proofs": Target(verify_proofs, given(bytes(16), bytes(7) + b"\3" + bytes(7) + b"\7" + bytes(160))),

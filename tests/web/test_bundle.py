@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from browsing import Site, Watch, bearer
+from bundling import LOG, bundle_of, part_of
 from live import until
 from playwright.sync_api import Browser, Page
 
@@ -110,10 +111,10 @@ def test_the_events_shown_are_those_of_the_bundle_and_whatever_they_say_is_text(
         item.click()
     page.locator("pre").nth(19).wait_for()
     shown = page.locator("pre").all_inner_texts()
-    assert '"n": 100' in shown[0]
+    assert '\n  "n": 100,\n' in shown[0]
     assert "<script>alert(1)</script>" in shown[0]
     text = page.inner_text("main")
-    assert "\u2039U+202E\u203a" in text
+    assert "[U+202E]" in text
     assert not set("\u202e\u2066\x07\x1b") & set(text)
     assert page.locator("main script, main img, main svg, main h1").count() == 1
 
@@ -169,6 +170,22 @@ def test_a_bundle_can_be_dropped_on_the_page(page: Page, made: Made) -> None:
     assert page.inner_text(".verdict strong") == "Everything holds"
 
 
+def test_ten_thousand_events_are_verified_while_a_bar_moves(page: Page, tmp_path: Path) -> None:
+    events = [("application/json", b'{"n":%d,"text":"%b"}' % (number, b"x" * 400)) for number in range(10_000)]
+    (tmp_path / "many.zip").write_bytes(bundle_of(part_of(events), len(events)))
+    page.evaluate("""() => {
+        window.told = [];
+        new MutationObserver(() => window.told.push([state.textContent, progress.value]))
+            .observe(document.getElementById("state"), { childList: true });
+    }""")
+    assert choose(page, tmp_path / "many.zip", LOG.verifier) == "Everything holds"
+    assert "10000 of 10000" in page.inner_text("main")
+    told = [value for text, value in page.evaluate("window.told") if text.startswith("Verifying: ")]
+    assert told
+    assert told == sorted(told)
+    assert not page.locator("#working").is_visible()
+
+
 def test_a_report_is_printed_without_what_is_for_the_screen(page: Page, made: Made) -> None:
     choose(page, made.path, made.key)
     page.emulate_media(media="print")
@@ -181,7 +198,12 @@ def test_a_report_is_printed_without_what_is_for_the_screen(page: Page, made: Ma
 
 
 def test_an_auditor_exports_a_range_and_a_search(
-    site: Site, signed_in: Callable[..., Page], made: Made, check_page: Callable[[Page], None], tmp_path: Path
+    site: Site,
+    signed_in: Callable[..., Page],
+    made: Made,
+    check_page: Callable[[Page], None],
+    shot: Callable[[Page, str], None],
+    tmp_path: Path,
 ) -> None:
     page = signed_in("auditor")
     page.goto("/web/segments/refunds")
@@ -203,13 +225,15 @@ def test_an_auditor_exports_a_range_and_a_search(
         return bool(answer.json()["indexed"] == 120)
 
     until(is_indexed, "the segment to be indexed")
-    page.goto("/web/segments/refunds/export?q=isolated")
+    page.goto("/web/segments/refunds/entries?q=isolated&since=2000-01-01T00:00")
+    page.get_by_role("link", name="Export evidence").click()
+    shot(page, "export")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
     download.value.save_as(tmp_path / "search.zip")
     found = verify_bundle((tmp_path / "search.zip").read_bytes(), trust_of(made.key))
     assert found.parts[0].indexes == tuple(range(4, 120, 5))
-    assert found.manifest.asked == {"q": "isolated", "before": 120}
+    assert found.manifest.asked == {"q": "isolated", "since": 946_684_800_000, "before": 120}
     # What was exported is on record in the very bundle.
     reads = json.loads(contents(tmp_path / "search.zip", "access/events.ndjson").splitlines()[-1])["reads"]
     assert (reads[0]["by"], reads[0]["search"]["q"]) == ("auditor", "isolated")

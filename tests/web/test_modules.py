@@ -1,6 +1,7 @@
 """The modules that verify in a browser agree with spec/vectors and with the core, here under Node.js."""
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
@@ -172,6 +173,14 @@ def test_names_of_members_are_not_taken_for_those_of_others() -> None:
     ]
     found = outcomes([("members", {**due, "json": json}) for json in taken + others])
     assert found == ["accepted"] * len(taken) + ["malformed"] * len(others)
+
+
+def test_no_character_is_hidden_from_a_script_alone_or_from_the_server_alone() -> None:
+    # Of those that are unassigned here, another release of Unicode may know some.
+    known = (chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs"))
+    text = "".join(known)
+    assert outcomes([("visible", {"text": text, "keep": "", "shown": visible(text)})]) == ["accepted"]
+    assert visible("\u3164\u115f\u2800\ufe0f\u034f") == "[U+3164][U+115F][U+2800][U+FE0F][U+034F]"
 
 
 def test_a_whole_number_that_is_written_as_a_fraction_is_no_index() -> None:

@@ -155,7 +155,7 @@ def test_each_hash_of_the_picture_is_reached_by_keyboard(visitor: Page) -> None:
 
 PAYLOADS = {
     JSON: '{"a\u202e\\u0000": [1e21, -0.5, {}, [], "é😀\\u2028\\n<b>"], "10": 1, "9": 2, "__proto__": [[]]}'.encode(),
-    "text/plain; charset=utf-8": "one\ntwo\t\u202eeerht\r\n \u05d0".encode(),
+    "text/plain; charset=utf-8": "one\ntwo\t\u202eeerht\r\n \u05d0\U0001fae8".encode(),
     "text/x-broken": b"\xff\xfe",
     "application/octet-stream": bytes(range(256)) * 20,
 }
@@ -221,6 +221,16 @@ def test_an_entry_of_another_log_is_exposed(visitor: Page, log: Site, liar: Liar
     found = states(visitor)
     assert (found["commitment"], found["leaf"]) == ("good", "broken")
     assert "the entry belongs to" in said(visitor, "leaf")
+
+
+@pytest.mark.parametrize("check", ["payload", "checkpoint", "inclusion"])
+def test_answers_of_no_form_are_refused(visitor: Page, log: Site, liar: Liar, check: str) -> None:
+    size = parse_head(parse_note(head(log)).text).size
+    paths = {"payload": "entries/3", "checkpoint": "checkpoint", "inclusion": f"proof/inclusion/{size}/3"}
+    liar.lies[f"/segments/truths/{paths[check]}"] = lambda _: b"null"
+    assert states(visitor)[check] == "broken"
+    liar.lies[f"/segments/truths/{paths[check]}"] = lambda _: b"\xff"
+    assert states(visitor)[check] == "broken"
 
 
 def test_the_proof_of_another_entry_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:

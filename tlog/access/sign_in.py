@@ -111,7 +111,7 @@ class SignIns:
         Raises UnauthorizedError if it is not to be had, or not for this sign-in; and what `begin` does.
         """
         issuer, sign_in = self._find(begun.issuer)
-        check_state(begun, returned)
+        _check_state(begun, returned)
         with self._asking(sign_in):
             document = self._document(issuer)
             _check_sender(issuer, document, returned)
@@ -200,7 +200,7 @@ def read_begun(text: str) -> Begun:
     return Begun(**parse_json(text.encode()))
 
 
-def check_state(begun: Begun, returned: Returned) -> None:
+def _check_state(begun: Begun, returned: Returned) -> None:
     """Raise UnauthorizedError if a browser came back from another sign-in."""
     if not compare_digest(begun.state.encode(), returned.state.encode("utf-8", "replace")):
         raise UnauthorizedError(_NOT_BEGUN)

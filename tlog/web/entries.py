@@ -51,6 +51,7 @@ def entries(call: Call) -> Response:
     links = {
         "older": _link(terms, listed.older),
         "newer": _link(terms, listed.newer),
+        "export": _link(terms, None, first=True),
         "newest": _link(terms, None, first=True) if _BEFORE in given else None,
     }
     return _page(call, given, terms, listed=listed, error=None, **links)
@@ -86,13 +87,13 @@ def _within(hits: Iterable[Hit], most: int) -> Iterator[Hit]:
 
 
 def _found(call: Call, given: Mapping[str, str]) -> Listed:
-    asked = {name: _moment(name, value) if name in _TIMES else value for name, value in given.items()}
+    asked = {name: moment(name, value) if name in _TIMES else value for name, value in given.items()}
     found = search(call, asked, _PAGE)
     size = call.segment.store.head().size
     return Listed(list(map(glance, found.hits)), size, found.next, indexed=found.indexed)
 
 
-def _moment(name: str, text: str) -> str:
+def moment(name: str, text: str) -> str:
     """Return a time of a form in milliseconds since the epoch."""
     found = _milliseconds(text)
     if found is None:

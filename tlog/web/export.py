@@ -1,9 +1,8 @@
 """Exporting entries of a segment as an evidence bundle (spec/bundle.md), by the code that `tlog-client export` runs."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
@@ -14,18 +13,13 @@ from tlog.access import Action
 from tlog.access.action import RESERVED
 from tlog.api.answer import SECRET, answer, number, query
 from tlog.api.body import FORM_TYPE
-from tlog.api.reading import SEARCH
+from tlog.api.reading import SEARCH, record_read, search
 from tlog.api.route import Call, Route
 from tlog.config import MAX_PAGE, MAX_PAGE_BYTES
 from tlog.errors import NotFoundError, UnavailableError
-from tlog.formats.fields import milliseconds
-from tlog.reads import Read, Search
-from tlog.search.find import find
-from tlog.search.terms import wanted
-from tlog.segments import Segment
 from tlog.store.codec import Payload
-from tlog.store.search import Span
 from tlog.submit import check_stored
+from tlog.web.entries import moment
 from tlog.web.page import page, refused, shown
 from tlog_client.answers import OpenedEntry
 from tlog_client.bundle.export import Asked, Exporter, export
@@ -42,47 +36,49 @@ from tlog_core.proof import prove_subset
 MAX_EXPORTED: Final = 10_000
 """How many entries one exports here at most: all of it is in memory. `tlog-client export` takes more."""
 
+MAX_EXPORTED_BYTES: Final = 32 << 20
+"""How many bytes of payloads one exports here at most: there are some copies of them until the bundle is sent."""
+
 MAX_LOOKED_AT: Final = 100_000
 """How many entries `control` and `access` may have for them to be looked through here."""
 
 _FIELDS: Final = ("start", "end", *SEARCH)
 _SPAN: Final = ("start", "since", "until", "before")
 _TIMES: Final = ("since", "until")
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?", re.ASCII)
 _ZIP: Final = "application/zip"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
-    """A segment of this server, as who asks may read it: each read is on record first."""
+    """The open segment of a call, as who asks may read it: each read is on record first."""
 
     call: Call
-    segment: Segment
 
     @property
     def origin(self) -> str:
         """The origin of the segment."""
-        return self.segment.row.origin
+        return self.call.segment.row.origin
 
     def head(self, trust: TrustPolicy) -> SignedCheckpoint:
         """Return the newest head, or that which a quorum has cosigned if there are witnesses; NotFoundError."""
         asker = self.call.services.asker
         if trust.quorum is None or asker is None:
-            head, lines = self.segment.store.head_with_cosignatures()
-            self.segment.settle(head)
+            head, lines = self.call.segment.store.head_with_cosignatures()
+            self.call.segment.settle(head)
             return _signed(head.note + lines)
-        cosigned = asker.newest(self.segment)
+        cosigned = asker.newest(self.call.segment)
         if cosigned is None:
             raise NotFoundError("no head of this segment is cosigned by a quorum of its witnesses yet; try again later")
         return _signed(cosigned.note)
 
     def entries(self, _head: SignedCheckpoint, start: int, stop: int) -> Iterator[OpenedEntry]:
         """Yield the entries [start, stop)."""
-        self.call.services.reads.record(self._read(start, stop))
+        record_read(self.call, start, stop)
+        segment = self.call.segment
         while start < stop:
-            payloads = self.segment.store.payload_page(start, stop, MAX_PAGE_BYTES)
-            entries = self.segment.store.entries(start, start + len(payloads))
-            check_stored(self.segment, start, entries, payloads)
+            payloads = segment.store.payload_page(start, stop, MAX_PAGE_BYTES)
+            entries = segment.store.entries(start, start + len(payloads))
+            check_stored(segment, start, entries, payloads)
             for place, one in enumerate(zip(entries, payloads, strict=True), start):
                 yield _opened(place, *one)
             start += len(payloads)
@@ -93,15 +89,12 @@ class StoredSource:
         following: int | None = int(terms["before"])
         count = 0
         while following is not None:
-            span = Span(**{name: number(name, given[name]) for name in _SPAN if name in given})
-            found = find(self.call.services.indexes, self.segment, wanted(given), span, MAX_PAGE)
+            found = search(self.call, given, MAX_PAGE)
             if found.indexed < head.checkpoint.size:
                 raise UnavailableError("the index is behind; try again in a moment")
-            indexes = [hit.index for hit in found.hits]
-            count += len(indexes)
+            count += len(found.hits)
             if count > MAX_EXPORTED:
                 raise MalformedError(f"more than {MAX_EXPORTED} entries were found; for more run tlog-client export")
-            self.call.services.reads.record(self._search(given, indexes))
             yield from (_opened(hit.index, hit.entry, hit.payload) for hit in found.hits)
             following = found.next
             given = {**given, "before": str(following)}
@@ -109,16 +102,7 @@ class StoredSource:
     def prove(self, head: SignedCheckpoint, indexes: Sequence[int]) -> Sequence[Hash]:
         """Return the subset proof of entries."""
         size = head.checkpoint.size
-        return prove_subset(indexes=indexes, size=size, node=self.segment.nodes.at(size))
-
-    def _read(self, start: int, end: int) -> Read:
-        caller, name = self.call.caller, self.segment.row.name
-        now = self.call.services.control.now()
-        return Read(by=caller.principal.name, segment=name, start=start, end=end, at=now, policy=caller.policy_version)
-
-    def _search(self, given: dict[str, str], indexes: list[int]) -> Search:
-        read = self._read(0, 0)
-        return Search(by=read.by, segment=read.segment, search=given, indexes=indexes, at=read.at, policy=read.policy)
+        return prove_subset(indexes=indexes, size=size, node=self.call.segment.nodes.at(size))
 
 
 def ask(call: Call) -> Response:
@@ -161,17 +145,18 @@ def _asked(given: Mapping[str, str], size: int) -> Asked:
 
 
 def _number(name: str, text: str) -> int:
-    """Return an index, or a time in milliseconds, which may be written as forms of pages have it."""
-    found = milliseconds(text) if name in _TIMES and _TIME.fullmatch(text) else None
-    return number(name, text) if found is None else found
+    """Return an index, or a time in milliseconds, which may be as forms of pages have it."""
+    return number(name, moment(name, text) if name in _TIMES and "T" in text else text)
 
 
 def _export(call: Call, asked: Asked, opened: ExitStack) -> bytes:
     reserved = {name: source for name in RESERVED if (source := _reserved(call, name, opened)) is not None}
-    source = StoredSource(call, call.segment)
+    source = StoredSource(call)
     trust = _trust(call, [source, *reserved.values()])
     tool = f"tlog {version('tlog')}"
-    exporter = Exporter(call.caller.principal.name, call.services.control.now(), tool, trust, make_page())
+    exporter = Exporter(
+        call.caller.principal.name, call.services.control.now(), tool, trust, make_page(), MAX_EXPORTED_BYTES
+    )
     return export(asked, source, reserved, exporter)
 
 
@@ -185,11 +170,13 @@ def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
     segment = opened.enter_context(call.services.segments.use(name))
     asker = call.services.asker
     is_shown = asker is None or asker.newest(segment) is not None
-    return StoredSource(call, segment) if is_shown and segment.store.head().size <= MAX_LOOKED_AT else None
+    if not is_shown or segment.store.head().size > MAX_LOOKED_AT:
+        return None
+    return StoredSource(replace(call, opened=segment))
 
 
 def _trust(call: Call, sources: Sequence[StoredSource]) -> TrustPolicy:
-    logs = tuple(TrustedLog(parse_verifier(one.segment.row.vkey)) for one in sources)
+    logs = tuple(TrustedLog(parse_verifier(one.call.segment.row.vkey)) for one in sources)
     asker = call.services.asker
     if asker is None:
         return TrustPolicy(logs, (), (), None)

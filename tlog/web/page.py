@@ -160,15 +160,10 @@ def _time(milliseconds: int) -> Markup:
 
 
 def _day(milliseconds: int) -> str:
-    return f"{_moment(milliseconds):%Y-%m-%d}"
-
-
-def _moment(milliseconds: int) -> datetime:
-    """Return a moment; for one after the year 9999, which only damage or a lie makes, the last one before."""
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (OverflowError, ValueError):
-        return datetime.max.replace(tzinfo=UTC)
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d}"
+    except (ValueError, OverflowError):
+        return f"{milliseconds} ms"
 
 
 def _ago(milliseconds: int, now: int) -> str:

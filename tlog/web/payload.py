@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tlog.store.codec import Payload
 from tlog.web.visible import visible
@@ -100,7 +100,8 @@ def _spaced(token: str, depth: int) -> str:
 
 def _isolated(parts: Iterable[str]) -> Markup:
     """Return parts of a text, of which none that runs from right to left takes others along."""
-    return Markup("").join(Markup("<{0}>{1}</{0}>").format(kind, run) for kind, run in _runs(parts))
+    # There may be hundreds of thousands: to format each as markup takes ten times as long.
+    return Markup("".join(f"<{kind}>{escape(run)}</{kind}>" for kind, run in _runs(parts)))  # noqa: S704 - escaped
 
 
 def _runs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,10 @@ from typing import Final
 
 # Controls, format characters, surrogates, what is unassigned or private, separators of lines and paragraphs.
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
+# Of letters, marks and symbols: what Unicode has a program show nothing for, variation selectors, and an empty pattern.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _NOT_PLAIN: Final = re.compile(r"[^ -~]")
 
 
@@ -15,5 +19,5 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def _shown(character: str) -> str:
-    is_hidden = unicodedata.category(character) in _HIDDEN
+    is_hidden = unicodedata.category(character) in _HIDDEN or _UNSEEN.match(character) is not None
     return f"[U+{ord(character):04X}]" if is_hidden else character

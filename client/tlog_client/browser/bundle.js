@@ -350,7 +350,7 @@ function reportFacts({ manifest, parts: [part] }) {
 function reportDetails({ manifest, parts }) {
   const [{ head, indexes, quorum }, ...others] = parts;
   const details = [["signature", manifest.origin]];
-  if (head.time !== null) details.push(["quorum", `${quorum}, by ${timeText(1000 * Number(head.time))}`]);
+  if (head.time !== null) details.push(["quorum", `${quorum}, by ${timeText(1000n * head.time)}`]);
   details.push(["inclusion", `${indexes.length} of ${head.size}`], ["commitment", String(indexes.length)]);
   const { start, end } = manifest.asked;
   if (start !== undefined) details.push(["complete", `${start} to ${end - 1}`]);
@@ -379,11 +379,11 @@ function exportedText({ start, end, search }, count) {
 }
 
 function cosignedText({ cosigned }) {
-  return cosigned.map(([name, time]) => `${name} ${timeText(1000 * Number(time))}`).join(", ");
+  return cosigned.map(([name, time]) => `${name} ${timeText(1000n * time)}`).join(", ");
 }
 
 function timeText(milliseconds) {
-  return milliseconds < END_OF_CALENDAR ? new Date(milliseconds).toISOString() : `${milliseconds} ms`;
+  return milliseconds < END_OF_CALENDAR ? new Date(Number(milliseconds)).toISOString() : `${milliseconds} ms`;
 }
 
 class LineReader {
@@ -400,7 +400,11 @@ class LineReader {
   }
 
   next() {
-    if (this.#start >= this.#raw.length) return NO_BYTES;
+    if (this.#start >= this.#raw.length) {
+      // A line that is not there is no empty one.
+      this.#start = this.#raw.length + 1;
+      return NO_BYTES;
+    }
     const found = this.#raw.indexOf(NEWLINE, this.#start);
     const end = found < 0 ? this.#raw.length : found;
     const line = this.#raw.subarray(this.#start, end);

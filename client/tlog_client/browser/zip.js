@@ -6,6 +6,8 @@ import { atPlace } from "./place.js";
 
 export const MAX_BUNDLE_BYTES = 512 * 2 ** 20;
 
+// As many as a bundle of three parts has: of more nobody is to read the headers first.
+const MAX_MEMBERS = 18;
 const LOCAL_SIGNATURE = 0x04034b50;
 const CENTRAL_SIGNATURE = 0x02014b50;
 const END_SIGNATURE = 0x06054b50;
@@ -22,7 +24,7 @@ export function parseZip(raw) {
   if (raw.length > MAX_BUNDLE_BYTES) throw new MalformedError(`a bundle has at most ${MAX_BUNDLE_BYTES} bytes`);
   const members = [];
   let start = 0;
-  while (members.length === 0 || isMember(raw, start)) {
+  while (members.length === 0 || (members.length < MAX_MEMBERS && isMember(raw, start))) {
     members.push(readMember(raw, start));
     start = members.at(-1).end;
   }
@@ -33,7 +35,7 @@ export function parseZip(raw) {
   if (!isSame(rest, due)) {
     const place = rest.findIndex((byte, at) => byte !== due[at]);
     atPlace("the directory of the zip", () => {
-      throw new MalformedError(`from byte ${start + Math.max(place, 0)} on it is not as the members before it demand`);
+      throw new MalformedError(`from byte ${start + (place < 0 ? rest.length : place)} on it is not as the members before it demand`);
     });
   }
   return { members, comment };

@@ -12,6 +12,10 @@ from tlog_core.errors import MalformedError
 
 MAX_BUNDLE_BYTES: Final = 512 << 20
 MAX_NAME_BYTES: Final = 255
+MAX_COMMENT_BYTES: Final = 0xFFFF
+MAX_MEMBERS: Final = 18
+"""As many as a bundle of three parts has: of more nobody is to read the headers first."""
+
 _MAGIC: Final = b"PK\x03\x04"
 _HEADER: Final = struct.Struct("<4sHHHHHIIIHH")
 _ENTRY: Final = struct.Struct("<4sHHHHHHIIIHHHHHII")
@@ -53,11 +57,12 @@ def parse_archive(raw: bytes) -> tuple[list[Member], str]:
     if len(raw) > MAX_BUNDLE_BYTES:
         raise MalformedError(f"a bundle has at most {MAX_BUNDLE_BYTES} bytes")
     members, start = list[Member](), 0
-    while raw.startswith(_MAGIC, start) or not members:
+    while not members or (raw.startswith(_MAGIC, start) and len(members) < MAX_MEMBERS):
         one = _read_member(raw, start)
         members.append(one)
         start += len(_header(one)) + len(one.content)
-    comment = raw[start + len(_directory(members, "")) :].decode("ascii", "replace")
+    after = start + len(_directory(members, ""))
+    comment = raw[after : after + MAX_COMMENT_BYTES].decode("ascii", "replace")
     _check_same(raw[start:], _directory(members, comment), start)
     return members, comment
 
@@ -89,7 +94,8 @@ def _read_member(raw: bytes, start: int) -> Member:
 
 def _check_same(found: bytes, due: bytes, start: int) -> None:
     if found != due:
-        place = next((place for place, pair in enumerate(zip(found, due, strict=False)) if pair[0] != pair[1]), 0)
+        shorter = min(len(found), len(due))
+        place = next((place for place in range(shorter) if found[place] != due[place]), shorter)
         with at(_DIRECTORY):
             raise MalformedError(f"from byte {start + place} on it is not as the members before it demand")
 

@@ -44,9 +44,9 @@ def export_bundle(
 
 def reserved_logs(url: str, key: VerifierKey, trust: TrustPolicy) -> Iterator[tuple[str, str, VerifierKey]]:
     """Yield name, URL and key of each of the segments `control` and `access` beside one that a trust policy has."""
-    log, is_segment, _ = key.name.rpartition(SEGMENTS)
+    log, is_segment, own = key.name.rpartition(SEGMENTS)
     base, is_ours, _ = url.rstrip("/").rpartition(SEGMENTS)
-    for name in (CONTROL, ACCESS) if is_segment and is_ours else ():
+    for name in {CONTROL, ACCESS} - {own} if is_segment and is_ours else ():
         for other in trust.log_keys(f"{log}{SEGMENTS}{name}")[:1]:
             yield name, f"{base}{SEGMENTS}{name}", other
 

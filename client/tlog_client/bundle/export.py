@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from tlog_client.answers import OpenedEntry
-from tlog_client.bundle.archive import format_archive, member
+from tlog_client.bundle.archive import MAX_BUNDLE_BYTES, format_archive, member
 from tlog_client.bundle.manifest import NAME, PAGE, POLICY, Manifest, comment_of, listed
 from tlog_client.bundle.part import ACCESS, CONTROL, MAX_ENTRIES, SEGMENT, Part, make_part
 from tlog_client.bundle.verify import SEGMENTS, verify_bundle
@@ -29,13 +29,17 @@ _CHANGES: Final = frozenset(("policy.applied", "key.added", "key.removed", "issu
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """Who exports, at a time in milliseconds, with which tool, by which trust policy; and the page that goes along."""
+    """Who exports, at a time in milliseconds, with which tool, by which trust policy; and the page that goes along.
+
+    The payloads of a part, all of which are in memory, have at most so many bytes as `most`.
+    """
 
     by: str
     at: int
     tool: str
     trust: TrustPolicy
     page: bytes
+    most: int = MAX_BUNDLE_BYTES
 
 
 class Source(Protocol):
@@ -67,13 +71,13 @@ def export(
     sources and `verify_bundle` do.
     """
     head = source.head(exporter.trust)
-    asked, opened = _read(asked, source, head, advance)
+    asked, opened = _read(asked, source, head, exporter.most, advance)
     parts = [_part(SEGMENT, source, head, opened)]
     segment = source.origin.rpartition(SEGMENTS)[2]
     # Last of all `access`, in which what was read here is then found.
     for name in (one for one in (CONTROL, ACCESS) if one in reserved):
         with suppress(RefusedError):
-            parts += _reserved(name, segment, reserved[name], exporter.trust, advance)
+            parts += _reserved(name, segment, reserved[name], exporter, advance)
     whole = _bundle(asked, source.origin, parts, exporter)
     verify_bundle(whole, exporter.trust)
     return whole
@@ -91,33 +95,38 @@ def about_segment(event: Any, segment: str, asked: set[str]) -> bool:
     return is_named or kind in _CHANGES or (kind == "access.approved" and members.get("id") in asked)
 
 
-def _read(asked: Asked, source: Source, head: SignedCheckpoint, advance: Advance) -> tuple[Asked, list[OpenedEntry]]:
+def _read(
+    asked: Asked, source: Source, head: SignedCheckpoint, most: int, advance: Advance
+) -> tuple[Asked, list[OpenedEntry]]:
     size = head.checkpoint.size
     if isinstance(asked, range):
-        return asked, _counted(source.entries(head, asked.start, asked.stop), advance)
+        return asked, _counted(source.entries(head, asked.start, asked.stop), most, advance)
     # What came later is not under the head.
     terms = {**asked, "before": min(int(asked.get("before", size)), size)}
-    return terms, _counted(source.found(head, terms), advance)[::-1]
+    return terms, _counted(source.found(head, terms), most, advance)[::-1]
 
 
-def _counted(opened: Iterable[OpenedEntry], advance: Advance) -> list[OpenedEntry]:
-    entries: list[OpenedEntry] = []
+def _counted(opened: Iterable[OpenedEntry], most: int, advance: Advance) -> list[OpenedEntry]:
+    entries, size = list[OpenedEntry](), 0
     for one in opened:
         entries.append(one)
+        size += len(one.payload)
+        if size > most:
+            raise MalformedError(f"the payloads have more than {most} bytes; export fewer entries")
         advance(1)
         if len(entries) > MAX_ENTRIES:
             raise MalformedError(f"a bundle has at most {MAX_ENTRIES} entries; export fewer")
     return entries
 
 
-def _reserved(name: str, segment: str, source: Source, trust: TrustPolicy, advance: Advance) -> list[Part]:
-    head, requests = source.head(trust), set[str]()
+def _reserved(name: str, segment: str, source: Source, exporter: Exporter, advance: Advance) -> list[Part]:
+    head, requests = source.head(exporter.trust), set[str]()
     entries = (
         one
         for one in source.entries(head, 0, head.checkpoint.size)
         if one.payload_type == JSON_TYPE and about_segment(one.event(), segment, requests)
     )
-    opened = _counted(entries, advance)
+    opened = _counted(entries, exporter.most, advance)
     return [_part(name, source, head, opened)] if opened else []
 
 

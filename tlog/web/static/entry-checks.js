@@ -10,7 +10,15 @@ import { parseEntry } from "./entry.js";
 import { MalformedError, RefusedError } from "./errors.js";
 import { findEvidence } from "./evidence.js";
 import { leafHash } from "./hashes.js";
-import { canonicalJson, exactMembers, MAX_JSON_DEPTH, numberMember, parseJson, textMember } from "./json.js";
+import {
+  canonicalJson,
+  exactMembers,
+  isJsonObject,
+  MAX_JSON_DEPTH,
+  numberMember,
+  parseJson,
+  textMember,
+} from "./json.js";
 import { parseNote, parseVerifier } from "./note.js";
 import { openWitnessed, openWitnesses, parsePolicy, verifyLog } from "./policy.js";
 import { inclusionSteps, verifyConsistency, verifyInclusion } from "./proof.js";
@@ -223,5 +231,7 @@ async function openHead(raw, { origin, keys, policy }) {
 
 /** Return the hashes of a proof in an answer of the API; raise MalformedError. */
 export function parseProof(raw) {
-  return hashesMember(parseJson(raw), "proof");
+  const members = parseJson(raw);
+  if (!isJsonObject(members)) throw new MalformedError("the answer is not that of a proof");
+  return hashesMember(members, "proof");
 }

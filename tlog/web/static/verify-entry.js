@@ -3,7 +3,7 @@
 import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
 import { ContradictionError, ENTRY_CHECKS, parseProof, readTrust, UnansweredError } from "./entry-checks.js";
-import { MalformedError, RefusedError } from "./errors.js";
+import { MalformedError } from "./errors.js";
 import { forgetLog, keepAlarm, keepHead, keepTrust, recallLog } from "./known-log.js";
 import { proofPicture } from "./proof-picture.js";
 import { visibleText } from "./visible.js";
@@ -85,9 +85,8 @@ async function outcomeOf(run, found, segment) {
   } catch (error) {
     if (error instanceof ContradictionError) keepAlarm(segment, error.message, error.files);
     if (error instanceof UnansweredError) return { state: "unanswered", said: error.message };
-    if (error instanceof MalformedError || error instanceof RefusedError)
-      return { state: "broken", said: error.message };
-    throw error;
+    // A fault of ours is no proof of anything, but must not look like a check that goes on for ever.
+    return { state: "broken", said: error.message };
   }
 }
 
@@ -104,8 +103,8 @@ function reader(segment) {
     } catch (error) {
       throw new UnansweredError(`the server does not answer: ${error.message}`);
     }
-    const { detail } = await answer.json().catch(() => ({}));
-    throw new UnansweredError(`the server answers ${answer.status}: ${detail ?? "and does not say why"}`);
+    const problem = await answer.json().catch(() => null);
+    throw new UnansweredError(`the server answers ${answer.status}: ${problem?.detail ?? "and does not say why"}`);
   };
   return { read, readProof: async (path) => parseProof(await read(path)) };
 }
@@ -239,12 +238,21 @@ function showPayload(found, states) {
   const isGood = ["payload", "commitment", "leaf", "checkpoint", "inclusion"].every((name) => states[name] === "good");
   place.classList.add(isGood ? "verified" : "unverified");
   const text = visibleText(readable(found), "\n");
-  if (text === place.textContent) return;
+  if (readsAs(place.textContent, text)) return;
   // Browsers lay out a long run of many scripts in quadratic time.
   const runs = text.match(/[^]{1,4096}/g) ?? [];
   place.replaceChildren(...runs.map((run) => element("span", {}, run)));
   const said = "The server had put something else here. This is what the browser was given to verify.";
   place.before(element("p", { class: "notice warn", role: "alert" }, said));
+}
+
+// What one side knows as a character may be unassigned to the other, which then shows its code point.
+function readsAs(shown, text) {
+  return visibleText(shown, "\n") === shown && named(shown) === named(text);
+}
+
+function named(text) {
+  return text.replace(/[\u0080-\u{10ffff}]/gu, (one) => `[U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
 }
 
 function readable({ isJson, payload, payloadType }) {

@@ -29,7 +29,7 @@
 
   // Waits for the page to be drawn, but not more often than somebody sees.
   function ticker(mine) {
-    let last = performance.now();
+    let last = -TICK_MILLISECONDS;
     return async (part) => {
       if (performance.now() - last < TICK_MILLISECONDS) return;
       bar.value = part;
@@ -142,13 +142,15 @@
   function eventItem(part, contents, number) {
     const line = (file) => lineOf(contents.get(`segment/${file}`), number);
     const entry = parseEntry(line("entries.ndjson"));
-    const told = `${new Date(entry.time).toISOString()} by ${entry.writer}`;
+    const told = `${timeText(entry.time)} by ${entry.writer}`;
     const start = new TextDecoder().decode(line("events.ndjson").subarray(0, PREVIEW_BYTES));
     const preview = shown("code", start, { className: "preview" });
     const summary = element("summary", {}, `${part.indexes[number]} `, shown("span", told), preview);
     const item = element("details", {}, summary);
     item.ontoggle = () => {
-      if (item.childElementCount === 1) item.append(shown("pre", readable(line("events.ndjson"))));
+      if (item.childElementCount === 1) {
+        item.append(element("pre", { textContent: visibleText(readable(line("events.ndjson")), "\n") }));
+      }
     };
     return item;
   }
