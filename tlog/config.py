@@ -25,6 +25,12 @@ TURN_SECONDS: Final = 10.0
 MAX_WAITING: Final = 48
 """How many of them may wait for witnesses; how many for their bodies; and how many for being over a quota."""
 
+MAX_STRANGERS: Final = 16
+"""How many forms that everyone may send wait for their bodies: in places of their own, for these may all be taken."""
+
+MAX_FORM_BYTES: Final = 1 << 16
+"""How long such a form may be."""
+
 PLACE_SECONDS: Final = 0.2
 """How long one waits for a place to receive a body in: those of a burst are soon there, those who stall are not."""
 

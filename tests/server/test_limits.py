@@ -33,7 +33,7 @@ from observed import Observed, observe
 
 from tlog.access.token import Presented, parse_token
 from tlog.api import access, entries, operations, proofs, segments, tiles
-from tlog.config import LARGE_TURNS, MAX_BATCH_BYTES, MAX_LARGE, MAX_PAYLOAD_BYTES, SYNC_TURNS, Config
+from tlog.config import LARGE_TURNS, MAX_BATCH_BYTES, MAX_FORM_BYTES, MAX_LARGE, MAX_PAYLOAD_BYTES, SYNC_TURNS, Config
 from tlog.files import map_file
 from tlog.fsck.run import Plan, check
 from tlog.listen import connections_within
@@ -480,6 +480,22 @@ def test_those_who_send_a_byte_a_second_keep_nobody_waiting(start_guarded: Calla
             waited.append(time.monotonic() - began)
             time.sleep(0.5)
         assert max(waited) < 5, waited
+
+
+@pytest.mark.parametrize("path", ["/web/sign-in", "/web/sign-out"])
+def test_forms_of_strangers_that_do_not_come_keep_no_writer_waiting(
+    start_guarded: Callable[..., Guarded], path: str
+) -> None:
+    house = start_guarded()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with ExitStack() as stack:
+        for _ in range(200):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", house.server.port)))
+            held.sendall(f"{head}Content-Length: 1000\r\n\r\nx".encode())
+        time.sleep(0.5)
+        assert [house.append().status for _ in range(4)] == [201] * 4
+    large = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert house.server.request("POST", path, b"x" * (MAX_FORM_BYTES + 1), large).status == 413
 
 
 # Readers that hold on

@@ -156,6 +156,7 @@ def test_each_hash_of_the_picture_is_reached_by_keyboard(visitor: Page) -> None:
 PAYLOADS = {
     JSON: '{"a\u202e\\u0000": [1e21, -0.5, {}, [], "é😀\\u2028\\n<b>"], "10": 1, "9": 2, "__proto__": [[]]}'.encode(),
     "text/plain; charset=utf-8": "one\ntwo\t\u202eeerht\r\n \u05d0\U0001fae8".encode(),
+    "application/json; charset=utf-8": b'{"1000": {"b": {}, "7": []}, "200": [1, [2]], "!": "a b"}',
     "text/x-broken": b"\xff\xfe",
     "application/octet-stream": bytes(range(256)) * 20,
 }
@@ -203,6 +204,12 @@ def test_a_page_that_shows_another_payload_is_set_right(visitor: Page, liar: Lia
     expect(visitor.get_by_text("The server had put something else here")).to_be_visible()
 
 
+def test_spaces_that_the_server_puts_in_do_not_stay(visitor: Page, liar: Liar) -> None:
+    liar.lies[ENTRY] = lambda body: body.replace(b"alice", b"al ice")
+    assert states(visitor)["commitment"] == "good"
+    assert '"actor": "alice"' in visitor.locator("#payload").inner_text()
+
+
 def test_another_entry_in_the_place_of_one_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
     other = json.loads(read(log, "/segments/truths/entries/4"))
     liar.lies["/segments/truths/entries/3"] = lambda _: json.dumps(other).encode()
@@ -221,6 +228,27 @@ def test_an_entry_of_another_log_is_exposed(visitor: Page, log: Site, liar: Liar
     found = states(visitor)
     assert (found["commitment"], found["leaf"]) == ("good", "broken")
     assert "the entry belongs to" in said(visitor, "leaf")
+
+
+def test_another_segment_that_one_believes_too_is_exposed(visitor: Page, log: Site, liar: Liar) -> None:
+    append(log, *EVENTS, segment="payments")
+    size = parse_head(parse_note(head(log, "payments")).text).size
+    for path in ("entries/3", "checkpoint", f"proof/inclusion/{size}/3"):
+        liar.lies[f"/segments/truths/{path}"] = lambda _, path=path: read(log, f"/segments/payments/{path}")  # type: ignore[misc]
+    own, other = vkey(log), vkey(log, "payments")
+    origin = other.split("+")[0]
+    liar.lies[ENTRY] = lambda body: body.replace(own.encode(), other.encode()).replace(
+        own.split("+")[0].encode(), origin.encode()
+    )
+    assert states(visitor)["checkpoint"] == "broken"
+    found = believe(visitor, f"log {own}\nlog {other}\nquorum none\n")
+    assert (found["checkpoint"], found["inclusion"]) == ("broken", "unreached")
+    assert "where truths was asked for" in said(visitor, "checkpoint")
+
+
+def test_an_address_in_another_form_is_not_one_of_which_nothing_is_known(visitor: Page) -> None:
+    visitor.goto(ENTRY.replace("truths", "%74ruths"))
+    expect(visitor.get_by_role("status")).to_contain_text("Not verified: the address")
 
 
 @pytest.mark.parametrize("check", ["payload", "checkpoint", "inclusion"])

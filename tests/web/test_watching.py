@@ -247,6 +247,9 @@ def test_a_broken_file_is_refused_with_the_reason(site: Site, receipt: bytes, wa
     for raw, why in (
         (b"", "it is neither evidence, nor a receipt"),
         (b"\xff\xfe\0", "it is neither evidence, nor a receipt"),
+        # What takes for ever where lines are read in all the ways in which they can be.
+        (b"\n" * 1_000 + b"x", "it is neither evidence, nor a receipt"),
+        (b"# HELP x x\ntlog_monitor_x{%b} 1\n" % (b"a" * 900_000), "there is no size of any log"),
         (whole[:-1], "in its only form"),
         (whole[: len(whole) // 2], "This evidence cannot be read"),
         (whole + b"\n", "This evidence cannot be read"),

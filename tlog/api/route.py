@@ -59,6 +59,7 @@ class Services:
     large: Places
     large_turns: Turns
     receiving: Places
+    strangers: Places
     discarding: Places
     pauses: Places
     canonicalize: Canonicalizer
@@ -182,7 +183,8 @@ def _admit(asked: Request, route: Route, segment: str | None, services: Services
         if route.grows:
             services.room.check()
         if route.takes and labels is None:
-            with services.receiving.take():
+            # Whom nobody knows keeps nobody waiting whom somebody does.
+            with (services.strangers if route.action is Action.OPERATE else services.receiving).take():
                 receive_body(asked, route.most, chunked=route.chunked)
         if route.form:
             g.form = read_form(asked, route.most)

@@ -9,6 +9,7 @@ from flask import Response, g, request
 from tlog.access import Action
 from tlog.api.answer import query
 from tlog.api.route import Call
+from tlog.config import MAX_FORM_BYTES
 from tlog.errors import UnauthorizedError
 from tlog.sessions import COOKIE
 from tlog.web.page import SIGN_IN, form, page, redirect, shown
@@ -69,6 +70,6 @@ def _page(call: Call, place: str, error: str | None, status: HTTPStatus) -> Resp
 
 ROUTES = (
     shown("/web/sign-in", Action.OPERATE, ask, "Ask for a token", query=("next",)),
-    form("/web/sign-in", Action.OPERATE, sign_in, "Sign in with a token"),
-    form("/web/sign-out", Action.OPERATE, sign_out, "Sign out"),
+    form("/web/sign-in", Action.OPERATE, sign_in, "Sign in with a token", most=MAX_FORM_BYTES),
+    form("/web/sign-out", Action.OPERATE, sign_out, "Sign out", most=MAX_FORM_BYTES),
 )

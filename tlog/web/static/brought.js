@@ -65,7 +65,8 @@ export function kindOf(raw) {
   if (start.startsWith("tlog/evidence/")) return "evidence";
   if (/^\s*\{/.test(start)) return "receipt";
   if (/^# (HELP|TYPE) \w+ /.test(start)) return "metrics";
-  return /^(#.*\n|\s*\n)*(log|witness|quorum)[ \t]/.test(start) ? "policy" : null;
+  // No line can be read in two ways, or to find none would take for ever.
+  return /^(?:#.*\n|[^\S\n]*\n)*[^\S\n]*(?:log|witness|quorum)[ \t]/.test(start) ? "policy" : null;
 }
 
 /** Return what a file holds, judged by `trust` as `trustFor` has it; MalformedError or RefusedError are told in what is found. */

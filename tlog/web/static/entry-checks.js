@@ -117,6 +117,10 @@ async function checkLeaf(found) {
 async function checkCheckpoint(found) {
   found.rawHead = await found.read("checkpoint");
   found.head = await openHead(found.rawHead, found.trust);
+  // A trust policy may have other segments of the log too, and which of them this is the page says.
+  if (!found.head.origin.endsWith(`/segments/${found.segment}`)) {
+    throw new RefusedError(`a checkpoint of ${found.head.origin}, where ${found.segment} was asked for`, "checkpoint");
+  }
   const ids = found.trust.keys.map(({ id }) => encodeHex(id)).join(" or ");
   return `${found.head.size.toLocaleString("en")} entries, signed by ${found.head.origin} with the key ${ids}`;
 }

@@ -3,7 +3,7 @@
 import { MalformedError } from "./errors.js";
 
 const SAMPLE = /^(tlog_monitor_\w+?)(?:_total)?(?:\{(.*)\})? ([0-9.e+-]+)$/;
-const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"(?:,|$)/g;
+const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"(?:,|$)/gy;
 
 /** Return { said, tables, means } of the text of metrics; raise MalformedError if they are not those of a monitor. */
 export function readMetrics(text) {

@@ -17,7 +17,8 @@ const WORDS = {
   unanswered: ["no answer", "warn"],
   unreached: ["not reached", "plain"],
 };
-const ENTRY_PATH = /^\/web\/segments\/([^/]+)\/entries\/([0-9]+)$/;
+// In the one form of a name: under another, this browser would know nothing of the log.
+const ENTRY_PATH = /^\/web\/segments\/([a-z0-9][a-z0-9-]{0,62})\/entries\/([0-9]+)$/;
 const MAX_INDENTED = 2 ** 21;
 const TOKEN = /\{\}|\[\]|[{}[\],:]|"[^"\\]*(?:\\.[^"\\]*)*"|[^"{}[\],:]+/g;
 const MAX_HEX = 4096;
@@ -27,11 +28,15 @@ const HEX_WIDTH = 8;
 export async function verifyHere(section) {
   const { vkey, origin } = section.dataset;
   // What was asked for stands in the address, whatever the page says.
-  const [, segment, index] = ENTRY_PATH.exec(location.pathname);
+  const [, segment, index] = ENTRY_PATH.exec(location.pathname) ?? [];
+  const view = viewOf(section);
+  if (segment === undefined) {
+    view.conclude("unanswered", "Not verified: the address of this page is not as links to it are written.");
+    return;
+  }
   const known = recallLog(segment);
   const isLost = "lost" in section.dataset;
-  const found = { known, index: BigInt(index), isLost, ...reader(segment) };
-  const view = viewOf(section);
+  const found = { known, segment, index: BigInt(index), isLost, ...reader(segment) };
   if (globalThis.crypto?.subtle === undefined) {
     view.conclude("unanswered", "This browser verifies only over HTTPS, or where the server is on the same machine.");
     return;
