@@ -43,7 +43,7 @@ def payload(kind: str, data: bytes) -> Payload:
 
 
 def text_of(markup: str) -> str:
-    found = Text(markup)
+    found = Text(str(markup))
     assert found.tags <= {"span", "bdi"}
     return found.text
 
