@@ -2,19 +2,23 @@
 
 import io
 import json
+import re
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from live import Server, start, tell, until
+import requests
+from live import Answer, Server, start, tell, until
 from nodejs import NODE, needs_node
-from panels import make_data
+from panels import hearing, honestly, make_data, panel, trusting
+from witnessing import witness_signer
 
 from tlog_client import Log
 from tlog_client.bundle.archive import format_archive, member, parse_archive
@@ -363,6 +367,56 @@ def test_the_page_believes_the_keys_of_who_verifies_alone(house: House, paths: l
         assert said["place"] == "segment/checkpoint"
     (house.folder / "other.policy").write_bytes(bytes(house.trust("payments")))
     assert "taken from the bundle" in in_node([paths[0], str(house.folder / "other.policy"), paths[2]], [])[0]
+
+
+# The form of the pages
+
+
+def test_an_unguarded_server_exports_under_the_head_that_its_witnesses_cosigned(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    keys = make_data(tmp_path / "data", "payments")
+    signer = witness_signer(2, "witness.example/h2")
+    with hearing(honestly(tmp_path, signer, list(keys.values()))) as witness:
+        asked = panel([(witness.key, f"{witness.url}/secret-path")], 1)
+        (tmp_path / "witnesses").write_bytes(bytes(asked))
+        server = start_server(workers=1, options=["--witnesses", str(tmp_path / "witnesses")])
+        segment = server.segment("payments", str(keys["payments"]))
+        assert post_form(server, {"start": "0", "end": "1"}).status == 400
+        for number in range(3):
+            assert requests.post(f"{segment.url}/entries?cosigned=true", json=number, timeout=60).status_code == 201
+        answer = post_form(server, {"start": "1", "end": "3"})
+        assert answer.status == 200, answer.body
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="payments.bundle.zip"'
+        # By the policy of who verifies, and not of the server.
+        bundle = verify_bundle(answer.body, trusting(asked, keys["payments"]))
+        assert bundle.parts[0].indexes == (1, 2)
+        assert bundle.parts[0].head.time is not None
+        assert bundle.manifest.by == "anonymous"
+        assert b"secret-path" not in answer.body
+
+
+def test_more_than_the_server_has_room_for_is_not_exported_there(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    make_data(tmp_path / "data", "payments")
+    server = start_server(workers=1)
+    event = b'"%b"' % (b"x" * 900_000)
+    for _ in range(3):
+        body = b"\n".join([event] * 13)
+        kind = {"Content-Type": "application/x-ndjson"}
+        assert server.request("POST", "/segments/payments/entries", body, kind).status == 201
+    answer = post_form(server, {"start": "0", "end": "39"})
+    assert (answer.status, b"more than 33554432 bytes" in answer.body) == (400, True)
+
+
+def post_form(server: Server, fields: dict[str, str]) -> Answer:
+    page = server.request("GET", "/web/segments/payments/export").body
+    found = re.search(rb'name="form_token" value="([0-9a-f]{64})"', page)
+    assert found is not None
+    body = urlencode({**fields, "form_token": found[1].decode()}).encode()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    return server.request("POST", "/web/segments/payments/export", body, kind)
 
 
 # The commands

@@ -39,7 +39,7 @@ def shown(payload: Payload) -> Shown:
     """Return how a page prints a payload."""
     if payload.type == JSON_TYPE:
         text = payload.data.decode()
-        indented = _indented(text)
+        indented = _indented(text, _MAX_INDENTED - len(payload.data))
         return Shown(
             "json", _isolated(_tokens(text)) if indented is None else indented, is_indented=indented is not None
         )
@@ -77,14 +77,14 @@ def _tokens(text: str) -> Iterator[str]:
     return (found[0] for found in _TOKEN.finditer(text))
 
 
-def _indented(text: str) -> Markup | None:
-    """Return JSON with a line for each member and element; None if it comes to too much."""
-    lines, size, depth = [], 0, 0
+def _indented(text: str, room: int) -> Markup | None:
+    """Return JSON with a line for each member and element; None if that takes more than so many characters to do."""
+    lines, depth = [], 0
     for token in _tokens(text):
         depth += (token in ("{", "[")) - (token in ("}", "]"))
         line = _spaced(token, depth)
-        size += len(line)
-        if size > _MAX_INDENTED:
+        room -= len(line) - len(token)
+        if room < 0:
             return None
         lines.append(line)
     return _isolated(lines)

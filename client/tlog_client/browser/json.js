@@ -27,18 +27,6 @@ export function canonicalText(value) {
   return `{${names.map((name) => `${JSON.stringify(name)}:${canonicalText(value[name])}`).join(",")}}`;
 }
 
-/** Return the same with a line for each member and element, each level two spaces further in. */
-export function indentedText(value, margin = "") {
-  if (value === null || typeof value !== "object") return JSON.stringify(value);
-  const inner = `${margin}  `;
-  const [open, close] = Array.isArray(value) ? "[]" : "{}";
-  // Not as JSON.stringify would have them: names that are numbers come first there.
-  const names = Array.isArray(value) ? [] : Object.keys(value).sort();
-  const members = names.map((name) => `${JSON.stringify(name)}: ${indentedText(value[name], inner)}`);
-  const parts = Array.isArray(value) ? value.map((one) => indentedText(one, inner)) : members;
-  return parts.length ? `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${margin}${close}` : `${open}${close}`;
-}
-
 /** Return the RFC 8785 form of a value, as bytes. */
 export function canonicalJson(value) {
   return encodeText(canonicalText(value));

@@ -4,7 +4,6 @@ import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
 import { ContradictionError, ENTRY_CHECKS, parseProof, readTrust, UnansweredError } from "./entry-checks.js";
 import { MalformedError } from "./errors.js";
-import { canonicalText, indentedText } from "./json.js";
 import { forgetLog, keepAlarm, keepHead, keepTrust, recallLog } from "./known-log.js";
 import { proofPicture } from "./proof-picture.js";
 import { visibleText } from "./visible.js";
@@ -21,6 +20,7 @@ const WORDS = {
 // In the one form of a name: under another, this browser would know nothing of the log.
 const ENTRY_PATH = /^\/web\/segments\/([a-z0-9][a-z0-9-]{0,62})\/entries\/([0-9]+)$/;
 const MAX_INDENTED = 2 ** 21;
+const TOKEN = /\{\}|\[\]|[{}[\],:]|"[^"\\]*(?:\\.[^"\\]*)*"|[^"{}[\],:]+/g;
 const MAX_HEX = 4096;
 const HEX_WIDTH = 8;
 
@@ -243,23 +243,27 @@ function showPayload(found, states) {
   const isGood = ["payload", "commitment", "leaf", "checkpoint", "inclusion"].every((name) => states[name] === "good");
   place.classList.add(isGood ? "verified" : "unverified");
   const text = visibleText(readable(found), "\n");
-  const shown = place.textContent;
-  if (text === shown) return;
-  place.textContent = text;
-  // How long JSON is broken into lines the server decides by its own measure.
-  if (bare(text) === bare(shown)) return;
+  if (readsAs(place.textContent, text)) return;
+  // Browsers lay out a long run of many scripts in quadratic time.
+  const runs = text.match(/[^]{1,4096}/g) ?? [];
+  place.replaceChildren(...runs.map((run) => element("span", {}, run)));
   const said = "The server had put something else here. This is what the browser was given to verify.";
   place.before(element("p", { class: "notice warn", role: "alert" }, said));
 }
 
-function bare(text) {
-  return text.replace(/\s+/g, "");
+// What one side knows as a character may be unassigned to the other, which then shows its code point.
+function readsAs(shown, text) {
+  return visibleText(shown, "\n") === shown && named(shown) === named(text);
 }
 
-function readable({ isJson, value, payload, payloadType }) {
+function named(text) {
+  return text.replace(/[\u0080-\u{10ffff}]/gu, (one) => `[U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
+}
+
+function readable({ isJson, payload, payloadType }) {
   if (isJson) {
-    const indented = indentedText(value);
-    return indented.length <= MAX_INDENTED ? indented : canonicalText(value);
+    const text = decodeText(payload, "JSON");
+    return byLines(text, MAX_INDENTED - payload.length) ?? text;
   }
   try {
     if (payloadType.toLowerCase().startsWith("text/")) return decodeText(payload, "text");
@@ -267,6 +271,26 @@ function readable({ isJson, value, payload, payloadType }) {
     // Then it is shown as bytes.
   }
   return hexLines(payload.subarray(0, MAX_HEX));
+}
+
+// The tokens as they are stored: an object in between would put its members into another order.
+function byLines(text, room) {
+  const parts = [];
+  let depth = 0;
+  for (const [token] of text.matchAll(TOKEN)) {
+    depth += "{[".includes(token) - "}]".includes(token);
+    const [before, after] = spaces(token, "\n" + "  ".repeat(depth));
+    room -= before.length + after.length;
+    if (room < 0) return null;
+    parts.push(before, token, after);
+  }
+  return parts.join("");
+}
+
+function spaces(token, line) {
+  if (token === ":") return ["", " "];
+  if ("{[,".includes(token)) return ["", line];
+  return "}]".includes(token) ? [line, ""] : ["", ""];
 }
 
 function hexLines(payload) {
