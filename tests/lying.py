@@ -2,7 +2,7 @@
 
 import http.client
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,20 +48,21 @@ def lying(server: Server) -> Iterator[Liar]:
 
         def _pass_on(self) -> None:
             given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
             # As it came, `Host` included; but not compressed, so that lies can be told.
             headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
-            connection.request(self.command, self.path, given or None, headers)
-            answer = connection.getresponse()
-            status, body = liar.about(self.path, answer.status, answer.read())
-            self.send_response(status)
-            for name, value in answer.getheaders():
-                if name.lower() not in _HOP_BY_HOP:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-            connection.close()
+            with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
+                connection.request(self.command, self.path, given or None, headers)
+                answer = connection.getresponse()
+                status, body = liar.about(self.path, answer.status, answer.read())
+            # A browser that goes to another page hears no more.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.send_response(status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in _HOP_BY_HOP:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as proxy:
         thread = Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})

@@ -44,7 +44,7 @@ MIB = 1 << 20
 MEMORY = Path("/dev/shm")  # noqa: S108
 ENTRIES = "/segments/first/entries"
 LARGE_HEAD = (
-    b"POST /segments/payments/entries HTTP/1.1\r\nHost: x\r\n"
+    b"POST /segments/payments/entries HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Type: application/x-ndjson\r\nContent-Length: 2000000\r\n\r\n"
 )
 
