@@ -44,8 +44,8 @@ class Sessions:
 
     def __init__(self, key: bytes, clock: Callable[[], int]) -> None:
         """Seal under a key of 32 bytes; the clock is in milliseconds."""
-        self._cipher = AESGCM(key)
-        self._key = key
+        self._cipher = AESGCM(hmac.digest(key, b"tlog/session/v1\n", "sha256"))
+        self._key = hmac.digest(key, b"tlog/form/v1\n", "sha256")
         self._clock = clock
 
     def seal(self, kind: str, secret: str, seconds: int = LONGEST) -> str:
@@ -70,7 +70,7 @@ class Sessions:
 
     def form_token(self, value: str) -> str:
         """Return what a form of the session with this cookie carries; of nobody's, if the value is empty."""
-        return hmac.digest(self._key, b"tlog/form/v1\n" + value.encode("utf-8", "replace"), "sha256").hex()
+        return hmac.digest(self._key, value.encode("utf-8", "replace"), "sha256").hex()
 
     def check_form(self, value: str, token: str) -> None:
         """Raise CrossSiteError if a form does not carry the token of its session."""

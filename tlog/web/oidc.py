@@ -40,7 +40,7 @@ def come_back(call: Call) -> Response:
         place = begun.place
         token = call.services.sign_ins.end(begun, _returned(), call.services.guard.holder)
         # Browsers send the session's cookie to no page that another site led them to: from this one they go on.
-        response = begin(call, html("arrived.html", to=place, said="You are signed in."), token)
+        response = begin(call, html("arrived.html", to=place, said="You are signed in.", goes_on=True), token)
     except UnauthorizedError as error:
         response = ask_again(call, place, error, HTTPStatus.FORBIDDEN)
     except TooLargeError:

@@ -73,8 +73,9 @@ def refused(problem: Problem) -> Response:
     """Return an error as a page; who is not signed in is sent to where they can do so, if they follow a link."""
     if problem.status == HTTPStatus.UNAUTHORIZED and request.method == "GET":
         if request.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site":
-            # Browsers keep a strict cookie back when a link of another site is followed, and send it from here on.
-            return html("arrived.html", status=HTTPStatus.OK, to=_asked(), said="You followed a link of another site.")
+            # Browsers keep a strict cookie back when a link of another site is followed, and send it from here on. It
+            # does not go on by itself: what is read goes on record under a name whose owner may not have meant to.
+            return html("arrived.html", to=_asked(), said="You come from another site.", goes_on=False)
         return redirect(f"{SIGN_IN}?next={quote(_asked(), safe='')}")
     return html("problem.html", status=problem.status, problem=problem)
 
