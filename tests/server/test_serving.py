@@ -681,7 +681,7 @@ def served(app: Flask) -> set[tuple[str, str]]:
 
 
 def is_page(path: str) -> bool:
-    return path == "/" or path.startswith("/web/")
+    return path in ("/", "/web") or path.startswith("/web/")
 
 
 def test_the_openapi_document_describes_every_route_and_no_other(server: Server, app: Flask) -> None:

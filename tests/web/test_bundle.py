@@ -50,22 +50,23 @@ def made(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Made:
         answer = server.request("GET", f"/segments/{name}", None, admin)
         return parse_verifier(answer.json()["vkey"])
 
+    assert server.request("PUT", "/segments/bundled", b"", admin).status == 201
     with ExitStack() as stack:
 
         def log(name: str, who: str) -> Log:
             url = f"{server.url}/segments/{name}"
             return stack.enter_context(Log(url, key_of(name), state=folder / who, token=site.tokens[who]))
 
-        log("refunds", "writer").append_many([{"n": n, "text": HOSTILE[n % len(HOSTILE)]} for n in range(120)])
+        log("bundled", "writer").append_many([{"n": n, "text": HOSTILE[n % len(HOSTILE)]} for n in range(120)])
         others = {name: log(name, "auditor") for name in ("control", "access")}
-        names = ("refunds", *others)
+        names = ("bundled", *others)
         trust = TrustPolicy(tuple(TrustedLog(key_of(name)) for name in names), (), (), None)
-        audited = log("refunds", "auditor")
+        audited = log("bundled", "auditor")
         raw = export_bundle({}, (0, None), audited, others, trust, by=BY, advance=lambda _: None)
-    (folder / "refunds.zip").write_bytes(raw)
+    (folder / "bundled.zip").write_bytes(raw)
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         archive.extract("verify.html", folder)
-    return Made(folder / "refunds.zip", folder / "verify.html", key_of("refunds"))
+    return Made(folder / "bundled.zip", folder / "verify.html", key_of("bundled"))
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_a_trust_policy_can_be_given_for_the_key(page: Page, made: Made) -> None
         policy = archive.read("trust.policy").decode()
     assert choose(page, made.path, policy) == "Everything holds"
     assert "taken from the bundle" not in page.inner_text("main")
-    other = str(made.key).replace("refunds", "others")
+    other = str(made.key).replace("bundled", "others")
     assert choose(page, made.path, other) == "Refused"
     assert "the key ID of the verifier key does not belong to it" in page.inner_text(".verdict")
 
@@ -206,7 +207,7 @@ def test_an_auditor_exports_a_range_and_a_search(
     tmp_path: Path,
 ) -> None:
     page = signed_in("auditor")
-    page.goto("/web/segments/refunds")
+    page.goto("/web/segments/bundled")
     page.get_by_role("link", name="Export evidence").click()
     check_page(page)
     page.get_by_label("From entry").fill("100")
@@ -220,12 +221,12 @@ def test_an_auditor_exports_a_range_and_a_search(
 
     def is_indexed() -> bool:
         answer = site.server.request(
-            "GET", "/segments/refunds/entries?q=isolated", None, bearer(site.tokens["auditor"])
+            "GET", "/segments/bundled/entries?q=isolated", None, bearer(site.tokens["auditor"])
         )
         return bool(answer.json()["indexed"] == 120)
 
     until(is_indexed, "the segment to be indexed")
-    page.goto("/web/segments/refunds/entries?q=isolated&since=2000-01-01T00:00")
+    page.goto("/web/segments/bundled/entries?q=isolated&since=2000-01-01T00:00")
     page.get_by_role("link", name="Export evidence").click()
     shot(page, "export")
     with page.expect_download() as download:
@@ -249,7 +250,7 @@ def test_a_range_that_is_too_large_is_told_on_the_page(
     signed_in: Callable[..., Page], check_page: Callable[[Page], None]
 ) -> None:
     page = signed_in("auditor")
-    page.goto("/web/segments/refunds/export")
+    page.goto("/web/segments/bundled/export")
     page.get_by_label("Up to, and not with, entry").fill("10001")
     page.get_by_role("button", name="Export").click()
     assert "1 to 10000 entries here, of the 120" in page.get_by_role("alert").inner_text()
@@ -259,6 +260,6 @@ def test_a_range_that_is_too_large_is_told_on_the_page(
 @pytest.mark.parametrize("person", ["monitor", "writer", "admin", "stranger"])
 def test_who_may_not_read_payloads_exports_nothing(signed_in: Callable[..., Page], person: str) -> None:
     page = signed_in(person)
-    answer = page.goto("/web/segments/refunds/export")
+    answer = page.goto("/web/segments/bundled/export")
     assert answer is not None
     assert answer.status == 404
