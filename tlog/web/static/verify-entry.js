@@ -121,7 +121,8 @@ function viewOf(section) {
     Object.entries(ENTRY_CHECKS).map(([name, { title }]) => [name, lineOf(name, title)]),
   );
   const trust = element("div");
-  const picture = element("div");
+  // Behind what it proves.
+  const picture = document.querySelector("#proof");
   const about = element(
     "p",
     { class: "faint" },
@@ -134,7 +135,6 @@ function viewOf(section) {
     verdict,
     trust,
     element("ol", { class: "checks" }, ...Object.values(lines)),
-    picture,
     about,
   );
   const conclude = (state, said) => {
@@ -149,7 +149,7 @@ function viewOf(section) {
       alarms.replaceChildren(...(known?.alarms ?? []).map(alarmOf));
       trust.replaceChildren(...trustOf(section, segment, origin, known, vkey));
     },
-    showPicture: (found, broken) => picture.replaceChildren(proofPicture(found, broken)),
+    showPicture: (found, broken) => picture.replaceChildren(element("h2", {}, "Proof"), proofPicture(found, broken)),
   };
 }
 
