@@ -1,9 +1,10 @@
 """What tests of the pages stand on: a guarded log whose people have tokens, and pages that are looked at closely."""
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from playwright.sync_api import (
 
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDTHS: Final = (380, 800, 1280)
+ALL_LOOKS: Final = frozenset(product(WIDTHS, SCHEMES))
 SEGMENTS: Final = ("payments", "refunds")
 _HEIGHT: Final = 900
 _SCRIPTS: Final = Path(__file__).parent.parent / "scripts"
@@ -135,14 +137,15 @@ def _faults(page: Page, width: int, scheme: str) -> Iterator[str]:
         yield from (f"{scheme}: {one}" for one in _violations(page))
 
 
-def looks(page: Page) -> Iterator[tuple[int, str]]:
-    """Show a page at each width in each colour scheme, and at the end as it was."""
+def looks(page: Page, wanted: Collection[tuple[int, str]] = ALL_LOOKS) -> Iterator[tuple[int, str]]:
+    """Show a page at each width in each colour scheme, or at those wanted, and at the end as it was."""
     before = page.viewport_size
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": _HEIGHT})
         for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
-            yield width, scheme
+            if (width, scheme) in wanted:
+                page.emulate_media(color_scheme=scheme)
+                yield width, scheme
     page.emulate_media(color_scheme="null")
     if before:
         page.set_viewport_size(before)
@@ -159,7 +162,7 @@ def _violations(page: Page) -> list[str]:
     return [f"{one['id']}, {node['html']}: {node['failureSummary']}" for one in found for node in one["nodes"]]
 
 
-def take_shots(page: Page, name: str, folder: Path) -> None:
-    """Write pictures of a whole page, at each width in each colour scheme, as PNG files."""
-    for width, scheme in looks(page):
-        page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
+def take_shots(page: Page, name: str, folder: Path, wanted: Collection[tuple[int, str]] = ALL_LOOKS) -> None:
+    """Write pictures of a whole page, at each width in each colour scheme or at those wanted, as PNG files."""
+    for look in looks(page, wanted):
+        page.screenshot(path=folder / f"{name}-{look[0]}-{look[1]}.png", full_page=True)

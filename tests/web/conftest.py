@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Site, Watch, browsing, serve, take_shots
+from browsing import ALL_LOOKS, Site, Watch, browsing, serve, take_shots
 from live import Server, faultless
 from playwright.sync_api import Browser, Page
 
@@ -91,5 +91,6 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shot(shots: Path) -> Callable[[Page, str], None]:
-    """Take pictures of a page under a name, at each width in each colour scheme."""
-    return lambda page, name: take_shots(page, name, shots)
+    """Take pictures of a page under a name, of all its looks if TLOG_SHOTS asks for them, else of two."""
+    wanted = ALL_LOOKS if "TLOG_SHOTS" in os.environ else ((380, "dark"), (1280, "light"))
+    return lambda page, name: take_shots(page, name, shots, wanted)

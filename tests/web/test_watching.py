@@ -193,6 +193,8 @@ def test_evidence_that_is_dropped_is_proven_and_explained(
 
 
 def test_a_file_is_chosen_by_keyboard(site: Site, watching: Page) -> None:
+    # Its script shows it; what is hidden takes no focus.
+    expect(watching.locator("#drop")).to_be_visible()
     watching.locator("#files").focus()
     with watching.expect_file_chooser() as chosen:
         watching.keyboard.press("Enter")
