@@ -193,7 +193,7 @@ def test_evidence_that_is_dropped_is_proven_and_explained(
 
 
 def test_a_file_is_chosen_by_keyboard(site: Site, watching: Page) -> None:
-    # Playwright has choosers come to it from the first who listens on; if that is told as late as the key, they may not.
+    # From the first who listens on, choosers come to Playwright; told as late as the key, it may miss one.
     watching.on("filechooser", lambda _: None)
     watching.locator("#files").focus()
     expect(watching.locator("#files")).to_be_focused()
