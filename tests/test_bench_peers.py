@@ -59,6 +59,7 @@ def test_every_peer_states_its_settings_and_is_asked_for_single_entries() -> Non
     assert all(peer.settings and {Load(1), Load(64)} <= set(peer.loads) for peer in own)
 
 
+@pytest.mark.long
 def test_the_writer_is_measured(tmp_path: Path) -> None:
     write_events(tmp_path / "events")
     (tmp_path / "log").mkdir()

@@ -95,6 +95,7 @@ def test_a_run_begins_only_where_there_is_room(tmp_path: Path) -> None:
         check_room(tmp_path, 1 << 60)
 
 
+@pytest.mark.long
 def test_each_cost_is_measured(tmp_path: Path) -> None:
     scale = Scale(Plan(entries=[1_000], segments=[1, 3], requests=5, starts=1), tmp_path)
     measure_entries(scale)

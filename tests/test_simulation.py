@@ -24,6 +24,7 @@ def honest(_place: int, now: int) -> tuple[History, int]:
     return HONEST, 10 + now // 60_000
 
 
+@pytest.mark.long
 def test_the_quick_run_holds_its_claims_and_draws_a_plot(tmp_path: Path) -> None:
     plot = tmp_path / "spread.svg"
     done = subprocess.run([SIMULATE, "--quick", "--svg", plot], capture_output=True, text=True)

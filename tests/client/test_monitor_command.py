@@ -425,6 +425,7 @@ def test_connections_that_bring_nothing_do_not_keep_others_out(
         until(lambda: "payments 7 " in (policy.parent / "said").read_text(), "7 entries to be verified")
 
 
+@pytest.mark.long
 def test_a_connection_that_brings_nothing_is_closed(policy: Path) -> None:
     with listening(policy) as url:
         host, port = url.removeprefix("http://").split(":")

@@ -590,6 +590,7 @@ def test_without_witnesses_nothing_is_logged_that_was_to_be_cosigned(segment: Se
     assert (missing.status_code, missing.json()["type"]) == (404, "urn:tlog:problem:not-found")
 
 
+@pytest.mark.long
 def test_a_witness_that_spins_out_its_answer_is_given_up_in_time(stack: ExitStack) -> None:
     signer = witness_signer(1, "witness.example/w1")
     note = sign_checkpoint(Checkpoint("log.example", 0, EMPTY_ROOT), signer_from_seed("log.example", bytes(32)))

@@ -809,6 +809,7 @@ def test_the_scrub_says_what_is_wrong_of_no_segment_and_freezes_nothing(
     assert not refused(server, "payments")
 
 
+@pytest.mark.long
 def test_the_scrub_finds_nothing_under_load(start_server: Callable[..., Server]) -> None:
     server = start_server(options=["--scrub-rate", "20000"])
     histories = [History(server.create(f"zone-{number}")) for number in range(2)]

@@ -36,6 +36,7 @@ def test_a_planted_bug_is_found(bug: str, found: str, seed: str) -> None:
     expect_found(bug, found, "DirectMachine", "10", "50", seed)
 
 
+@pytest.mark.long
 def test_a_bug_planted_in_the_server_is_found() -> None:
     expect_found("forget_keys_at_a_restart", FORGOTTEN, "ServedMachine", "3", "30", "6")
 

@@ -336,6 +336,7 @@ def test_a_stopped_server_leaves_whole_databases_behind(start_server: Callable[.
     assert [segment.note() for segment in segments] == notes
 
 
+@pytest.mark.long
 def test_a_client_that_stalls_does_not_hold_up_the_stop(start_server: Callable[..., Server]) -> None:
     server = start_server()
     segment = server.create("payments")
@@ -484,6 +485,7 @@ def test_an_idle_segment_holds_no_file_and_no_thread(start_server: Callable[...,
     assert [segment.checkpoint().size for segment in segments] == [32_002] + [2] * 19
 
 
+@pytest.mark.long
 def test_no_more_segments_are_open_than_are_allowed(start_server: Callable[..., Server]) -> None:
     server = start_server(environment={"TLOG_OPEN_SEGMENTS": "8", "TLOG_IDLE_SECONDS": "600", "TLOG_SCRUB_RATE": "0"})
     segments = [server.create(f"zone-{number}") for number in range(200)]

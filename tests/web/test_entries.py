@@ -237,6 +237,7 @@ LARGE = {
 }
 
 
+@pytest.mark.long
 def test_the_largest_payloads_are_readable_on_a_phone(site: Site, signed_in: SignIn) -> None:
     page = signed_in("auditor")
     page.set_viewport_size({"width": 380, "height": 900})

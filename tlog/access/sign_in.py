@@ -10,12 +10,8 @@ from dataclasses import asdict, dataclass
 from hmac import compare_digest
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
-
-from authlib.oauth2.auth import ClientAuth
-from authlib.oauth2.base import OAuth2Error
-from authlib.oauth2.client import OAuth2Client
 
 from tlog.access.fetch import Answer
 from tlog.access.issuer import Issuer, SignIn
@@ -24,6 +20,9 @@ from tlog.access.principal import Principal
 from tlog.errors import BusyError, ConfigError, NotFoundError, UnauthorizedError, UnavailableError
 from tlog_core.encoding import canonical_json, parse_json
 from tlog_core.errors import FetchError, MalformedError
+
+if TYPE_CHECKING:
+    from authlib.oauth2.auth import ClientAuth
 
 SECONDS: Final = 600
 """For how long a sign-in that was begun can be ended."""
@@ -127,6 +126,8 @@ class SignIns:
         return self._issuers[name]
 
     def _token(self, issuer: Issuer, sign_in: SignIn, document: dict[str, Any], begun: Begun, code: str) -> str:
+        from authlib.oauth2.base import OAuth2Error
+
         secret = sign_in.client_secret(self._folder)
         client = self._client(sign_in, secret, _method(secret, document))
         token_endpoint = endpoint(issuer, document, "token_endpoint")
@@ -142,6 +143,9 @@ class SignIns:
         return token
 
     def _client(self, sign_in: SignIn, secret: str | None = None, method: str = "none") -> Any:
+        # Here, as few servers sign people in at issuers, and each would take a tenth longer to start.
+        from authlib.oauth2.client import OAuth2Client
+
         return OAuth2Client(
             self._transport,
             sign_in.client_id,
@@ -188,7 +192,7 @@ class _Transport:
 
     send: Callable[[str, bytes, Mapping[str, str]], Answer]
 
-    def post(self, url: str, *, data: dict[str, str], headers: Mapping[str, str], auth: ClientAuth) -> Answer:
+    def post(self, url: str, *, data: dict[str, str], headers: Mapping[str, str], auth: "ClientAuth") -> Answer:
         """Send a form, in which or beside which the client says who it is."""
         # Authlib writes into the headers, which are its own for all clients.
         url, said, form = auth.prepare("POST", url, dict(headers), urlencode(data))

@@ -143,6 +143,7 @@ def test_two_patterns_overlap_if_some_name_fits_both(one: str, other: str) -> No
     assert share_name(one, other) == share_name(other, one) == bool(fits(one) & fits(other))
 
 
+@pytest.mark.long
 def test_a_policy_of_ten_thousand_rules_is_taken_where_each_namespace_has_its_own() -> None:
     """As what makes policies by itself would write it; all compared with all would be 25 million pairs."""
     for who in ("groups", "principals", "claims"):
