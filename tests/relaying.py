@@ -67,7 +67,7 @@ class Log:
 
     def came(self, name: str) -> int:
         """Return how many entries of a segment came since the mark."""
-        return int(self._get(name).json()["size"]) - self.marks.get(name, 0)
+        return int(self._get(name).json().get("size", 0)) - self.marks.get(name, 0)
 
     def messages(self) -> list[Any]:
         """Return what each message of syslog was logged as."""

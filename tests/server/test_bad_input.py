@@ -353,7 +353,8 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
+# Of the session, as its server is: tests of a module may be taken apart, and it would be made twice.
+@pytest.fixture(scope="session")
 def log(server: Server) -> Iterator[Segment]:
     """A segment of 300 entries; nothing that is sent here may reach the server's log."""
     segment = server.create("bad-input", {"env": "test"})

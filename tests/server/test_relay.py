@@ -166,7 +166,8 @@ def test_what_is_no_message_is_kept_and_says_what_it_is(log: Log, relay: Relay) 
 def test_a_giant_is_kept_in_parts(log: Log, relay: Relay) -> None:
     giant = "<34>" + "".join(map(chr, range(32, 127))) * 25_000
     relay.send(b"%d %b8 <34>good" % (len(giant), giant.encode()))
-    until(lambda: log.raw() == [b"<34>good"], "what is behind it")
+    # Each segment is written by itself.
+    until(lambda: log.raw() == [b"<34>good"] and len(log.kept()) == 3, "its parts, and what is behind it")
     parts = [re.fullmatch("tlog-client relay: (.*), from 127.0.0.1:[0-9]+: (.*)", kept) for kept in log.kept()]
     found = {part[1]: part[2] for part in parts if part}
     numbers = ["part 1", "part 2", "the last part 3"]

@@ -113,7 +113,8 @@ def refused(segment: Segment, **terms: Any) -> str:
 # What is found
 
 
-@pytest.fixture(scope="module")
+# Of the session, as its server is: tests of a module may be taken apart, and it would be made twice.
+@pytest.fixture(scope="session")
 def ledger(server: Server) -> Segment:
     """Twenty events, an opaque payload, and values that are not objects."""
     segment = server.create("ledger")

@@ -40,7 +40,8 @@ class Grown:
         return self.server.request("GET", f"/segments/{self.segment.name}{path}", None, headers)
 
 
-@pytest.fixture(scope="module")
+# Of the session, as its server is: tests of a module may be taken apart, and it would be made twice.
+@pytest.fixture(scope="session")
 def grown(server: Server) -> Grown:
     segment = server.create("grown")
     notes = {0: segment.note()}

@@ -40,7 +40,8 @@ class Made:
     key: VerifierKey
 
 
-@pytest.fixture(scope="module")
+# Of the session, as its server is: tests of a module may be taken apart, and it would be made twice.
+@pytest.fixture(scope="session")
 def made(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """120 events of a segment of its own, with what control and access say of it."""
     folder = tmp_path_factory.mktemp("bundle")

@@ -45,7 +45,8 @@ def event(number: int) -> bytes:
     ).encode()
 
 
-@pytest.fixture(scope="module")
+# Of the session, as its server is: tests of a module may be taken apart, and it would be made twice.
+@pytest.fixture(scope="session")
 def ledger(site: Site) -> Site:
     """A segment of 117 events, all in the index, and with a label."""
     assert ask(site, "admin", "/segments/ledger", "PUT").status == 201

@@ -54,7 +54,8 @@ def vkey(site: Site, segment: str = "truths") -> str:
     return found
 
 
-@pytest.fixture(scope="module")
+# Of the session, as its server is: tests of a module may be taken apart, and it would be made twice.
+@pytest.fixture(scope="session")
 def log(site: Site) -> Site:
     """A log with a segment of its own, `truths`, since these tests look at whole heads."""
     answer = site.server.request("PUT", "/segments/truths", None, bearer(site.tokens["admin"]))
