@@ -1,6 +1,5 @@
 """Creating segments, and saying which there are."""
 
-from collections.abc import Iterator
 from itertools import islice
 
 from flask import Response, g, request
@@ -35,12 +34,12 @@ def listing(call: Call) -> Response:
     """Answer `GET /segments`: those that who asks may see."""
     given = query(request, "after", "limit")
     limit = page(given, default=DEFAULT_PAGE, most=MAX_PAGE)
-    rows = list(islice(visible_rows(call, given.get("after", "")), limit + 1))
+    rows, following = page_of_rows(call, given.get("after", ""), limit)
     segments = [
         ListedSegment(row.created, dict(row.labels), row.name, row.origin, row.sealed, row.signed, row.vkey)
-        for row in rows[:limit]
+        for row in rows
     ]
-    return json_answer(SegmentList(segments[-1].name if len(rows) > limit else None, segments))
+    return json_answer(SegmentList(following, segments))
 
 
 def describe(call: Call) -> Response:
@@ -59,10 +58,11 @@ def requested_labels() -> dict[str, str]:
     return _wanted().labels
 
 
-def visible_rows(call: Call, after: str) -> Iterator[SegmentRow]:
-    """Return the segments that who asks may see, by name, from the first behind `after` on."""
-    rows = call.services.segments.control.each(after=after)
-    return (row for row in rows if call.services.guard.may_see(call.caller, row))
+def page_of_rows(call: Call, after: str, limit: int) -> tuple[list[SegmentRow], str | None]:
+    """Return the segments behind `after` that who asks may see, and behind which to go on, if there are more."""
+    every = call.services.segments.control.each(after=after)
+    rows = list(islice((row for row in every if call.services.guard.may_see(call.caller, row)), limit + 1))
+    return rows[:limit], rows[limit - 1].name if len(rows) > limit else None
 
 
 def _wanted() -> NewSegment:

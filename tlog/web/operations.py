@@ -1,7 +1,6 @@
 """What who runs the log looks at: segments, the disk, the scrub, quotas, metrics (spec/pages.md, "Operations")."""
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from flask import Response, request
@@ -12,7 +11,7 @@ from tlog.access.wording import members
 from tlog.api.answer import query
 from tlog.api.operations import counted
 from tlog.api.route import Call, Services
-from tlog.api.segments import visible_rows
+from tlog.api.segments import page_of_rows
 from tlog.errors import CorruptError, FrozenError, UnavailableError
 from tlog.store.changes import SegmentRow
 from tlog.web.figures import tables
@@ -34,14 +33,14 @@ class _Weighed:
 def summary(call: Call) -> Response:
     """Answer `GET /web/operations`."""
     services, after = call.services, query(request, "after").get("after", "")
-    rows = list(islice(visible_rows(call, after), _PAGE + 1))
+    rows, following = page_of_rows(call, after, _PAGE)
     version, document = services.control.store.policy()
     return page(
         call,
         "operations.html",
-        segments=[_weighed(services, row) for row in rows[:_PAGE]],
+        segments=[_weighed(services, row) for row in rows],
         after=after,
-        next=rows[_PAGE - 1].name if len(rows) > _PAGE else None,
+        next=following,
         log_name=services.control.store.log_name(),
         version=version,
         quotas=[(quota.name, members(quota)) for quota in read_policy(document.encode()).quotas],

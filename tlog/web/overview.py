@@ -11,6 +11,7 @@ from tlog.store.changes import SegmentRow
 from tlog.store.cosigned import CosignedHead, Frozen
 from tlog_core.entry import parse_entry
 from tlog_core.errors import MalformedError
+from tlog_core.policy import TrustPolicy
 
 _SAMPLES: Final = 48
 
@@ -80,7 +81,7 @@ def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overvi
         time=head.time,
         cosigned=cosigned,
         quorum=None if asker is None else asker.panel.quorum,
-        witnesses=() if asker is None else tuple(_witnesses(services, segment)),
+        witnesses=() if asker is None else tuple(_witnesses(asker.panel, segment)),
         frozen=frozen,
         waits=None if asker is None or behind >= head.size else _time_of(segment, behind),
     )
@@ -106,10 +107,8 @@ def _time_of(segment: Segment, place: int) -> int:
         raise CorruptError(f"entry {place} is damaged: {error}") from None
 
 
-def _witnesses(services: Services, segment: Segment) -> Iterator[Witness]:
-    if services.asker is None:
-        return
+def _witnesses(panel: TrustPolicy, segment: Segment) -> Iterator[Witness]:
     lines = {line.vkey: line for line in segment.store.cosignatures()}
-    for witness in services.asker.panel.witnesses:
+    for witness in panel.witnesses:
         line = lines.get(str(witness.key))
         yield Witness(witness.name, line.size if line else None, line.time if line else None)

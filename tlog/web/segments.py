@@ -1,7 +1,6 @@
 """The segments that one may see, and one of them."""
 
 from dataclasses import replace
-from itertools import islice
 from typing import Final
 
 from flask import Response, request
@@ -10,7 +9,7 @@ from tlog.access import Action
 from tlog.access.action import RESERVED
 from tlog.api.answer import query
 from tlog.api.route import Call
-from tlog.api.segments import visible_rows
+from tlog.api.segments import page_of_rows
 from tlog.errors import CorruptError, NotFoundError
 from tlog.web.chart import Chart, chart
 from tlog.web.overview import Overview, control_row, growth, overview, overview_of
@@ -23,15 +22,15 @@ _PAGE: Final = 50
 def listing(call: Call) -> Response:
     """Answer `GET /web/`: the segments that who asks may see."""
     after = query(request, "after").get("after", "")
-    rows = list(islice(visible_rows(call, after), _PAGE + 1))
-    found = [overview(call.services, row) for row in rows[:_PAGE]]
+    rows, following = page_of_rows(call, after, _PAGE)
+    found = [overview(call.services, row) for row in rows]
     return page(
         call,
         "segments.html",
         segments=[one for one in found if one.row.name not in RESERVED],
         reserved=[one for one in found if one.row.name in RESERVED],
         after=after,
-        next=rows[_PAGE - 1].name if len(rows) > _PAGE else None,
+        next=following,
         now=call.services.control.now(),
     )
 

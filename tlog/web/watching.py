@@ -1,7 +1,6 @@
 """Watching: what witnesses say of the segments, what was found, and files that others bring (spec/pages.md)."""
 
 from dataclasses import replace
-from itertools import islice
 from typing import Final
 
 from flask import Response, request
@@ -9,7 +8,7 @@ from flask import Response, request
 from tlog.access import Action
 from tlog.api.answer import query
 from tlog.api.route import Call, Services
-from tlog.api.segments import visible_rows
+from tlog.api.segments import page_of_rows
 from tlog.web.overview import Overview, overview
 from tlog.web.page import page, shown
 
@@ -20,8 +19,9 @@ _LATE: Final = 3_600_000
 def watching(call: Call) -> Response:
     """Answer `GET /web/watching`."""
     services, after = call.services, query(request, "after").get("after", "")
-    rows, now = list(islice(visible_rows(call, after), _PAGE + 1)), services.control.now()
-    found = [overview(services, row) for row in rows[:_PAGE]]
+    rows, following = page_of_rows(call, after, _PAGE)
+    now = services.control.now()
+    found = [overview(services, row) for row in rows]
     return page(
         call,
         "watching.html",
@@ -31,7 +31,7 @@ def watching(call: Call) -> Response:
         panel=None if services.asker is None else services.asker.panel,
         witnesses=_witnesses_text(services),
         after=after,
-        next=rows[_PAGE - 1].name if len(rows) > _PAGE else None,
+        next=following,
         now=now,
     )
 
