@@ -334,12 +334,15 @@ def _witness(place: "Place", notes: Notes, sizes: Sequence[int]) -> None:
 
 
 def start_witness(place: "Place") -> Witness:
-    """Start as `tlog witness serve` and its worker do."""
+    """Start as `tlog witness serve` and its worker do, with a clock that stands still.
+
+    The same checkpoint is stored again once a second has gone by, and each life must make the same calls.
+    """
     folder = Folder(place.witness)
     lock_data(folder.lock, shared=False)
     signer = folder.open(WITNESS)
-    store = WitnessStore(folder.database)
-    return Witness(signer, None, {WITNESSED.origin: WITNESSED.key}, store, lambda: now() // 1000)
+    store, started = WitnessStore(folder.database), now() // 1000
+    return Witness(signer, None, {WITNESSED.origin: WITNESSED.key}, store, lambda: started)
 
 
 def _look(client: FlaskClient, notes: Notes) -> None:
