@@ -8,6 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlog_core.bulletin import (
+    Bulletin,
+    Round,
+    SignedBulletin,
+    Tally,
+    Verified,
+    parse_bulletin,
+    sign_bulletin,
+)
 from tlog_core.checkpoint import parse_checkpoint, parse_head
 from tlog_core.cosignature import Cosignature, parse_cosignature
 from tlog_core.encoding import (
@@ -21,7 +30,7 @@ from tlog_core.entry import Entry, WriterSignature, parse_entry
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.evidence import Included, OtherEntry, format_evidence, parse_evidence
 from tlog_core.gossip import Message, Peer, SignedMessage, format_peers, parse_message, parse_peers, sign_message
-from tlog_core.merkle import leaf_hash
+from tlog_core.merkle import Hash, leaf_hash
 from tlog_core.note import SignerKey, VerifierKey, open_note, parse_note, parse_signer, parse_verifier, sign_note
 from tlog_core.policy import parse_policy
 from tlog_core.receipt import BatchReceipt, Receipt, parse_batch_receipt, parse_receipt
@@ -92,6 +101,10 @@ def formats(log: SignerKey) -> dict[str, Format]:
         "message": Format(parse_message, lambda signed: bytes(signed.note)),
         "text of a message": Format(lambda raw: signed_text(raw, log), lambda signed: str(signed.message).encode()),
         "list of peers": Format(text(parse_peers), lambda peers: format_peers(peers).encode()),
+        "bulletin": Format(parse_bulletin, lambda signed: bytes(signed.note)),
+        "text of a bulletin": Format(
+            lambda raw: signed_bulletin(raw, log), lambda signed: str(signed.bulletin).encode()
+        ),
         "path of a tile": Format(text(parse_path), encoded),
         "path of a bundle": Format(text(parse_path), encoded),
         "bundle": Format(lambda raw: split_bundle(raw, 2), join_bundle),
@@ -103,6 +116,14 @@ def signed_text(raw: bytes, log: SignerKey) -> SignedMessage:
     """Parse the message of any text, right where the one who signs is at fault."""
     try:
         return parse_message(bytes(sign_note(raw.decode(), log)))
+    except UnicodeDecodeError:
+        raise MalformedError("no text that could be signed") from None
+
+
+def signed_bulletin(raw: bytes, log: SignerKey) -> SignedBulletin:
+    """Parse the bulletin of any text, likewise."""
+    try:
+        return parse_bulletin(bytes(sign_note(raw.decode(), log)))
     except UnicodeDecodeError:
         raise MalformedError("no text that could be signed") from None
 
@@ -120,6 +141,14 @@ def samples(
     entry = parse_entry(receipt.entry)
     key = parse_verifier(VKEY)
     message = Message(key, 1_764_000_000_000, (b"evidence",), (checkpoint, b"head"), bytes(32))
+    bulletin = Bulletin(
+        log.name,
+        1_764_000_000_000,
+        Verified(7, Hash(bytes(32)), 1),
+        Round(2, 3, 1),
+        True,
+        (Tally("complaint", "old", 1), Tally("evidence", "fork", 2)),
+    )
     signed = Entry(entry.commitment, entry.origin, entry.time, "\u00e4", WriterSignature(3, bytes(range(68))))
     return {
         "json": JSON,
@@ -141,6 +170,8 @@ def samples(
         "message": sign_message(message, log),
         "text of a message": str(message).encode(),
         "list of peers": format_peers([Peer(log.verifier, "https://monitor.example:8/a"), Peer(key)]).encode(),
+        "bulletin": sign_bulletin(bulletin, log),
+        "text of a bulletin": str(bulletin).encode(),
         "path of a tile": b"tile/1/x001/234.p/5",
         "path of a bundle": b"tile/entries/x001/x234/067",
         "bundle": b"\x00\x03abc\x00\x01d",
@@ -168,6 +199,8 @@ NAMES = [
     "message",
     "text of a message",
     "list of peers",
+    "bulletin",
+    "text of a bulletin",
     "path of a tile",
     "path of a bundle",
     "bundle",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tlog_core.bulletin import open_bulletin
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Commitment, Opening, verify_commitment
 from tlog_core.cosignature import Subtree, open_cosignature, verify_cosigned_subtree
@@ -163,6 +164,17 @@ def evidence(case: Case) -> None:
     assert describe_evidence(found, parse_policy(raw(case, "policy"))) == case["sentence"]
 
 
+def bulletin(case: Case) -> None:
+    found = open_bulletin(raw(case, "bulletin"), parse_verifier(case["vkey"]))
+    head, gossip = found.head, found.gossip
+    assert (found.origin, str(found.time), found.convicted) == (case["origin"], case["time"], case["convicted"])
+    assert case["head"] == (head and {"size": str(head.size), "root": head.root.hex(), "time": str(head.time)})
+    assert case["gossip"] == (gossip and {"time": str(gossip.time), "asked": gossip.asked, "heard": gossip.heard})
+    assert case["findings"] == [
+        {"class": one.found, "kind": one.kind, "number": str(one.number)} for one in found.tallies
+    ]
+
+
 def gossip(case: Case) -> None:
     read, key = parse_message(raw(case, "message")), parse_verifier(case["vkey"])
     open_parsed(read.note, [key])
@@ -258,6 +270,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "subtree-cosignature": subtree_cosignature,
     "policy": policy,
     "evidence": evidence,
+    "bulletin": bulletin,
     "gossip": gossip,
     "peers": peers,
     "commitment": commitment,
