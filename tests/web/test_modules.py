@@ -148,7 +148,20 @@ def altered(text: str, chance: Random) -> str:
     lines = [line.split(" ") for line in text.split("\n")]
     line = chance.randrange(len(lines))
     word = chance.randrange(len(lines[line]))
-    words = ["0", "01", "4097", "9223372036854775808", "", "AAE=", "x", "head", "convicted", "finding", "evidence", "fork"]
+    words = [
+        "0",
+        "01",
+        "4097",
+        "9223372036854775808",
+        "",
+        "AAE=",
+        "x",
+        "head",
+        "convicted",
+        "finding",
+        "evidence",
+        "fork",
+    ]
     match chance.randrange(6):
         case 0:
             lines[line][word] = chance.choice(words)
@@ -168,8 +181,7 @@ def bulletin_members(said: Bulletin) -> dict[str, Any]:
     return {
         "origin": said.origin,
         "time": str(said.time),
-        "head": said.head
-        and {"size": str(said.head.size), "root": said.head.root.hex(), "time": str(said.head.time)},
+        "head": said.head and {"size": str(said.head.size), "root": said.head.root.hex(), "time": str(said.head.time)},
         "gossip": said.gossip
         and {"time": str(said.gossip.time), "asked": said.gossip.asked, "heard": said.gossip.heard},
         "convicted": said.convicted,

@@ -7,19 +7,16 @@ from typing import Final
 from tlog.access import Action
 from tlog.access.rule import Target
 from tlog.api.route import Call, Services
-from tlog.bulletins import Carried
 from tlog.errors import CorruptError, FrozenError, UnavailableError
 from tlog.segments import Segment
 from tlog.store.changes import SegmentRow
 from tlog.store.cosigned import CosignedHead, Frozen
-from tlog_core.bulletin import Tally
+from tlog.web.monitors import Monitor
 from tlog_core.entry import parse_entry
 from tlog_core.errors import MalformedError
-from tlog_core.note import VerifierKey
 from tlog_core.policy import TrustPolicy
 
 _SAMPLES: Final = 48
-_LATE: Final = 900_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +29,12 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class Monitor:
-    """A monitor whose key the operator gave, and what it said last of a segment; None if it never did."""
-
-    key: VerifierKey
-    carried: Carried | None
-
-    def is_late(self, now: int) -> bool:
-        """Say whether the bulletin was signed more than a quarter of an hour before `now`, in milliseconds."""
-        return self.carried is not None and now - self.carried.bulletin.time > _LATE
-
-    @property
-    def accuses(self) -> bool:
-        """Whether it says that the log is convicted, or that there is evidence against it."""
-        said = self.carried and self.carried.bulletin
-        return said is not None and (said.convicted or any(one.found == "evidence" for one in said.tallies))
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """Its findings, in words."""
-        if self.carried is None:
-            return ()
-        said = self.carried.bulletin
-        return ("convicted by evidence",) * said.convicted + tuple(map(_tallied, said.tallies))
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """A segment as it stands: `open`, `sealed`, `frozen` or `damaged`, and why. Times of entries are in milliseconds.
 
     `cosigned` is the newest head that the quorum cosigned; `quorum` is the name of that in the file of witnesses.
-    `waits` is the time of the first entry behind that head, if there is a quorum, and one behind. `monitors` is None for
-    who may not read what they say.
+    `waits` is the time of the first entry behind that head, if there is a quorum, and one behind. `monitors` is None
+    where who asks may not read what they say.
     """
 
     row: SegmentRow
@@ -159,7 +130,3 @@ def _witnesses(panel: TrustPolicy, segment: Segment) -> Iterator[Witness]:
     for witness in panel.witnesses:
         line = lines.get(str(witness.key))
         yield Witness(witness.name, line.size if line else None, line.time if line else None)
-
-
-def _tallied(tally: Tally) -> str:
-    return f"{tally.found}: {tally.kind}" + (f" ({tally.number})" if tally.number > 1 else "")
