@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from browsing import Site, bearer, lay
+from browsing import Site, bearer, carrying, lay
 from live import JSON, PATIENCE, Server, free_port, start, until
 from playwright.sync_api import FilePayload, Locator, Page, expect
 from witnessing import RunningWitness, start_witness, witness_signer
@@ -80,7 +80,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         guarded=True,
         log_name=None,
         workers=1,
-        options=["--witnesses", str(folder / "witnesses")],
+        options=["--witnesses", str(folder / "witnesses"), *carrying(folder)],
         program=(sys.executable, Path(__file__).parents[1] / "clocked.py"),
         environment={"TLOG_CLOCK": str(shift)},
     )
