@@ -95,7 +95,7 @@ def row(page: Page, name: str = MONITOR.name) -> Locator:
 
 
 def here(page: Page) -> Locator:
-    return row(page).locator("td[data-name=Here]")
+    return row(page).locator("td[data-name='Verified here']")
 
 
 def alarms(page: Page) -> Locator:
@@ -107,9 +107,9 @@ def test_a_monitor_is_seen_and_verified(
 ) -> None:
     assert heard
     cells = row(visitor).get_by_role("cell").all_inner_texts()
-    assert [cells[2], cells[3].split(",")[0], cells[4]] == ["3", "heard 2 of 3", "none"]
-    assert "holds" in cells[5]
-    assert "the 3 entries that it verified are the first of those verified here" in cells[5]
+    assert [cells[1], cells[2].split(",")[0], cells[3]] == ["3", "heard 2 of 3", "none"]
+    assert "holds" in cells[4]
+    assert "the 3 entries that it verified are the first of those verified here" in cells[4]
     expect(row(visitor, QUIET.name)).to_contain_text("no bulletin so far")
     expect(visitor.locator("#monitors .words")).to_contain_text("that of 5 entries, which was verified here")
     expect(alarms(visitor)).to_have_count(0)
@@ -180,7 +180,7 @@ def test_a_forged_bulletin_is_not_shown(visitor: Page, liar: Liar, heard: Heard,
     forged = sign_bulletin(saying(heard.site), MONITOR).replace(b" 3 2\n", b" 3 3\n")
     instead(liar, real, forged)
     expect(here(visitor)).to_contain_text(FORGED)
-    assert row(visitor).get_by_role("cell").all_inner_texts()[3] == "—"
+    assert row(visitor).get_by_role("cell").all_inner_texts()[2] == "—"
     expect(alarms(visitor)).to_contain_text(FORGED)
 
 
@@ -240,15 +240,15 @@ def test_what_cannot_be_compared_is_no_alarm(visitor: Page, heard: Heard) -> Non
 def test_a_late_bulletin_says_so(visitor: Page, liar: Liar, heard: Heard, real: bytes) -> None:
     late = replace(saying(heard.site), time=now() - 901_000)
     instead(liar, real, sign_bulletin(late, MONITOR))
-    expect(row(visitor).locator("td[data-name=Signed]")).to_have_text("15 minutes ago late")
+    expect(row(visitor).locator("td[data-name=Signed]")).to_contain_text("15 minutes ago late")
     instead(liar, real, sign_bulletin(replace(late, time=now() - 890_000), MONITOR))
-    expect(row(visitor).locator("td[data-name=Signed]")).to_have_text("14 minutes ago")
+    expect(row(visitor).locator("td[data-name=Signed]")).not_to_contain_text("late")
 
 
 def told(page: Page) -> Locator:
     """Open the page "Watching", and return the cell of the segment and the monitor when all is verified."""
     page.goto("/web/watching")
-    expect(page.locator("#monitors .words")).to_contain_text("Each bulletin here is signed")
+    expect(page.locator("#monitors .words")).to_contain_text("Signatures are checked")
     return page.locator(f"tr[data-segment=heard] td[data-name='{MONITOR.name}']")
 
 
@@ -266,14 +266,14 @@ def test_who_accuses_the_log_stands_under_the_findings(
     instead(liar, real, sign_bulletin(accusing, MONITOR), "/web/watching")
     expect(told(visitor)).to_contain_text("convicted by evidence, evidence: fork (2)")
     finding = visitor.locator("#monitor-findings .finding")
-    expect(finding).to_contain_text(f"heard is accused by {MONITOR.name}. convicted by evidence, evidence: fork (2)")
+    expect(finding).to_contain_text(f"heard is accused by {MONITOR.name}: convicted by evidence, evidence: fork (2)")
     expect(finding).to_contain_text("signed by this monitor, verified here")
     expect(visitor.locator("#nothing")).to_be_hidden()
     check_page(visitor)
     shot(visitor, "watching-monitors")
     instead(liar, real, sign_bulletin(accusing, OTHER), "/web/watching")
     expect(told(visitor)).to_contain_text("not signed by monitor.example")
-    expect(finding).to_have_count(0)
+    expect(finding).to_contain_text(f"a bulletin that does not hold, of {MONITOR.name}: not signed by")
 
 
 def test_who_may_not_read_the_checkpoint_is_not_shown_what_monitors_say(

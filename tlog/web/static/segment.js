@@ -35,7 +35,7 @@ async function verifyMonitors(log) {
     ? `Heads are compared with that of ${log.found.head.size.toLocaleString("en")} entries, which was verified here.`
     : `The head of this log does not hold, or was not to be had, so nothing is compared with it: ${history.said}.`;
   section.querySelector(".words").textContent = visibleText(`Signatures are checked by the keys that this browser saw first. ${compared}`);
-  section.querySelector(".told-alarms").replaceChildren(...keyAlarms(rows.map((row) => row.dataset.vkey)), ...alarms.flat());
+  section.querySelector(".alarms").replaceChildren(...keyAlarms(rows.map((row) => row.dataset.vkey)), ...alarms.flat());
 }
 
 async function verifyMonitor(row, log) {
@@ -61,12 +61,13 @@ function showRow(row, own, fits) {
   const cells = Object.fromEntries([...row.cells].map((cell) => [cell.dataset.name, cell]));
   const state = [own, fits].find((one) => one?.state === "broken")?.state ?? fits?.state ?? own.state;
   const said = [own, fits].filter(Boolean).map((one) => one.said);
-  const show = (name, ...parts) => cells[name].replaceChildren(element("span", {}, ...parts));
+  // When it was received is what the server says, and stays.
+  const show = (name, ...parts) => cells[name].querySelector("span").replaceChildren(...parts);
   show("Signed", ...(bulletin ? signedParts(bulletin) : ["—"]));
   show("Verified size", bulletin?.head ? bulletin.head.size.toLocaleString("en") : bulletin ? "none yet" : "—");
   show("Gossip", bulletin ? gossipWords(bulletin) : "—");
   show("Findings", ...(bulletin ? findingParts(bulletin) : ["—"]));
-  show("Here", badge(...STATES[state]), " ", visibleText(said.join("; ")));
+  show("Verified here", badge(...STATES[state]), " ", visibleText(said.join("; ")));
 }
 
 function signedParts(bulletin) {

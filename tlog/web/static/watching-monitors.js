@@ -17,7 +17,7 @@ async function verifyCell(cell) {
   const { monitor, note } = cell.dataset;
   const found = await outcome(segment, { origin, vkey }, { vkey: monitor, note });
   cell.replaceChildren(element("span", {}, ...partsOf(found)));
-  return found.bulletin && accuses(found.bulletin) ? [finding(segment, monitor, found)] : [];
+  return findingsOf(segment, monitor.split("+")[0], found);
 }
 
 async function outcome(segment, shown, { vkey, note }) {
@@ -39,15 +39,19 @@ function partsOf({ state, said, bulletin }) {
   return [badge(kind, size), " ", shownAge(bulletin.time), ...(words ? [`: ${words}`] : [])];
 }
 
-function finding(segment, monitor, { said, bulletin }) {
+function findingsOf(segment, name, { state, said, bulletin }) {
+  const broken = finding(segment, " shows a bulletin that does not hold, of ", name, said);
+  if (!bulletin || !accuses(bulletin)) return state === "broken" ? [broken] : [];
+  const more = `Said ${shownAge(bulletin.time)}, ${said}. It proves nothing by itself: ask the monitor for its evidence, and bring that here.`;
+  const accused = finding(segment, " is accused by ", name, findingWords(bulletin).join(", "));
+  accused.append(element("p", { class: "faint" }, visibleText(more)));
+  return [accused];
+}
+
+function finding(segment, words, name, said) {
   const link = element("a", { href: `/web/segments/${segment}` }, segment);
-  const found = findingWords(bulletin).join(", ");
-  return element(
-    "div",
-    { class: "notice bad finding" },
-    element("p", {}, element("strong", {}, link, " is accused by ", element("bdi", {}, visibleText(monitor.split("+")[0])), "."), ` ${found}`),
-    element("p", { class: "faint" }, visibleText(`${said}, ${shownAge(bulletin.time)}. It proves nothing by itself: ask the monitor for its evidence, and bring that here.`)),
-  );
+  const head = element("strong", {}, link, words, element("bdi", {}, visibleText(name)), ":");
+  return element("div", { class: "notice bad finding" }, element("p", {}, head, ` ${visibleText(said)}`));
 }
 
 async function verifyAll() {
@@ -57,7 +61,7 @@ async function verifyAll() {
   const nothing = document.getElementById("nothing");
   if (nothing) nothing.hidden = document.querySelector("#monitor-findings > *") !== null;
   section.querySelector(".words").textContent =
-    "Each bulletin here is signed by its monitor, checked by the key that this browser saw first, but where it says that it is broken. Heads are compared on the page of a segment.";
+    "Signatures are checked by the keys that this browser saw first. Heads are compared on the page of a segment.";
 }
 
 if (section && globalThis.crypto?.subtle !== undefined) await verifyAll();
