@@ -337,6 +337,7 @@ def test_evidence_that_is_proven_here_is_an_alarm_on_the_pages_of_its_segment(
     kept = watching.locator("#kept article")
     expect(kept).to_contain_text("Proven: two histories of one size")
     expect(kept).to_contain_text("kept by this browser of payments")
+    expect(watching.locator("#nothing")).to_be_hidden()
     expect(alarms_of(watching, "/web/segments/payments")).to_have_count(1)
     check_page(watching)
     shot(watching, "segment-alarm")
@@ -353,6 +354,8 @@ def test_evidence_that_proves_nothing_against_a_log_of_this_server_is_not_kept(s
         policy = f"log {one.verifier}\nquorum none\n".encode()
         bring(watching, ("policy", policy))
         expect(bring(watching, ("e", forked_by(site, one)))).to_contain_text("Proven")
+    assert watching.evaluate("localStorage.length") == 0
+    # One that is kept may have logs of other servers too, in segments of the same name.
     kept = f"log {signer.verifier}\nlog {other.verifier}\nquorum none\n"
     watching.evaluate(
         "([key, value]) => localStorage.setItem(key, value)",

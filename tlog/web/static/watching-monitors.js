@@ -59,7 +59,7 @@ async function verifyAll() {
   const findings = (await Promise.all(cells.map(verifyCell))).flat();
   document.getElementById("monitor-findings").replaceChildren(...keyAlarms(cells.map((cell) => cell.dataset.monitor)), ...findings);
   const nothing = document.getElementById("nothing");
-  if (nothing) nothing.hidden = document.querySelector("#monitor-findings > *") !== null;
+  if (nothing) nothing.hidden ||= document.querySelector("#monitor-findings > *") !== null;
   section.querySelector(".words").textContent =
     "Signatures are checked by the keys that this browser saw first. Heads are compared on the page of a segment.";
 }

@@ -62,6 +62,8 @@ async function showKept() {
     const name = `kept by this browser of ${segment} since ${new Date(at).toISOString().slice(0, 10)}`;
     for (const file of files.filter(isEvidence)) kept.append(shownFile(name, await outcome(encodeText(file), "")));
   }
+  const nothing = document.getElementById("nothing");
+  if (nothing) nothing.hidden ||= kept.firstChild !== null;
 }
 
 async function readFile(file) {
