@@ -23,7 +23,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tlog_core.note import signer_from_seed
+from tlog_core.note import SignerKey, parse_signer, signer_from_seed
 
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDTHS: Final = (380, 800, 1280)
@@ -65,6 +65,12 @@ def lay(data: Path) -> dict[str, str]:
     policy.write_bytes(POLICY)
     tell("policy", "apply", policy, "--data", data)
     return {name: tell("token", "issue", name, "--data", data) for name in PEOPLE}
+
+
+def signer_of(data: Path, segment: str) -> SignerKey:
+    """Return the key of the log of a segment."""
+    signers = [parse_signer(path.read_text()) for path in (data / "keys").iterdir()]
+    return next(one for one in signers if one.name.endswith(f"/segments/{segment}"))
 
 
 def bearer(token: str) -> dict[str, str]:

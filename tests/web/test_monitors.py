@@ -1,29 +1,34 @@
 """What monitors say of a segment is shown, verified by the browser, and held against what the server shows there."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import pytest
-from browsing import MONITOR, QUIET, Site, bearer
-from live import JSON
+from browsing import MONITOR, QUIET, Site, bearer, signer_of
+from live import JSON, PATIENCE
 from lying import Liar
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tlog.clock import now
 from tlog_core.bulletin import Bulletin, Round, Tally, Verified, sign_bulletin
-from tlog_core.checkpoint import Checkpoint, parse_head
+from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
 from tlog_core.merkle import Hash
 from tlog_core.note import parse_note, signer_from_seed
 
+CLIENT: Final = str(Path(sys.executable).parent / "tlog-client")
 HEARD: Final = "/web/segments/heard"
 OTHER: Final = signer_from_seed(MONITOR.name, bytes(31) + b"o")
 Lies = Callable[[Bulletin], Bulletin]
 
 
-def read(site: Site, path: str) -> bytes:
-    answer = site.server.request("GET", f"/segments/heard{path}", None, bearer(site.tokens["auditor"]))
+def read(site: Site, path: str, segment: str = "heard") -> bytes:
+    answer = site.server.request("GET", f"/segments/{segment}{path}", None, bearer(site.tokens["auditor"]))
     assert answer.status == 200, answer.body
     return answer.body
 
@@ -32,10 +37,15 @@ def head(site: Site) -> Checkpoint:
     return parse_head(parse_note(read(site, "/checkpoint")).text)
 
 
-def grow(site: Site, events: int) -> None:
+def create(site: Site, segment: str) -> None:
+    answer = site.server.request("PUT", f"/segments/{segment}", None, bearer(site.tokens["admin"]))
+    assert answer.status == 201, answer.body
+
+
+def grow(site: Site, events: int, segment: str = "heard") -> None:
     headers = {"Content-Type": JSON, **bearer(site.tokens["writer"])}
     for number in range(events):
-        answer = site.server.request("POST", "/segments/heard/entries", b'{"n":%d}' % number, headers)
+        answer = site.server.request("POST", f"/segments/{segment}/entries", b'{"n":%d}' % number, headers)
         assert answer.status == 201, answer.body
 
 
@@ -49,8 +59,7 @@ class Heard:
 
 @pytest.fixture(scope="session")
 def heard(site: Site) -> Heard:
-    answer = site.server.request("PUT", "/segments/heard", None, bearer(site.tokens["admin"]))
-    assert answer.status == 201, answer.body
+    create(site, "heard")
     grow(site, 3)
     post(site, saying(site))
     early = read(site, "/checkpoint")
@@ -87,9 +96,9 @@ def instead(liar: Liar, real: bytes, raw: bytes | None, path: str = HEARD) -> No
     liar.lies[path] = lie
 
 
-def row(page: Page, name: str = MONITOR.name) -> Locator:
-    """Open the page of the segment, and return the row of a monitor when all is verified."""
-    page.goto(HEARD)
+def row(page: Page, name: str = MONITOR.name, path: str = HEARD) -> Locator:
+    """Open the page of a segment, and return the row of a monitor when all is verified."""
+    page.goto(path)
     expect(page.locator("#monitors .words")).to_contain_text("Signatures are checked")
     return page.locator("#monitors tbody tr").filter(has_text=name)
 
@@ -274,6 +283,44 @@ def test_who_accuses_the_log_stands_under_the_findings(
     instead(liar, real, sign_bulletin(accusing, OTHER), "/web/watching")
     expect(told(visitor)).to_contain_text("not signed by monitor.example")
     expect(finding).to_contain_text(f"a bulletin that does not hold, of {MONITOR.name}: not signed by")
+
+
+def look(liar: Liar, site: Site, folder: Path) -> int:
+    """Run a monitor that looks once at the segment `followed` by way of the proxy; return how it ended."""
+    vkey = json.loads(read(site, "", "followed"))["vkey"]
+    (folder / "trust.policy").write_text(f"log {vkey} {liar.url}/segments/followed\nquorum none\n")
+    (folder / "monitor.key").write_text(MONITOR.format())
+    (folder / "monitor.key").chmod(0o600)
+    places = ["--policy", folder / "trust.policy", "--state", folder / "state", "--gossip-key", folder / "monitor.key"]
+    command = [CLIENT, "monitor", *map(str, places), "--bulletins", "--once"]
+    environment = {**os.environ, "TLOG_TOKEN": site.tokens["monitor"]}
+    return subprocess.run(command, env=environment, check=False, timeout=PATIENCE, capture_output=True).returncode
+
+
+def test_a_log_that_shows_a_monitor_another_history_is_found_out_on_its_page(
+    visitor: Page, liar: Liar, site: Site, tmp_path: Path
+) -> None:
+    path = "/web/segments/followed"
+    create(site, "followed")
+    grow(site, 1, "followed")
+    early = read(site, "/checkpoint", "followed")
+    grow(site, 1, "followed")
+    assert look(liar, site, tmp_path) == 0
+    expect(row(visitor, path=path)).to_contain_text("its head is the one that was verified here")
+    forget(visitor)
+    liar.lies["/segments/followed/checkpoint"] = lambda _: early
+    expect(row(visitor, path=path)).to_contain_text("it verified 2 entries, and this log shows 1")
+    real = parse_head(parse_note(read(site, "/checkpoint", "followed")).text)
+    forked = bytes(sign_checkpoint(replace(real, root=Hash(bytes(32))), signer_of(site.server.data, "followed")))
+    liar.lies["/segments/followed/checkpoint"] = lambda _: forked
+    assert look(liar, site, tmp_path) == 1
+    liar.lies.clear()
+    expect(row(visitor, path=path)).to_contain_text("convicted by evidence evidence: fork")
+    expect(row(visitor, path=path)).to_contain_text("its head is the one that was verified here")
+
+
+def forget(page: Page) -> None:
+    page.evaluate("localStorage.clear()")
 
 
 def test_who_may_not_read_the_checkpoint_is_not_shown_what_monitors_say(

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from browsing import MONITOR, Site, bearer, carrying, lay
+from browsing import MONITOR, Site, bearer, carrying, lay, signer_of
 from live import JSON, Server, free_port, start, until
 from playwright.sync_api import FilePayload, Locator, Page, expect
 from witnessing import RunningWitness, start_witness, witness_signer
@@ -22,17 +22,12 @@ from tlog_core.bulletin import Bulletin, Tally, Verified, sign_bulletin
 from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
 from tlog_core.evidence import Fork, format_evidence
 from tlog_core.merkle import Hash
-from tlog_core.note import SignerKey, VerifierKey, parse_note, parse_signer, signer_from_seed
+from tlog_core.note import SignerKey, VerifierKey, parse_note, signer_from_seed
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
 HOURS = 3
 REASON = "a witness has seen 9 entries \u202e<img src=x onerror=alert(1)>"
 File = tuple[str, bytes]
-
-
-def signer_of(data: Path, segment: str) -> SignerKey:
-    signers = [parse_signer(path.read_text()) for path in (data / "keys").iterdir()]
-    return next(one for one in signers if one.name.endswith(f"/segments/{segment}"))
 
 
 def append(server: Server, token: str, segment: str) -> bytes:
