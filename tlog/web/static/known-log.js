@@ -28,8 +28,7 @@ export function keepHead(segment, head, size) {
 export function keepAlarm(segment, message, files) {
   const known = recallLog(segment);
   const alarms = known?.alarms ?? [];
-  const isSame = (alarm) => alarm.message === message || (files.length > 0 && alarm.files.join() === files.join());
-  if (alarms.some(isSame)) return;
+  if (alarms.some((alarm) => alarm.message === message)) return;
   keep(segment, { ...known, alarms: [...alarms, { message, files, at: Date.now() }] });
 }
 
