@@ -72,9 +72,9 @@ def saying(site: Site) -> Bulletin:
     return Bulletin(shown.origin, at, Verified(shown.size, shown.root, at), Round(at - 1, 3, 2))
 
 
-def post(site: Site, bulletin: Bulletin) -> None:
+def post(site: Site, bulletin: Bulletin, segment: str = "heard") -> None:
     raw, headers = sign_bulletin(bulletin, MONITOR), {"Content-Type": "text/plain", **bearer(site.tokens["monitor"])}
-    answer = site.server.request("POST", "/segments/heard/bulletins", raw, headers)
+    answer = site.server.request("POST", f"/segments/{segment}/bulletins", raw, headers)
     assert answer.status == 204, answer.body
 
 
@@ -317,6 +317,8 @@ def test_a_log_that_shows_a_monitor_another_history_is_found_out_on_its_page(
     liar.lies.clear()
     expect(row(visitor, path=path)).to_contain_text("convicted by evidence evidence: fork")
     expect(row(visitor, path=path)).to_contain_text("its head is the one that was verified here")
+    # To other tests nothing has happened.
+    post(site, Bulletin(real.origin, now() + 10_000), "followed")
 
 
 def forget(page: Page) -> None:
