@@ -113,6 +113,12 @@ def test_a_convicted_log_is_looked_at_no_more_and_told_all_the_same(sim: Simulat
     assert sim.routes()[asked:] == ["POST bulletins"]
 
 
+def test_a_monitor_that_is_to_end_posts_nothing_more(sim: Simulator, teller: Teller) -> None:
+    sim.grow(1)
+    teller.watch.stop_after = 0
+    assert teller.look() == []
+
+
 def test_that_a_log_takes_none_is_said_when_it_begins_and_when_it_ends_and_is_no_finding(
     sim: Simulator, teller: Teller
 ) -> None:

@@ -15,7 +15,7 @@ from tlog_client.monitor.finding import Class
 from tlog_client.monitor.judge import Judge
 from tlog_client.monitor.memory import Known, Memory
 from tlog_client.transport import MAX_PROBLEM_BYTES, Backoff, Transport, new_session
-from tlog_core.bulletin import Bulletin, Round, Tally, Verified, sign_bulletin
+from tlog_core.bulletin import MAX_AHEAD, Bulletin, Round, Tally, Verified, sign_bulletin
 from tlog_core.checkpoint import parse_checkpoint
 from tlog_core.errors import FetchError, MalformedError
 from tlog_core.note import SignerKey, parse_note
@@ -23,9 +23,6 @@ from tlog_core.policy import TrustedLog
 
 EVERY: Final = 300_000
 """Milliseconds after which what has not changed is said again."""
-
-MAX_AHEAD: Final = 300_000
-"""A time so many milliseconds ahead is that of a clock that was set back since: no log minds it any more."""
 
 POST_SECONDS: Final = 5.0
 """How long a log may take to take one: the next look at it waits for that."""
@@ -173,4 +170,5 @@ def _timeless(bulletin: Bulletin) -> Bulletin:
 
 
 def _later(now: int, before: int) -> int:
+    # A time far ahead is that of a clock that was set back since: no log minds it any more.
     return now if before > now + MAX_AHEAD else max(now, before + 1)

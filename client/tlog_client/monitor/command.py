@@ -122,10 +122,9 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
                 rounds.live()
             options.progress(origin, looked, size)
 
-        herald = (
-            None
-            if options.signer is None
-            else Herald(
+        herald: Herald | None = None
+        if options.signer is not None:
+            herald = Herald(
                 options.signer,
                 judge,
                 gossip=lambda: None if gossip is None else gossip.last,
@@ -133,7 +132,6 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
                 send=http_sender(options.token),
                 say=options.say,
             )
-        )
         followers = [
             Follower(
                 log,
