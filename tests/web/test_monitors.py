@@ -19,10 +19,11 @@ from tlog.clock import now
 from tlog_core.bulletin import Bulletin, Round, Tally, Verified, sign_bulletin
 from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
 from tlog_core.merkle import Hash
-from tlog_core.note import parse_note, signer_from_seed
+from tlog_core.note import SignerKey, parse_note, signer_from_seed
 
 CLIENT: Final = str(Path(sys.executable).parent / "tlog-client")
 HEARD: Final = "/web/segments/heard"
+WATCHING: Final = "/web/watching"
 OTHER: Final = signer_from_seed(MONITOR.name, bytes(31) + b"o")
 Lies = Callable[[Bulletin], Bulletin]
 
@@ -98,9 +99,14 @@ def instead(liar: Liar, real: bytes, raw: bytes | None, path: str = HEARD) -> No
 
 def row(page: Page, name: str = MONITOR.name, path: str = HEARD) -> Locator:
     """Open the page of a segment, and return the row of a monitor when all is verified."""
+    verified(page, path)
+    return page.locator("#monitors tbody tr").filter(has_text=name)
+
+
+def verified(page: Page, path: str) -> None:
+    """Open a page, and wait until what monitors say is verified."""
     page.goto(path)
     expect(page.locator("#monitors .words")).to_contain_text("Signatures are checked")
-    return page.locator("#monitors tbody tr").filter(has_text=name)
 
 
 def here(page: Page) -> Locator:
@@ -137,7 +143,7 @@ def test_without_scripts_it_is_the_servers_word(
     expect(page.locator("#monitors .words")).to_have_text("As this server tells it: nothing of it is verified here.")
     expect(page.get_by_role("row", name=MONITOR.name)).to_contain_text("the server's word")
     expect(page.get_by_role("row", name=MONITOR.name)).to_contain_text("heard 2 of 3")
-    page.goto("/web/watching")
+    page.goto(WATCHING)
     expect(page.get_by_role("row", name="heard").last).to_contain_text("none")
     context.close()
 
@@ -212,6 +218,88 @@ def test_an_old_bulletin_or_none_is_an_alarm_where_a_later_one_was_shown(
     expect(alarms(visitor)).to_have_count(1)
 
 
+def test_a_bulletin_of_a_time_to_come_is_broken_and_seen_no_later(
+    visitor: Page, liar: Liar, heard: Heard, real: bytes
+) -> None:
+    ahead = replace(saying(heard.site), time=now() + 400_000)
+    instead(liar, real, sign_bulletin(ahead, MONITOR))
+    expect(here(visitor)).to_contain_text("which is still to come; are the clocks right?")
+    expect(alarms(visitor)).to_have_count(1)
+    liar.lies.clear()
+    expect(here(visitor)).to_contain_text("holds")
+
+
+def impersonate(liar: Liar, real: bytes, raw: bytes, signer: SignerKey, path: str = HEARD) -> None:
+    """Have a page show what another says, and its key, in the row of the monitor."""
+    instead(liar, real, raw, path)
+    shown, first, second = liar.lies[path], str(MONITOR.verifier).encode(), str(signer.verifier).encode()
+    liar.lies[path] = lambda body: shown(body).replace(first, second)
+
+
+@pytest.mark.parametrize("path", [HEARD, WATCHING])
+def test_a_monitor_goes_by_the_name_that_its_key_has(
+    visitor: Page, liar: Liar, heard: Heard, real: bytes, path: str
+) -> None:
+    imposter = signer_from_seed("imposter.example", bytes(32))
+    impersonate(liar, real, sign_bulletin(saying(heard.site), imposter), imposter, path)
+    verified(visitor, path)
+    table = visitor.locator("#monitors table")
+    expect(table.get_by_text(imposter.name, exact=True)).to_be_visible()
+    expect(table.get_by_text(MONITOR.name, exact=True)).to_have_count(0)
+
+
+@pytest.mark.parametrize(("path", "whole"), [(HEARD, False), (HEARD, True), (WATCHING, False)])
+def test_a_monitor_that_spoke_and_is_shown_no_more_is_an_alarm(
+    visitor: Page, liar: Liar, heard: Heard, path: str, whole: bool
+) -> None:
+    assert heard
+    expect(here(visitor)).to_contain_text("holds")
+    section = b'<section id="monitors"' if whole else b"no such text"
+
+    def lie(body: bytes) -> bytes:
+        return body.replace(section, b"<section").replace(b"monitor.example+", b"another.example+")
+
+    liar.lies[path] = lie
+    visitor.goto(path)
+    alarm = visitor.get_by_role("alert").filter(has_text="The monitor monitor.example, which spoke here before")
+    expect(alarm).to_be_visible()
+    if path == WATCHING:
+        expect(visitor.locator("#nothing")).to_be_hidden()
+    liar.lies.clear()
+    alarm.get_by_role("button", name="Forget").click()
+    expect(here(visitor)).to_contain_text("holds")
+    expect(alarm).to_have_count(0)
+
+
+def test_who_may_not_read_the_checkpoint_misses_no_monitor(heard: Heard, signed_in: Callable[..., Page]) -> None:
+    assert heard
+    page = signed_in("admin")
+    known = {"vkey": str(MONITOR.verifier), "since": 0, "seen": {"heard": "0"}, "others": []}
+    keep(page, f"tlog/monitor/v1 {MONITOR.name}", known)
+    for path in (HEARD, WATCHING):
+        page.goto(path, wait_until="networkidle")
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def keep(page: Page, place: str, known: object) -> None:
+    page.evaluate("([place, known]) => localStorage.setItem(place, known)", [place, json.dumps(known)])
+
+
+@pytest.mark.parametrize("path", [HEARD, WATCHING])
+def test_under_a_policy_of_more_segments_what_is_said_of_another_is_refused(
+    visitor: Page, liar: Liar, heard: Heard, real: bytes, path: str
+) -> None:
+    keys = [str(json.loads(read(heard.site, "", name))["vkey"]) for name in ("heard", "payments")]
+    visitor.goto("/web/")
+    keep(visitor, "tlog/known/v1 heard", {"trusted": "".join(f"log {key}\n" for key in keys) + "quorum none\n"})
+    origin, other = (key.partition("+")[0] for key in keys)
+    instead(liar, real, sign_bulletin(Bulletin(other, now()), MONITOR), path)
+    shown, there, put = liar.lies[path], f'data-origin="{origin}"'.encode(), f'data-origin="{other}"'.encode()
+    liar.lies[path] = lambda body: shown(body).replace(there, put)
+    verified(visitor, path)
+    expect(visitor.locator("#monitors tbody")).to_contain_text(f"it speaks of {other}, not of the log of heard")
+
+
 def test_another_key_of_a_monitor_is_an_alarm_that_stays(
     visitor: Page,
     liar: Liar,
@@ -222,9 +310,7 @@ def test_another_key_of_a_monitor_is_an_alarm_that_stays(
 ) -> None:
     expect(here(visitor)).to_contain_text("holds")
     first, second = str(MONITOR.verifier), str(OTHER.verifier)
-    instead(liar, real, sign_bulletin(saying(heard.site), OTHER))
-    shown = liar.lies[HEARD]
-    liar.lies[HEARD] = lambda body: shown(body).replace(first.encode(), second.encode())
+    impersonate(liar, real, sign_bulletin(saying(heard.site), OTHER), OTHER)
     expect(here(visitor)).to_contain_text("not signed by monitor.example")
     for text in (first, second, "shows another key of the monitor"):
         expect(alarms(visitor).first).to_contain_text(text)
@@ -256,8 +342,7 @@ def test_a_late_bulletin_says_so(visitor: Page, liar: Liar, heard: Heard, real: 
 
 def told(page: Page) -> Locator:
     """Open the page "Watching", and return the cell of the segment and the monitor when all is verified."""
-    page.goto("/web/watching")
-    expect(page.locator("#monitors .words")).to_contain_text("Signatures are checked")
+    verified(page, WATCHING)
     return page.locator(f"tr[data-segment=heard] td[data-name='{MONITOR.name}']")
 
 
@@ -272,7 +357,7 @@ def test_who_accuses_the_log_stands_under_the_findings(
     expect(told(visitor).locator(".badge.good")).to_be_visible()
     expect(visitor.locator("#nothing")).to_be_visible()
     accusing = replace(saying(heard.site), convicted=True, tallies=(Tally("evidence", "fork", 2),))
-    instead(liar, real, sign_bulletin(accusing, MONITOR), "/web/watching")
+    instead(liar, real, sign_bulletin(accusing, MONITOR), WATCHING)
     expect(told(visitor)).to_contain_text("convicted by evidence, evidence: fork (2)")
     finding = visitor.locator("#monitor-findings .finding")
     expect(finding).to_contain_text(f"heard is accused by {MONITOR.name}: convicted by evidence, evidence: fork (2)")
@@ -280,7 +365,7 @@ def test_who_accuses_the_log_stands_under_the_findings(
     expect(visitor.locator("#nothing")).to_be_hidden()
     check_page(visitor)
     shot(visitor, "watching-monitors")
-    instead(liar, real, sign_bulletin(accusing, OTHER), "/web/watching")
+    instead(liar, real, sign_bulletin(accusing, OTHER), WATCHING)
     expect(told(visitor)).to_contain_text("not signed by monitor.example")
     expect(finding).to_contain_text(f"a bulletin that does not hold, of {MONITOR.name}: not signed by")
 
@@ -332,5 +417,5 @@ def test_who_may_not_read_the_checkpoint_is_not_shown_what_monitors_say(
     page = signed_in("admin")
     page.goto(HEARD)
     expect(page.get_by_text("is for who may read its checkpoint")).to_be_visible()
-    page.goto("/web/watching")
+    page.goto(WATCHING)
     assert "tlog/bulletin/v1" not in page.content()

@@ -1,5 +1,17 @@
 // What this browser knows of a monitor, by its name: its key as first seen, another that was shown, and its last bulletins.
 
+const KNOWN = "tlog/monitor/v1 ";
+
+/** Return the names of the monitors of which something is known. */
+export function recallMonitors() {
+  try {
+    const places = Object.keys(localStorage).filter((place) => place.startsWith(KNOWN));
+    return places.map((place) => place.slice(KNOWN.length));
+  } catch {
+    return [];
+  }
+}
+
 /** Return { vkey, since, seen, others }, or null at first sight: `seen` has by segment the time of the latest bulletin. */
 export function recallMonitor(name) {
   try {
@@ -39,5 +51,5 @@ function keep(name, known) {
 }
 
 function placeOf(name) {
-  return `tlog/monitor/v1 ${name}`;
+  return KNOWN + name;
 }

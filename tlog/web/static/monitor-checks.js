@@ -8,6 +8,8 @@ import { faultOf } from "./log-checks.js";
 import { parseVerifier } from "./note.js";
 import { shownTime } from "./times.js";
 
+const MAX_AHEAD = 300_000n;
+
 /**
  * Check what a server shows of the monitor `vkey`: `note`, undefined if it shows none, of the log of a segment.
  *
@@ -22,14 +24,24 @@ export async function checkBulletin({ vkey, note, segment, origin }) {
   if (note === undefined) return withheld(last);
   try {
     const bulletin = await openBulletin(encodeText(note), await parseVerifier(known?.vkey ?? vkey));
-    if (bulletin.origin !== origin) throw new RefusedError(`it speaks of ${bulletin.origin}, not of ${origin}`, "bulletin");
-    if (last > bulletin.time) return { state: "broken", said: `an old one: a later one, of ${shownTime(last)}, was shown here before`, bulletin };
+    // A trust policy may have other segments of the log too, and which of them this is the page says.
+    if (bulletin.origin !== origin || !origin.endsWith(`/segments/${segment}`)) {
+      throw new RefusedError(`it speaks of ${bulletin.origin}, not of the log of ${segment}`, "bulletin");
+    }
+    const fault = faultOfTime(bulletin, last);
+    if (fault !== null) return { state: "broken", said: fault, bulletin };
     keepMonitor(name, vkey, segment, bulletin.time);
     return { state: "good", said: "signed by this monitor, verified here", bulletin };
   } catch (error) {
     if (!(error instanceof MalformedError || error instanceof RefusedError)) throw error;
     return { state: "broken", said: error.message, bulletin: null };
   }
+}
+
+function faultOfTime({ time }, last) {
+  // It would be fresh for as long as its time is to come.
+  if (time > BigInt(Date.now()) + MAX_AHEAD) return `signed at ${shownTime(time)}, which is still to come; are the clocks right?`;
+  return last > time ? `an old one: a later one, of ${shownTime(last)}, was shown here before` : null;
 }
 
 function withheld(last) {

@@ -5,7 +5,7 @@ import { element } from "./element.js";
 import { MalformedError } from "./errors.js";
 import { forgetLog, recallLog } from "./known-log.js";
 import { approachLog, checkCheckpoint, checkHistory, outcomeOf, rememberLog } from "./log-checks.js";
-import { alarm, badge, keyAlarms } from "./monitor-cells.js";
+import { alarm, badge, goneAlarms, keyAlarms, nameOf } from "./monitor-cells.js";
 import { checkBulletin, compareHead } from "./monitor-checks.js";
 import { accuses, findingWords, gossipWords, isLate } from "./monitor-words.js";
 import { shownAge } from "./times.js";
@@ -35,12 +35,14 @@ async function verifyMonitors(log) {
     ? `Heads are compared with that of ${log.found.head.size.toLocaleString("en")} entries, which was verified here.`
     : `The head of this log does not hold, or was not to be had, so nothing is compared with it: ${history.said}.`;
   section.querySelector(".words").textContent = visibleText(`Signatures are checked by the keys that this browser saw first. ${compared}`);
-  section.querySelector(".alarms").replaceChildren(...keyAlarms(rows.map((row) => row.dataset.vkey)), ...alarms.flat());
+  const vkeys = rows.map((row) => row.dataset.vkey);
+  section.querySelector(".alarms").replaceChildren(...goneAlarms(vkeys, segment), ...keyAlarms(vkeys), ...alarms.flat());
 }
 
 async function verifyMonitor(row, log) {
   const { vkey, note } = row.dataset;
-  const [name] = vkey.split("+");
+  const name = nameOf(vkey);
+  row.cells[0].replaceChildren(element("bdi", {}, visibleText(name)));
   const own = await checkBulletin({ vkey, note, segment, origin: log.found.trust.origin });
   const fits = own.bulletin && (await compared(own.bulletin, log));
   showRow(row, own, fits);
@@ -103,9 +105,16 @@ async function verify() {
   }
 }
 
+async function showGone() {
+  const gone = goneAlarms([], segment);
+  // Who may not read the checkpoint is shown no monitor.
+  if (gone.length && (await verifyHead()).head.state !== "unanswered") place.append(...gone);
+}
+
 if (segment !== undefined) {
   showAlarms();
   if (section) await verify();
   // What the checks found is kept too.
   showAlarms();
+  if (!section) await showGone();
 }

@@ -4,20 +4,26 @@ import { element } from "./element.js";
 import { MalformedError } from "./errors.js";
 import { recallLog } from "./known-log.js";
 import { readTrust } from "./log-checks.js";
-import { badge, keyAlarms } from "./monitor-cells.js";
+import { badge, goneAlarms, keyAlarms, nameOf } from "./monitor-cells.js";
 import { checkBulletin } from "./monitor-checks.js";
 import { accuses, findingWords, isLate } from "./monitor-words.js";
 import { shownAge } from "./times.js";
 import { visibleText } from "./visible.js";
 
+/** How many cells of a row come before those of monitors. */
+const BEFORE = 2;
 const section = document.getElementById("monitors");
 
-async function verifyCell(cell) {
-  const { segment, origin, vkey } = cell.closest("tr").dataset;
-  const { monitor, note } = cell.dataset;
-  const found = await outcome(segment, { origin, vkey }, { vkey: monitor, note });
+async function verifyRow(row, vkeys) {
+  row.cells[0].replaceChildren(linkTo(row.dataset.segment));
+  return Promise.all(vkeys.map((vkey, place) => verifyCell(row.cells[place + BEFORE], row, vkey)));
+}
+
+async function verifyCell(cell, row, vkey) {
+  const found = await outcome(row.dataset.segment, row.dataset, { vkey, note: cell.dataset.note });
   cell.replaceChildren(element("span", {}, ...partsOf(found)));
-  return findingsOf(segment, monitor.split("+")[0], found);
+  cell.dataset.name = visibleText(nameOf(vkey));
+  return findingsOf(row.dataset.segment, nameOf(vkey), found);
 }
 
 async function outcome(segment, shown, { vkey, note }) {
@@ -49,19 +55,32 @@ function findingsOf(segment, name, { state, said, bulletin }) {
 }
 
 function finding(segment, words, name, said) {
-  const link = element("a", { href: `/web/segments/${segment}` }, segment);
-  const head = element("strong", {}, link, words, element("bdi", {}, visibleText(name)), ":");
+  const head = element("strong", {}, linkTo(segment), words, element("bdi", {}, visibleText(name)), ":");
   return element("div", { class: "notice bad finding" }, element("p", {}, head, ` ${visibleText(said)}`));
 }
 
-async function verifyAll() {
-  const cells = [...section.querySelectorAll("td[data-monitor]")];
-  const findings = (await Promise.all(cells.map(verifyCell))).flat();
-  document.getElementById("monitor-findings").replaceChildren(...keyAlarms(cells.map((cell) => cell.dataset.monitor)), ...findings);
-  const nothing = document.getElementById("nothing");
-  if (nothing) nothing.hidden ||= document.querySelector("#monitor-findings > *") !== null;
-  section.querySelector(".words").textContent =
-    "Signatures are checked by the keys that this browser saw first. Heads are compared on the page of a segment.";
+function linkTo(segment) {
+  return element("a", { href: `/web/segments/${segment}` }, visibleText(segment));
 }
 
-if (section && globalThis.crypto?.subtle !== undefined) await verifyAll();
+async function verifyAll() {
+  const columns = [...section.querySelectorAll("th[data-monitor]")];
+  const vkeys = columns.map((column) => column.dataset.monitor);
+  columns.forEach((column, place) => column.replaceChildren(element("bdi", {}, visibleText(nameOf(vkeys[place])))));
+  const rows = [...section.querySelectorAll("tbody tr")];
+  const findings = (await Promise.all(rows.map((row) => verifyRow(row, vkeys)))).flat(2);
+  section.querySelector(".words").textContent =
+    "Signatures are checked by the keys that this browser saw first. Heads are compared on the page of a segment.";
+  document.getElementById("monitor-findings").replaceChildren();
+  showFindings([...goneAlarms(vkeys), ...keyAlarms(vkeys), ...findings]);
+}
+
+function showFindings(findings) {
+  document.getElementById("monitor-findings").append(...findings);
+  const nothing = document.getElementById("nothing");
+  if (nothing) nothing.hidden ||= findings.length > 0;
+}
+
+// Who is shown no segment is shown no monitor in a table either, but the keys for files.
+if (section === null) showFindings(goneAlarms(document.getElementById("drop").dataset.monitors.split(" ")));
+else if (globalThis.crypto?.subtle !== undefined) await verifyAll();
