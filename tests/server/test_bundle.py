@@ -388,6 +388,8 @@ def test_an_unguarded_server_exports_under_the_head_that_its_witnesses_cosigned(
         answer = post_form(server, {"start": "1", "end": "3"})
         assert answer.status == 200, answer.body
         assert answer.headers["Content-Disposition"] == 'attachment; filename="payments.bundle.zip"'
+        assert answer.headers["Content-Type"] == "application/zip"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         # By the policy of who verifies, and not of the server.
         bundle = verify_bundle(answer.body, trusting(asked, keys["payments"]))
         assert bundle.parts[0].indexes == (1, 2)

@@ -21,7 +21,7 @@ import { parseEntry, parseWriterKey, verifyWriter } from "../../client/tlog_clie
 import { MalformedError, RefusedError } from "../../client/tlog_client/browser/errors.js";
 import { describeEvidence, parseEvidence } from "../../client/tlog_client/browser/evidence.js";
 import { leafHash } from "../../client/tlog_client/browser/hashes.js";
-import { canonicalText, exactMembers, parseJson } from "../../client/tlog_client/browser/json.js";
+import { canonicalText, exactMembers, jsonLines, parseJson } from "../../client/tlog_client/browser/json.js";
 import * as noble from "../../client/tlog_client/browser/noble-ed25519.js";
 import { openNote, parseNote, parseVerifier } from "../../client/tlog_client/browser/note.js";
 import { openWitnessed, parsePolicy } from "../../client/tlog_client/browser/policy.js";
@@ -137,6 +137,9 @@ const CHECKS = {
   },
   async members({ json, names, together }) {
     exactMembers(parseJson(encodeText(json)), names, together);
+  },
+  async lines({ text, lines }) {
+    assert.strictEqual(jsonLines(text), lines);
   },
   async visible({ text, keep, shown }) {
     assert.strictEqual(visibleText(text, keep), shown);

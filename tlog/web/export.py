@@ -11,7 +11,7 @@ from flask import Response, g, request
 
 from tlog.access import Action
 from tlog.access.action import RESERVED
-from tlog.api.answer import SECRET, answer, number, query
+from tlog.api.answer import number, query
 from tlog.api.body import FORM_TYPE
 from tlog.api.reading import SEARCH, record_read, search
 from tlog.api.route import Call, Route
@@ -20,7 +20,8 @@ from tlog.errors import NotFoundError, UnavailableError
 from tlog.store.codec import Payload
 from tlog.submit import check_stored
 from tlog.web.entries import moment
-from tlog.web.page import page, refused, shown
+from tlog.web.page import attached, page, refused, shown
+from tlog.witnesses.panel import trust_in
 from tlog_client.answers import OpenedEntry
 from tlog_client.bundle.export import Asked, Exporter, export
 from tlog_client.bundle.page import make_page
@@ -30,7 +31,7 @@ from tlog_core.entry import parse_entry
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import Hash
 from tlog_core.note import parse_note, parse_verifier
-from tlog_core.policy import TrustedLog, TrustedWitness, TrustPolicy
+from tlog_core.policy import TrustedLog, TrustPolicy
 from tlog_core.proof import prove_subset
 
 MAX_EXPORTED: Final = 10_000
@@ -120,9 +121,7 @@ def download(call: Call) -> Response:
             raw = _export(call, asked, opened)
     except (MalformedError, NotFoundError, UnavailableError) as error:
         return _form(call, given, error=str(error), status=HTTPStatus.BAD_REQUEST)
-    name = f"{call.segment.row.name}.bundle.zip"
-    more = [("Content-Disposition", f'attachment; filename="{name}"'), ("X-Content-Type-Options", "nosniff")]
-    return answer(raw, _ZIP, caching=SECRET, more=more)
+    return attached(raw, f"{call.segment.row.name}.bundle.zip", _ZIP)
 
 
 def _form(call: Call, given: Mapping[str, str], *, error: str | None = None, status: int = 200) -> Response:
@@ -178,12 +177,7 @@ def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
 def _trust(call: Call, sources: Sequence[StoredSource]) -> TrustPolicy:
     logs = tuple(TrustedLog(parse_verifier(one.call.segment.row.vkey)) for one in sources)
     asker = call.services.asker
-    if asker is None:
-        return TrustPolicy(logs, (), (), None)
-    panel = asker.panel
-    # Where they are asked is nothing to who verifies.
-    witnesses = tuple(TrustedWitness(one.name, one.key) for one in panel.witnesses)
-    return TrustPolicy(logs, witnesses, panel.groups, panel.quorum)
+    return trust_in(None if asker is None else asker.panel, logs)
 
 
 def _signed(note: bytes) -> SignedCheckpoint:
