@@ -58,7 +58,9 @@ def made(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Made:
             url = f"{server.url}/segments/{name}"
             return stack.enter_context(Log(url, key_of(name), state=folder / who, token=site.tokens[who]))
 
-        log("bundled", "writer").append_many([{"n": n, "text": HOSTILE[n % len(HOSTILE)], "~": {"10": n, "2": 0}} for n in range(120)])
+        log("bundled", "writer").append_many(
+            [{"n": n, "text": HOSTILE[n % len(HOSTILE)], "~": {"10": n, "2": 0}} for n in range(120)]
+        )
         others = {name: log(name, "auditor") for name in ("control", "access")}
         names = ("bundled", *others)
         trust = TrustPolicy(tuple(TrustedLog(key_of(name)) for name in names), (), (), None)

@@ -41,7 +41,7 @@ MAX_EXPORTED_BYTES: Final = 32 << 20
 """How many bytes of payloads one exports here at most: there are some copies of them until the bundle is sent."""
 
 MAX_LOOKED_AT: Final = 100_000
-"""How many entries `control` and `access` may have for them to be looked through here."""
+"""How many entries of `control` and of `access` are looked through here, the newest."""
 
 _FIELDS: Final = ("start", "end", *SEARCH)
 _SPAN: Final = ("start", "since", "until", "before")
@@ -153,14 +153,13 @@ def _export(call: Call, asked: Asked, opened: ExitStack) -> bytes:
     source = StoredSource(call)
     trust = _trust(call, [source, *reserved.values()])
     tool = f"tlog {version('tlog')}"
-    exporter = Exporter(
-        call.caller.principal.name, call.services.control.now(), tool, trust, make_page(), MAX_EXPORTED_BYTES
-    )
+    who, now = call.caller.principal.name, call.services.control.now()
+    exporter = Exporter(who, now, tool, trust, make_page(), MAX_EXPORTED_BYTES, MAX_LOOKED_AT)
     return export(asked, source, reserved, exporter)
 
 
 def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
-    """Return a reserved segment, if who asks may read it, and it is neither too large nor without a cosigned head."""
+    """Return a reserved segment, if who asks may read it, and it is not without a cosigned head."""
     target = call.services.guard.target(name)
     if name == call.segment.row.name or target is None:
         return None
@@ -169,9 +168,7 @@ def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
     segment = opened.enter_context(call.services.segments.use(name))
     asker = call.services.asker
     is_shown = asker is None or asker.newest(segment) is not None
-    if not is_shown or segment.store.head().size > MAX_LOOKED_AT:
-        return None
-    return StoredSource(replace(call, opened=segment))
+    return StoredSource(replace(call, opened=segment)) if is_shown else None
 
 
 def _trust(call: Call, sources: Sequence[StoredSource]) -> TrustPolicy:

@@ -16,6 +16,7 @@ const MANIFEST = "manifest.json";
 const POLICY_FILE = "trust.policy";
 const PAGE_FILE = "verify.html";
 const PART_FILES = ["checkpoint", "proof", "entries.ndjson", "events.ndjson", "openings.ndjson"];
+const RESERVED = ["control", "access"];
 const BUNDLE_COMMENT = "tlog/bundle/v1 ";
 const SEARCH_TERMS = ["action", "actor", "before", "outcome", "q", "since", "source", "start", "target", "until"];
 const MAX_MANIFEST_BYTES = 1 << 20;
@@ -50,6 +51,7 @@ async function verifyMembers({ raw, members, manifest, changed, trust, tick }) {
   }
   atPlace(MANIFEST, () => {
     verifyPartOrigins(manifest.origin, parts);
+    for (const part of parts.slice(1)) verifyLooked(manifest.reserved.find(({ name }) => name === part.name)?.looked, part);
     if (manifest.asked.search === undefined) verifyWholeRange(parts[0].indexes, manifest.asked);
   });
   for (const name of await changed) atPlace(name, () => refuseForm("it is not the file that the manifest has"));
@@ -113,7 +115,7 @@ export function parseManifest(raw) {
   if (raw.length > MAX_MANIFEST_BYTES) refuseForm(`a manifest has at most ${MAX_MANIFEST_BYTES} bytes`);
   const members = parseJson(raw);
   if (!isJsonObject(members) || members.v !== 1) refuseForm("not a manifest of version 1");
-  exactMembers(members, ["asked", "at", "by", "files", "origin", "tool", "v"]);
+  exactMembers(members, ["asked", "at", "by", "files", "origin", "reserved", "tool", "v"]);
   if (canonicalText(members) !== decodeText(raw, "a manifest")) refuseForm("the manifest is not canonical");
   if (!Array.isArray(members.files)) refuseForm("files is not a list");
   return {
@@ -125,6 +127,7 @@ export function parseManifest(raw) {
       return { name: textMember(file, "name"), sha256: textMember(file, "sha256"), size: numberMember(file, "size") };
     }),
     origin: textMember(members, "origin"),
+    reserved: reservedOf(members.reserved, textMember(members, "origin")),
     tool: wordsOf(members, "tool"),
   };
 }
@@ -141,10 +144,24 @@ function askedOf(asked) {
     }
     return { search: Object.fromEntries(terms) };
   }
-  exactMembers(asked, ["end", "start"]);
-  const [start, end] = [numberMember(asked, "start"), numberMember(asked, "end")];
-  if (start >= end) refuseForm("a range has at least one entry");
+  const { start, end } = rangeOf(asked);
+  if (start === end) refuseForm("a range has at least one entry");
   return { start, end };
+}
+
+function rangeOf(range) {
+  exactMembers(range, ["end", "start"]);
+  const [start, end] = [numberMember(range, "start"), numberMember(range, "end")];
+  if (start > end) refuseForm("a range ends before it starts");
+  return { start, end };
+}
+
+// The reserved segments beside this one, which may be one of them, and what of each was looked through, up to its end, or null.
+function reservedOf(reserved, origin) {
+  const own = origin.slice(origin.lastIndexOf(SEGMENTS) < 0 ? 0 : origin.lastIndexOf(SEGMENTS) + SEGMENTS.length);
+  const due = RESERVED.filter((name) => name !== own);
+  exactMembers(reserved, due);
+  return due.map((name) => ({ name, looked: reserved[name] === null ? null : rangeOf(reserved[name]) }));
 }
 
 function wordsOf(members, name) {
@@ -162,7 +179,7 @@ async function changedFiles(members, manifest) {
 }
 
 function partNames(names) {
-  return ["segment", ...["control", "access"].filter((part) => names.includes(`${part}/${PART_FILES[0]}`))];
+  return ["segment", ...RESERVED.filter((part) => names.includes(`${part}/${PART_FILES[0]}`))];
 }
 
 function partOf(name, contents) {
@@ -206,7 +223,16 @@ function verifyPartOrigins(origin, parts) {
   }
 }
 
-function reportFacts({ manifest, parts: [part] }) {
+function verifyLooked(looked, { name, head: { size }, indexes: [first] }) {
+  if (!looked) refuseProof(`${name} was not looked through, and is there`);
+  if (BigInt(looked.end) !== size || first < looked.start) {
+    const told = `was looked through from ${looked.start} to before ${looked.end}`;
+    refuseProof(`${name} ${told}, but it has ${size} entries, and entry ${first} is there`);
+  }
+}
+
+function reportFacts({ manifest, parts }) {
+  const [part] = parts;
   const { size, root } = part.head;
   return [
     ["Segment", manifest.origin],
@@ -215,6 +241,7 @@ function reportFacts({ manifest, parts: [part] }) {
     ["Key of the log", part.keys.map(({ vkey }) => vkey).join(" ")],
     ["Head", `${size} entries, root ${encodeBase64(root)}`],
     ["Cosigned by", cosignedText(part.head) || "nobody whom this trust policy knows"],
+    ...manifest.reserved.map(({ name, looked }) => [`Of ${name}`, lookedText(looked, parts.find((one) => one.name === name))]),
     ["Exported by", manifest.by],
     ["Exported at", timeText(manifest.at)],
     ["Exported with", manifest.tool],
@@ -229,8 +256,8 @@ function reportDetails({ manifest, parts }) {
   const { start, end } = manifest.asked;
   if (start !== undefined) details.push(["complete", `${start} to ${end - 1}`]);
   for (const one of others) {
-    const last = timeText(one.lastTime);
-    details.push([one.name, `entries of ${one.head.origin}: ${one.indexes.length}, the last of ${last}`]);
+    const { looked } = manifest.reserved.find(({ name }) => name === one.name);
+    details.push([one.name, `${lookedText(looked, one)}; the last of ${timeText(one.lastTime)}`]);
   }
   return [...details, ["bytes", String(manifest.files.length + 1)]];
 }
@@ -239,7 +266,8 @@ function reportNotes({ manifest, parts }) {
   return [
     "claims",
     ...(manifest.asked.search ? ["search"] : []),
-    ...(parts.length > 1 ? ["parts"] : []),
+    ...(manifest.reserved.some(({ looked }) => looked !== null) ? ["parts"] : []),
+    ...(manifest.reserved.some(({ looked }) => looked === null || looked.start > 0) ? ["omitted"] : []),
     ...(parts[0].isOwn ? [] : ["unpinned"]),
     ...(parts[0].isOwn && parts.some(({ isOwn }) => !isOwn) ? ["stated"] : []),
     "clauses",
@@ -250,6 +278,13 @@ function exportedText({ start, end, search }, count) {
   if (search === undefined) return `entries ${start} to ${end - 1}`;
   const terms = Object.keys(search).sort().map((name) => `${name}=${search[name]}`);
   return `${count} entries, found by ${terms.join(", ")}`;
+}
+
+function lookedText(looked, part) {
+  if (looked === null) return "not looked through";
+  const { start, end } = looked;
+  const told = start < end ? `${part?.indexes.length ?? 0} of the entries ${start} to ${end - 1}` : "no entries";
+  return start > 0 ? `${told}; those before ${start} were not looked through` : told;
 }
 
 function cosignedText({ cosigned }) {
