@@ -6,6 +6,7 @@
 import assert from "node:assert";
 import { createInterface } from "node:readline";
 
+import { parseManifest } from "../../client/tlog_client/browser/bundle.js";
 import {
   decodeBase64,
   decodeHex,
@@ -137,6 +138,11 @@ const CHECKS = {
   },
   async members({ json, names, together }) {
     exactMembers(parseJson(encodeText(json)), names, together);
+  },
+  async manifest(found) {
+    const { origin, reserved } = parseManifest(bytes(found, "manifest"));
+    const spans = Object.fromEntries(reserved.map(({ name, looked }) => [name, looked]));
+    assert.deepStrictEqual([origin, spans], [found.origin, found.reserved]);
   },
   async lines({ text, lines }) {
     assert.strictEqual(jsonLines(text), lines);

@@ -158,8 +158,7 @@ function rangeOf(range) {
 
 // The reserved segments beside this one, which may be one of them, and what of each was looked through, up to its end, or null.
 function reservedOf(reserved, origin) {
-  const own = origin.slice(origin.lastIndexOf(SEGMENTS) < 0 ? 0 : origin.lastIndexOf(SEGMENTS) + SEGMENTS.length);
-  const due = RESERVED.filter((name) => name !== own);
+  const due = RESERVED.filter((name) => !origin.endsWith(`${SEGMENTS}${name}`));
   exactMembers(reserved, due);
   return due.map((name) => ({ name, looked: reserved[name] === null ? null : rangeOf(reserved[name]) }));
 }

@@ -81,7 +81,7 @@ def parse_manifest(raw: bytes) -> Manifest:
 
 def reserved_beside(origin: str) -> list[str]:
     """Return the names of the reserved segments beside a segment, which may be one of them itself."""
-    return [name for name in (CONTROL, ACCESS) if name != origin.rpartition(SEGMENTS)[2]]
+    return [name for name in (CONTROL, ACCESS) if not origin.endswith(f"{SEGMENTS}{name}")]
 
 
 def comment_of(manifest: bytes) -> str:
