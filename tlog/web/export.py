@@ -129,7 +129,7 @@ def _form(call: Call, given: Mapping[str, str], *, error: str | None = None, sta
     terms = {name: value for name, value in given.items() if name not in ("start", "end")}
     name = call.segment.row.name
     values = {"name": name, "size": size, "given": given, "terms": terms, "most": MAX_EXPORTED, "error": error}
-    return page(call, "export.html", status=status, **values)
+    return page(call, "export.html", status=status, reach=MAX_LOOKED_AT, **values)
 
 
 def _asked(given: Mapping[str, str], size: int) -> Asked:
