@@ -201,10 +201,10 @@ def test_what_there_is_no_room_for_is_left_out_from_the_oldest_on(
 ) -> None:
     whole = verified(house, house.export(range(2), "control")).parts[1]
     [_, last] = contents(house.export(range(2), "control"))["control/events.ndjson"].splitlines()
-    for room, start in ((len(last), whole.indexes[0] + 1), (len(last) - 1, whole.indexes[1] + 1)):
+    for room, first in ((len(last), whole.indexes[0] + 1), (len(last) - 1, whole.indexes[1] + 1)):
         monkeypatch.setattr("tlog_client.bundle.export.MAX_RESERVED_BYTES", room)
         bundle = verified(house, house.export(range(2), "control"))
-        assert bundle.manifest.reserved["control"] == range(start, whole.head.checkpoint.size)
+        assert bundle.manifest.reserved["control"] == range(first, whole.head.checkpoint.size)
         assert [part.indexes for part in bundle.parts[1:]] == ([whole.indexes[1:]] if room == len(last) else [])
 
 

@@ -16,6 +16,7 @@ const MAX_PART_ENTRIES = 1_000_000;
 const MAX_TYPE_BYTES = 255;
 const JSON_PAYLOAD = "application/json";
 const TICK_LINES = 128;
+const TEXT_BYTES = 1 << 16;
 
 const LATIN = new TextDecoder("latin1");
 const NEWLINE = 10;
@@ -48,8 +49,7 @@ const BEFORE_COMMITMENT = '{"commitment":"'.length;
  * Raises MalformedError or RefusedError, with its `place`. `progress` is { done, all, tick }, in bytes.
  */
 export async function readRows(part, origin, progress) {
-  const [openings, entries] = [part.openings, part.entries].map((raw) => new Lines(raw, LATIN.decode(raw)));
-  const events = new Lines(part.events, null);
+  const [openings, entries, events] = [part.openings, part.entries, part.events].map((raw) => new Lines(raw));
   const count = atPlace(`${part.name}/openings.ndjson`, () => countLines(part.openings));
   const rows = new Rows(origin);
   const [indexes, leaves, times] = [[], [], []];
@@ -95,12 +95,14 @@ function countLines(raw) {
   return count;
 }
 
-// The lines of a file, of which one is looked at, from `start` to before `end`. Of `text` each character is a byte: it is only
-// for what a pattern of ASCII is then held against.
+// The lines of a file, of which one is looked at, from `start` to before `end`.
 class Lines {
-  constructor(raw, text) {
+  // Of a piece of the file, each character a byte: only for what a pattern of ASCII is then held against.
+  #text = "";
+  #textStart = 0;
+
+  constructor(raw) {
     this.raw = raw;
-    this.text = text;
     this.start = 0;
     this.end = -1;
   }
@@ -118,9 +120,15 @@ class Lines {
   }
 
   match(pattern) {
-    pattern.lastIndex = this.start;
-    const found = pattern.exec(this.text);
-    return pattern.lastIndex === this.end ? found : null;
+    if (this.end > this.#textStart + this.#text.length) this.#decode();
+    pattern.lastIndex = this.start - this.#textStart;
+    const found = pattern.exec(this.#text);
+    return pattern.lastIndex === this.end - this.#textStart ? found : null;
+  }
+
+  #decode() {
+    this.#textStart = this.start;
+    this.#text = LATIN.decode(this.raw.subarray(this.start, Math.max(this.end, this.start + TEXT_BYTES)));
   }
 
   // All was read, and ended in a newline.
