@@ -331,6 +331,7 @@ def otherwise(raw: bytes) -> dict[str, tuple[bytes, str]]:
     extra = member("segment/more", b"")
     unlisted = replace(parse_manifest(manifest.content), files=listed([policy, *rest[:-1]]))
     short = member(NAME, bytes(unlisted))
+    openings = contents(raw)["segment/openings.ndjson"]
     return {
         "a CRC-32 is wrong, in both places": (
             format_archive([manifest, policy, wrong, *rest[1:]], comment),
@@ -343,6 +344,14 @@ def otherwise(raw: bytes) -> dict[str, tuple[bytes, str]]:
         "the manifest leaves one out": (
             format_archive([short, policy, *rest], comment_of(short.content)),
             "verify.html",
+        ),
+        "openings that end without a newline": (
+            rebuilt(raw, **{"segment/openings.ndjson": openings[:-1]}),
+            "segment/openings.ndjson",
+        ),
+        "a line of openings goes on": (
+            rebuilt(raw, **{"segment/openings.ndjson": openings.replace(b"}", b"} ", 1)}),
+            "segment/openings.ndjson, line 1",
         ),
         "another comment": (format_archive(members, f"{comment}0"), NAME),
     }
@@ -380,7 +389,7 @@ def in_node(paths: list[str], *changes: list[tuple[int, int]]) -> list[Any]:
 def test_the_page_and_the_command_say_the_same(house: House, small: bytes, paths: list[str]) -> None:
     assert in_node(paths, []) == [str(report(verify_bundle(small, house.trust("payments", "control"))))]
     searched = house.export({"q": "refund"}, by="Ann \u202e \U0001f5c4")
-    for other in (searched, house.export(range(2), "control", "access", reach=2)):
+    for other in (searched, house.export(range(8)), house.export(range(2), "control", "access", reach=2)):
         (house.folder / "other.zip").write_bytes(other)
         [told] = in_node([str(house.folder / "other.zip"), *paths[1:]], [])
         assert told == str(report(verify_bundle(other, house.trust("payments", "control"))))
