@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -11,11 +10,9 @@ from tlog.errors import ConfigError, ConflictError, CorruptError, UnknownMonitor
 from tlog.segments import Segment
 from tlog.store.bulletin import BulletinRow
 from tlog.store.segment import Head
-from tlog_core.bulletin import Bulletin, SignedBulletin, open_bulletin, parse_bulletin
+from tlog_core.bulletin import MAX_AHEAD, Bulletin, SignedBulletin, open_bulletin, parse_bulletin
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.note import ED25519, VerifierKey, open_parsed, parse_verifier
-
-_MAX_AHEAD: Final = 300_000  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +50,16 @@ class Bulletins:
         `spec/http-api.md`, and DatabaseError.
         """
         now, signed = self._clock(), parse_bulletin(raw)
-        key, latest = self._key_of(signed), now + _MAX_AHEAD
-        if signed.bulletin.origin != segment.row.origin:
-            raise MalformedError(f"the bulletin is not of {segment.row.origin}; post each to the log that it speaks of")
-        if signed.bulletin.time > latest:
-            raise MalformedError(
-                f"signed at {signed.bulletin.time}, and now it is {now}, in milliseconds; are the clocks right?"
-            )
-        try:
-            open_parsed(signed.note, [key])
-        except SignatureError as error:
-            raise WrongSignatureError(str(error)) from None
+        key, bulletin = self._key_of(signed), signed.bulletin
+        _check(signed, key, segment.row.origin, now)
         with segment.writing() as transaction:
             head = transaction.head()
-            if not transaction.put_bulletin(BulletinRow(str(key), signed.bulletin.time, now, raw), latest=latest):
+            row = BulletinRow(str(key), bulletin.time, now, raw)
+            if not transaction.put_bulletin(row, latest=now + MAX_AHEAD):
                 raise ConflictError(
                     "a bulletin that is as late is kept from this monitor; was it sent again, or has another the key?"
                 )
-        self._compare(segment, key, signed.bulletin, head)
+        self._compare(segment, key, bulletin, head)
 
     def of(self, segment: Segment) -> list[Carried]:
         """Return what is kept of a segment, in the order of the keys; CorruptError if one is not as it was signed."""
@@ -91,6 +80,19 @@ class Bulletins:
         self._log.warning(
             "bulletin differs", segment=segment.row.name, monitor=key.name, verified=found.size, size=head.size
         )
+
+
+def _check(signed: SignedBulletin, key: VerifierKey, origin: str, now: int) -> None:
+    if signed.bulletin.origin != origin:
+        raise MalformedError(f"the bulletin is not of {origin}; post each to the log that it speaks of")
+    if signed.bulletin.time > now + MAX_AHEAD:
+        raise MalformedError(
+            f"signed at {signed.bulletin.time}, and now it is {now}, in milliseconds; are the clocks right?"
+        )
+    try:
+        open_parsed(signed.note, [key])
+    except SignatureError as error:
+        raise WrongSignatureError(str(error)) from None
 
 
 def _open(key: VerifierKey, row: BulletinRow) -> Carried:

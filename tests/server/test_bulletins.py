@@ -32,7 +32,6 @@ ONE, TWO = (signer_from_seed(f"{name}.example", bytes([number]) * 32) for number
 NAMESAKE = signer_from_seed("one.example", bytes([9]) * 32)
 ORIGIN = "example.com/audit/segments/{}"
 TEXT = "text/plain"
-AHEAD = 300_000
 _COUNT = count(0, 100)
 
 
@@ -112,7 +111,7 @@ def test_none_is_logged_nor_on_record(house: House) -> None:
 
 def test_the_first_that_is_wrong_is_what_is_refused(house: House) -> None:
     """Each case is wrong in one thing less than the one before."""
-    far, kept = now() + 2 * AHEAD, said()
+    far, kept = now() + 600_000, said()
     assert post(house, sign_bulletin(kept, ONE)).status == 204
     stranger = signer_from_seed("three.example", bytes(32))
 
@@ -214,6 +213,8 @@ def test_one_that_is_damaged_is_found_freezes_nothing_and_the_next_takes_its_pla
         with closing(connect(database(house, name))) as connection:
             connection.execute(change)
         assert house.ask("examiner", "GET", f"/segments/{name}/bulletins").status == status
+        page = house.ask("examiner", "GET", f"/web/segments/{name}")
+        assert (page.status, b"cannot be trusted" in page.body) == (200, status == 500)
         found = tlog("fsck", "--data", data, "--json", name)
         assert [json.loads(line).get("kind") for line in found.stdout.splitlines()] == ["bulletin", None]
         tell("backup", "--data", data, tmp_path / f"backup-{number}")
