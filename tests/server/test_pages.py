@@ -393,11 +393,10 @@ def test_an_export_says_from_where_on_control_and_access_were_looked_through(tmp
     assert browser.sign_in(tokens["examiner"]).status == 303
     path = "/web/segments/payments/export"
     answer = browser.post(path, {"form_token": browser.form_token(path), "start": "0", "end": "1"})
+    key = parse_verifier(house.ask("examiner", "GET", "/segments/payments").json()["vkey"])
+    assert house.server.stop() == 0
     assert answer.status == 200, answer.body
-    bundle = verify_bundle(
-        answer.body, trust_of(parse_verifier(house.ask("examiner", "GET", "/segments/payments").json()["vkey"]))
-    )
+    bundle = verify_bundle(answer.body, trust_of(key))
     for looked in bundle.manifest.reserved.values():
         assert looked is not None
         assert (len(looked), looked.start > 0) == (1, True)
-    assert house.server.stop() == 0
