@@ -1,6 +1,6 @@
 // Evidence bundles: what one proves, and the report of it, as `tlog-client verify` says it (spec/bundle.md).
 
-import { decodeBase64, decodeText, encodeBase64, encodeHex, encodeText } from "./bytes.js";
+import { decodeBase64, decodeText, encodeBase64, encodeHex } from "./bytes.js";
 import { parseHead } from "./checkpoint.js";
 import { MalformedError, RefusedError } from "./errors.js";
 import { HASH_BYTES, sha256 } from "./hashes.js";
