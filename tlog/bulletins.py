@@ -63,8 +63,8 @@ class Bulletins:
 
     def of(self, segment: Segment) -> list[Carried]:
         """Return what is kept of a segment, in the order of the keys; CorruptError if one is not as it was signed."""
-        rows = {row.vkey: row for row in segment.store.bulletins()}
-        return [_open(key, rows[str(key)]) for key in self.keys if str(key) in rows]
+        rows, origin = {row.vkey: row for row in segment.store.bulletins()}, segment.row.origin
+        return [_open(key, rows[str(key)], origin) for key in self.keys if str(key) in rows]
 
     def _key_of(self, signed: SignedBulletin) -> VerifierKey:
         [line] = signed.note.signatures
@@ -95,9 +95,12 @@ def _check(signed: SignedBulletin, key: VerifierKey, origin: str, now: int) -> N
         raise WrongSignatureError(str(error)) from None
 
 
-def _open(key: VerifierKey, row: BulletinRow) -> Carried:
+def _open(key: VerifierKey, row: BulletinRow, origin: str) -> Carried:
     try:
-        return Carried(key, open_bulletin(row.note, key), row.note, row.received)
+        bulletin = open_bulletin(row.note, key)
+        if bulletin.origin != origin:
+            raise MalformedError(f"it speaks of {bulletin.origin}")
+        return Carried(key, bulletin, row.note, row.received)
     except TlogError as error:
         raise CorruptError(f"the bulletin of {key.name} cannot be trusted: {error}; run tlog fsck") from None
 

@@ -205,6 +205,7 @@ def test_one_that_is_damaged_is_found_freezes_nothing_and_the_next_takes_its_pla
     changes = (
         ("update bulletin set note = cast(replace(cast(note as text), 'tlog', 'Tlog') as blob)", 500),
         ("update bulletin set note = cast(replace(cast(note as text), 'time 1', 'time 2') as blob)", 500),
+        (f"update bulletin set note = x'{sign_bulletin(said(), ONE).hex()}'", 500),
         ("update bulletin set time = time - 1", 200),
     )
     for number, (change, status) in enumerate(changes):
@@ -213,8 +214,10 @@ def test_one_that_is_damaged_is_found_freezes_nothing_and_the_next_takes_its_pla
         with closing(connect(database(house, name))) as connection:
             connection.execute(change)
         assert house.ask("examiner", "GET", f"/segments/{name}/bulletins").status == status
-        page = house.ask("examiner", "GET", f"/web/segments/{name}")
-        assert (page.status, b"cannot be trusted" in page.body) == (200, status == 500)
+        for place in (f"segments/{name}", "watching"):
+            page = house.ask("examiner", "GET", f"/web/{place}")
+            assert (page.status, b"cannot be trusted" in page.body) == (200, status == 500)
+            assert b"cannot be opened" not in page.body
         found = tlog("fsck", "--data", data, "--json", name)
         assert [json.loads(line).get("kind") for line in found.stdout.splitlines()] == ["bulletin", None]
         tell("backup", "--data", data, tmp_path / f"backup-{number}")
