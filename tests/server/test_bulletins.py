@@ -98,6 +98,14 @@ def test_of_each_monitor_the_latest_is_shown_to_who_may_read_the_checkpoint(hous
         assert all(begun <= int(str(one["received"])) <= now() for one in found)
 
 
+def test_evidence_that_does_not_convict_the_log_accuses_a_witness(house: House) -> None:
+    tallies = (Tally("evidence", "fork", 1),)
+    for convicted, words in ((False, ", or a witness of it, is accused by"), (True, " is accused by")):
+        assert post(house, sign_bulletin(said(convicted=convicted, tallies=tallies), ONE)).status == 204
+        page = house.ask("examiner", "GET", "/web/watching").body.decode()
+        assert f"payments</a>{words} <bdi>one.example" in page
+
+
 def test_none_is_logged_nor_on_record(house: House) -> None:
     def heads() -> list[bytes]:
         return [house.ask("examiner", "GET", f"/segments/{name}/checkpoint").body for name in names]

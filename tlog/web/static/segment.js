@@ -28,7 +28,9 @@ async function verifyHead() {
 
 async function verifyMonitors(log) {
   const rows = [...section.querySelectorAll("tr[data-vkey]")];
-  const alarms = await Promise.all(rows.map((row) => verifyMonitor(row, log)));
+  const alarms = [];
+  // One after another: of two keys of one name the first is kept, and the second seen to be another.
+  for (const row of rows) alarms.push(...(await verifyMonitor(row, log)));
   const { history } = log;
   const isHeld = ["good", "first"].includes(history.state);
   const compared = isHeld
@@ -36,7 +38,7 @@ async function verifyMonitors(log) {
     : `The head of this log does not hold, or was not to be had, so nothing is compared with it: ${history.said}.`;
   section.querySelector(".words").textContent = visibleText(`Signatures are checked by the keys that this browser saw first. ${compared}`);
   const vkeys = rows.map((row) => row.dataset.vkey);
-  section.querySelector(".alarms").replaceChildren(...goneAlarms(vkeys, segment), ...keyAlarms(vkeys), ...alarms.flat());
+  section.querySelector(".alarms").replaceChildren(...goneAlarms(vkeys, segment), ...keyAlarms(vkeys), ...alarms);
 }
 
 async function verifyMonitor(row, log) {

@@ -16,7 +16,10 @@ const section = document.getElementById("monitors");
 
 async function verifyRow(row, vkeys) {
   row.cells[0].replaceChildren(linkTo(row.dataset.segment));
-  return Promise.all(vkeys.map((vkey, place) => verifyCell(row.cells[place + BEFORE], row, vkey)));
+  const findings = [];
+  // One after another: of two keys of one name the first is kept, and the second seen to be another.
+  for (const [place, vkey] of vkeys.entries()) findings.push(...(await verifyCell(row.cells[place + BEFORE], row, vkey)));
+  return findings;
 }
 
 async function verifyCell(cell, row, vkey) {
@@ -49,7 +52,9 @@ function findingsOf(segment, name, { state, said, bulletin }) {
   const broken = finding(segment, " shows a bulletin that does not hold, of ", name, said);
   if (!bulletin || !accuses(bulletin)) return state === "broken" ? [broken] : [];
   const more = `Said ${shownAge(bulletin.time)}, ${said}. It proves nothing by itself: ask the monitor for its evidence, and bring that here.`;
-  const accused = finding(segment, " is accused by ", name, findingWords(bulletin).join(", "));
+  // Its evidence may be against a witness.
+  const words = bulletin.convicted ? " is accused by " : ", or a witness of it, is accused by ";
+  const accused = finding(segment, words, name, findingWords(bulletin).join(", "));
   accused.append(element("p", { class: "faint" }, visibleText(more)));
   return [accused];
 }
@@ -67,8 +72,8 @@ async function verifyAll() {
   const columns = [...section.querySelectorAll("th[data-monitor]")];
   const vkeys = columns.map((column) => column.dataset.monitor);
   columns.forEach((column, place) => column.replaceChildren(element("bdi", {}, visibleText(nameOf(vkeys[place])))));
-  const rows = [...section.querySelectorAll("tbody tr")];
-  const findings = (await Promise.all(rows.map((row) => verifyRow(row, vkeys)))).flat(2);
+  const findings = [];
+  for (const row of section.querySelectorAll("tbody tr")) findings.push(...(await verifyRow(row, vkeys)));
   section.querySelector(".words").textContent =
     "Signatures are checked by the keys that this browser saw first. Heads are compared on the page of a segment.";
   document.getElementById("monitor-findings").replaceChildren();
