@@ -213,7 +213,7 @@ def test_one_that_is_damaged_is_found_freezes_nothing_and_the_next_takes_its_pla
     changes = (
         ("update bulletin set note = cast(replace(cast(note as text), 'tlog', 'Tlog') as blob)", 500),
         ("update bulletin set note = cast(replace(cast(note as text), 'time 1', 'time 2') as blob)", 500),
-        (f"update bulletin set note = x'{sign_bulletin(said(), ONE).hex()}'", 500),
+        (f"update bulletin set note = x'{sign_bulletin(said(), ONE).hex()}'", 500),  # noqa: S608
         ("update bulletin set time = time - 1", 200),
     )
     for number, (change, status) in enumerate(changes):
