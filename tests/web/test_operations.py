@@ -141,6 +141,22 @@ def test_what_goes_is_told_by_the_rule_that_gave_it(admin: Page, desk: Site) -> 
     assert '- quota "enough"' in admin.inner_text("main")
 
 
+def test_a_policy_a_draft_and_what_it_changes_are_printed(admin: Page, desk: Site) -> None:
+    apply(desk, POLICY.decode())
+    admin.emulate_media(media="print")
+    admin.goto(f"{HOME}/policy")
+    assert admin.inner_text("main").split("In force")[1].strip() == POLICY.decode().strip()
+    assert admin.get_by_role("textbox").count() == 0
+    for draft, said in (("nonsense", "nonsense"), (POLICY.decode() + MORE, '+ quota "enough"')):
+        admin.emulate_media(media="screen")
+        admin.get_by_role("textbox").fill(draft)
+        admin.get_by_role("button", name="Show what changes").click()
+        admin.emulate_media(media="print")
+        assert said in admin.inner_text("main")
+    assert "gains" in admin.inner_text("main")
+    assert admin.get_by_role("button").count() == admin.get_by_role("textbox").count() == 0
+
+
 def test_nobody_overwrites_a_policy_that_he_has_not_seen(admin: Page, desk: Site, check_page: Check) -> None:
     apply(desk, POLICY.decode())
     draft = POLICY.decode() + MORE
