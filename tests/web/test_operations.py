@@ -11,9 +11,11 @@ from browsing import PEOPLE, POLICY, SEGMENTS, Site, bearer, lay, serve
 from live import JSON, Answer, faultless, start, tell
 from playwright.sync_api import Page
 
+from tlog.access.document import read_policy
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR, Control
+from tlog.quotas import Draw, Quotas
 from tlog.segments import Nobody, Segments
 from tlog.web.figures import Figure, tables
 
@@ -128,6 +130,37 @@ def test_a_policy_is_applied_to_the_letter_once_its_differences_were_shown(
     assert admin.get_by_label("The policy in force").input_value() == draft
     admin.goto(HOME)
     assert "requests_per_second = 50" in admin.locator("table").last.inner_text()
+
+
+def test_how_much_of_a_quota_is_used_now_is_shown(admin: Page, desk: Site, check_page: Check) -> None:
+    slow = {"bytes_per_second": 0.01}
+    quotas = [
+        {"name": "of each", "each": "principal", **slow},
+        {"name": "of segments", "each": "segment", **slow},
+        {"name": "shared", "principals": ["writer"], **slow},
+        {"name": "unused", "principals": ["monitor"], **slow},
+    ]
+    apply(desk, POLICY.decode() + policies.write([], quotas).decode())
+    shown = {**bearer(desk.tokens["writer"]), "Content-Type": JSON}
+    assert desk.server.request("POST", "/segments/refunds/entries", PAYLOAD, shown).status == 201
+    admin.goto(HOME)
+    rows = admin.locator("table").last.locator("tbody tr").all()
+    assert [row.locator("td").last.inner_text() for row in rows] == [
+        "100 % by writer",
+        "100 % by refunds",
+        "100 %",
+        "0 %",
+    ]
+    check_page(admin)
+    apply(desk, POLICY.decode())
+
+
+def test_a_quota_is_used_for_as_long_as_what_came_is_ahead_of_its_rate(tmp_path: Path) -> None:
+    [quota] = read_policy(policies.write([], [{"name": "q", "each": "segment", "bytes_per_second": 100}])).quotas
+    clock = iter((1_000_000, 1_000_000, 1_250_000, 1_250_000, 9_000_000))
+    quotas = Quotas(tmp_path / "quotas", lambda: next(clock))
+    quotas.draw([Draw(quota, "writer", "payments", 75)])
+    assert [quotas.used(quota, of) for of in ("payments", "payments", "refunds", "payments")] == [0.75, 0.5, 0, 0]
 
 
 def test_what_goes_is_told_by_the_rule_that_gave_it(admin: Page, desk: Site) -> None:
