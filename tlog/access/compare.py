@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, collapse_addresses
+from ipaddress import IPv4Network
+from typing import Final
 
 from tlog.access.action import OPEN_ACTIONS, RESERVED, Action, role_actions
 from tlog.access.effort import Budget, Step, to_decide, to_match, to_select
@@ -11,6 +12,8 @@ from tlog.access.policy import Decider, Decision
 from tlog.access.principal import Principal
 from tlog.access.rule import Address, Network, Policy, Rule, Target, Where
 from tlog.access.wording import restated
+
+_ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 
 _Origins = list[tuple[Network | None, Address | None]]
 
@@ -91,8 +94,10 @@ class _Both:
 
     def compare(self, trial: Trial, target: Target) -> Iterator[Change]:
         rules = {*self._before.rules(trial.principal, target), *self._after.rules(trial.principal, target)}
-        origins, given = _origins(rules), _given(rules, target)
-        self._step((1 + len(given) * len(origins)) * to_decide(rules))
+        networks = {network for rule in rules for network in rule.networks}
+        given = _given(rules, target)
+        self._step((1 + (1 + len(networks)) * len(given)) * to_decide(rules))
+        origins = _origins(networks)
         for action in (one for one in Action if one in given):
             yield from self._at(origins, trial, action, target)
 
@@ -111,19 +116,26 @@ def _given(rules: Iterable[Rule], target: Target) -> frozenset[Action]:
     return frozenset().union(*(role_actions(role, target.segment) for role in roles)) - OPEN_ACTIONS
 
 
-def _origins(rules: Iterable[Rule]) -> _Origins:
-    """Return from where to ask: from an address that no rule names, and then from each network that one does."""
-    networks = sorted({network for rule in rules for network in rule.networks}, key=str)
-    return [(None, _elsewhere(networks)), *((network, network.network_address) for network in networks)]
+def _origins(networks: Iterable[Network]) -> _Origins:
+    """Return from where to ask: from an address in none of the networks, and from each, where none is within it.
+
+    One that is all taken by those within it is asked from by those.
+    """
+    networks = sorted(networks, key=str)
+    places = [(network, _free(network, (one for one in networks if one != network))) for network in networks]
+    elsewhere = _free(_ANYWHERE, networks)
+    return [(None, elsewhere), *((network, address) for network, address in places if address is not None)]
 
 
-def _elsewhere(networks: Iterable[Network]) -> Address | None:
-    free = 0
-    for network in collapse_addresses(one for one in networks if isinstance(one, IPv4Network)):
-        if free < int(network.network_address):
+def _free(network: Network, others: Iterable[Network]) -> Address | None:
+    """Return the first address of a network that is in none of the others that are within it."""
+    free = int(network.network_address)
+    within = (one for one in others if one.network_address in network and one.prefixlen >= network.prefixlen)
+    for one in sorted(within, key=lambda one: int(one.network_address)):
+        if free < int(one.network_address):
             break
-        free = int(network.broadcast_address) + 1
-    return IPv4Address(free) if free < 1 << IPV4LENGTH else None
+        free = max(free, int(one.broadcast_address) + 1)
+    return type(network.network_address)(free) if free <= int(network.broadcast_address) else None
 
 
 def _change(

@@ -1,16 +1,17 @@
 import random
 from collections.abc import Iterable, Iterator
-from itertools import permutations
+from ipaddress import IPv4Address
+from itertools import permutations, product
 from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import Document, moment, write
-from random_policies import NOW, random_rules
+from policies import Document, moment, naive_decide, write
+from random_policies import NOW, PRINCIPALS, SEGMENTS, random_rules
 
-from tlog.access.action import Action
+from tlog.access.action import OPEN_ACTIONS, RESERVED, Action
 from tlog.access.compare import Change, compare, differences
 from tlog.access.document import parse_policy, read_policy
 from tlog.access.effort import MAX_STEPS, Budget
@@ -96,6 +97,8 @@ def test_what_changes_from_one_network_is_told_for_that_network() -> None:
     here = [rule(principals=["bob"], networks=["10.0.0.0/8"])]
     assert lines([], here) == ['+ bob  segment:create  payments from 10.0.0.0/8  (rule "it")']
     assert lines(here, [rule(principals=["bob"])]) == ['+ bob  segment:create  payments  (rule "it")']
+    not_all = [*here, rule(name="no", effect="deny", principals=["bob"], networks=["10.0.0.0/9"])]
+    assert lines([], not_all) == ['+ bob  segment:create  payments from 10.0.0.0/8  (rule "it")']
     both = [*here, rule(name="other", principals=["bob"])]
     assert lines([], both) == ['+ bob  segment:create  payments  (rule "other")']
     elsewhere = [rule(principals=["bob"], networks=["192.0.2.0/24"])]
@@ -298,6 +301,37 @@ def test_nothing_is_told_only_if_both_policies_say_the_same(
     dice = data.draw(st.randoms(use_true_random=False))
     again = read_policy(write(shuffled(rules, dice), quotas))
     assert list(differences(old, again, [], [PAYMENTS], now=NOW)) == []
+
+
+NETWORKS = ["0.0.0.0/1", "10.0.0.0/8", "10.0.0.0/16", "10.255.0.0/16"]
+# One address of each region that these make.
+ADDRESSES = list(map(IPv4Address, ["1.0.0.0", "10.0.0.0", "10.1.0.0", "10.255.0.0", "11.0.0.0", "128.0.0.0"]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(random_rules(), random_rules(), PRINCIPALS, st.data())
+def test_what_is_told_of_who_is_known_is_where_one_decides_otherwise(
+    rules: Document, others: Document, known: Principal, data: st.DataObject
+) -> None:
+    for one in (*rules, *others):
+        if "networks" in one or data.draw(st.booleans()):
+            one["networks"] = data.draw(st.lists(st.sampled_from(NETWORKS), min_size=1, max_size=2))
+    others = [*data.draw(st.lists(st.sampled_from(rules), unique_by=str)), *others]
+    others = [one | {"name": f"rule {number}"} for number, one in enumerate(others)]
+    places = [Target(name, (("env", "a"),)) for name in SEGMENTS if name not in RESERVED] + list(map(Target, RESERVED))
+    asked = list(product((one for one in Action if one not in OPEN_ACTIONS), places, ADDRESSES))
+    was, now_is = (
+        [
+            naive_decide(each, known, action, where, now=NOW, address=address, grants=[])
+            for action, where, address in asked
+        ]
+        for each in (rules, others)
+    )
+    other = zip(asked, was, now_is, strict=True)
+    expected = {(after, action, where.segment) for (action, where, _), before, after in other if before != after}
+    changed = compared(read_policy(write(rules)), read_policy(write(others)), [known], places)
+    told = {(one.gained, one.action, one.segment) for one in changed if one.principal == known.name}
+    assert told == expected
 
 
 # What is too much to compare
