@@ -213,6 +213,8 @@ def test_one_that_is_damaged_is_found_freezes_nothing_and_the_next_takes_its_pla
         with closing(connect(database(house, name))) as connection:
             connection.execute(change)
         assert house.ask("examiner", "GET", f"/segments/{name}/bulletins").status == status
+        page = house.ask("examiner", "GET", f"/web/segments/{name}")
+        assert (page.status, b"cannot be trusted" in page.body) == (200, status == 500)
         found = tlog("fsck", "--data", data, "--json", name)
         assert [json.loads(line).get("kind") for line in found.stdout.splitlines()] == ["bulletin", None]
         tell("backup", "--data", data, tmp_path / f"backup-{number}")
