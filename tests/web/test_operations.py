@@ -117,7 +117,8 @@ def test_a_policy_is_applied_to_the_letter_once_its_differences_were_shown(
     admin.get_by_role("button", name="Show what changes").click()
     cells = [[cell.strip() for cell in row.inner_text().split("\t")] for row in admin.locator("tbody tr").all()]
     rule = "rule “the <b>new</b> one”"
-    assert cells == [["writer", "gains", action, "payments", rule] for action in ("payload:read", "tile:read")]
+    gained = ("payload:read", "tile:read", "bulletin:post")
+    assert cells == [["writer", "gains", action, "payments", rule] for action in gained]
     said = admin.inner_text("main")
     assert '+ quota "enough": anyone = true, requests_per_second = 50' in said
     assert '+# [U+202E] "quoted" &amp; </textarea></pre><script>alert(1)</script>[U+0009]tab' in said
