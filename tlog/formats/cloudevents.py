@@ -12,7 +12,7 @@ _REQUIRED: Final = frozenset({"specversion", "id", "source", "type"})
 
 def cloudevents(format_of: FormatOf) -> Format:
     """Return the format, of events around data whose format `format_of` finds."""
-    found = envelope("cloudevents", _recognizes, _fields, lambda event: find(event, "data"), format_of)
+    found = envelope("cloudevents", "specversion", _recognizes, _fields, lambda event: find(event, "data"), format_of)
     return replace(found, id=_id, time=lambda event: found.time(event) or milliseconds(find(event, "time")))
 
 

@@ -37,4 +37,4 @@ def _id(event: Any) -> str | None:
     return joined("/", own, stage) if own and stage else None
 
 
-FORMAT: Final = Format("vault", _recognizes, _fields, _id, lambda event: milliseconds(find(event, "time")))
+FORMAT: Final = Format("vault", "request", _recognizes, _fields, _id, lambda event: milliseconds(find(event, "time")))
