@@ -256,7 +256,7 @@ def _digest(request: Request, kind: str, one: str, payload: bytes, near: int = 0
     So keys of a request stand side by side in the database, which would else write a page for each.
     """
     # With the payload, so that an event of another's id keeps nothing out; and the writer, whose entry it is to be.
-    head = "\n".join([request.caller.principal.name, kind, one]).encode("utf-8", "surrogatepass")
+    head = f"{request.caller.principal.name}\n{kind}\n{one}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(b"%d\n%b%b" % (len(head), head, payload)).digest()
     return max(0, min(near, _LAST_NEAR)).to_bytes(6, "big") + digest
 

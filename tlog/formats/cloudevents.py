@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tlog.formats.envelope import FormatOf, envelope
-from tlog.formats.fields import Fields, Format, find, joined, milliseconds, text
+from tlog.formats.fields import Fields, Format, find, milliseconds, text
 
 _REQUIRED: Final = frozenset({"specversion", "id", "source", "type"})
 
@@ -31,4 +31,4 @@ def _fields(event: Any) -> Fields:
 
 def _id(event: Any) -> str | None:
     source, own = text(event, "source"), text(event, "id")
-    return joined("\n", source, own) if source and own else None
+    return f"{source}\n{own}" if source and own else None
