@@ -21,6 +21,7 @@ from tlog.store.codec import Payload
 from tlog.store.search import DamagedIndexError, Indexed, State
 from tlog.store.segment import Head
 from tlog.submit import check_stored
+from tlog.turns import give_way
 from tlog_core.entry import parse_entry
 from tlog_core.merkle import Hash, range_hash
 from tlog_core.receipt import JSON_TYPE
@@ -29,6 +30,7 @@ STEP: Final = 512
 """How many entries one step takes in, so many bytes of payloads at most, and one run more."""
 
 _STEP_BYTES: Final = 1 << 20
+_TOGETHER: Final = 16
 _LOOK_SECONDS: Final = 0.2
 _REST: Final = 4
 _AGAIN_SECONDS: Final = 10.0
@@ -82,6 +84,8 @@ def _read(segment: Segment, start: int, end: int) -> tuple[int, list[Indexed]]:
 
 
 def _indexed(place: int, entry: bytes, payload: Payload) -> Indexed:
+    if place % _TOGETHER == 0:
+        give_way()
     terms = terms_in(payload)
     return Indexed(place, time_of(entry, terms), " ".join(sorted(terms.words)))
 
