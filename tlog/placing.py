@@ -11,7 +11,6 @@ from tlog.config import MAX_PAYLOAD_BYTES
 from tlog.errors import UnroutedError
 from tlog.formats.known import format_of
 from tlog.routing import Routing, route
-from tlog.turns import give_way
 from tlog_core.errors import MalformedError
 
 _NO_EVENT: Final = "it is no event of this format"
@@ -47,7 +46,6 @@ class Placing:
     ) -> Iterator[Place]:
         """Yield the place of each event, given as its JSON text, and then of what is none, as `is_event` may tell."""
         for start in range(0, len(texts), TOGETHER):
-            give_way()
             yield from self._some(texts[start : start + TOGETHER], is_event)
         yield from (Place(fault, reason=_NO_EVENT) for fault in faults)
 

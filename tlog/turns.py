@@ -1,21 +1,11 @@
 """Turns: how many of the requests in hand are worked on at once, first come first served."""
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 from tlog.errors import BusyError
-
-
-def give_way() -> None:
-    """Let go of the interpreter for a moment, as who computes for more than a millisecond is to do again and again.
-
-    Who writes to a segment lets go of it at each statement, and would else wait for it, with the lock of the segment,
-    for 5 ms each time.
-    """
-    time.sleep(0)
 
 
 class Turns:
