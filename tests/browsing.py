@@ -23,6 +23,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tlog_core.note import SignerKey, parse_signer, signer_from_seed
+
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDTHS: Final = (380, 800, 1280)
 ALL_LOOKS: Final = frozenset(product(WIDTHS, SCHEMES))
@@ -40,6 +42,9 @@ _OPTIONS: Final = (
     "--disable-sync",
 )
 _EVERYWHERE: Final = ["*", "access", "control"]
+# The second never says anything.
+MONITOR: Final = signer_from_seed("monitor.example", bytes(31) + b"m")
+QUIET: Final = signer_from_seed("quiet.example", bytes(31) + b"q")
 # The stranger has a token, and no rule.
 PEOPLE: Final = ("admin", "auditor", "writer", "monitor", "stranger")
 POLICY: Final = policies.write(
@@ -62,6 +67,12 @@ def lay(data: Path) -> dict[str, str]:
     return {name: tell("token", "issue", name, "--data", data) for name in PEOPLE}
 
 
+def signer_of(data: Path, segment: str) -> SignerKey:
+    """Return the key of the log of a segment."""
+    signers = [parse_signer(path.read_text()) for path in (data / "keys").iterdir()]
+    return next(one for one in signers if one.name.endswith(f"/segments/{segment}"))
+
+
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
@@ -75,9 +86,17 @@ class Site:
 
 
 def serve(data: Path) -> Site:
-    """Lay a log in a folder that is not there yet, and serve it."""
+    """Lay a log in a folder that is not there yet, and serve it, with the bulletins of two monitors."""
     tokens = lay(data)
-    return Site(start(data, guarded=True, log_name=None), tokens)
+    return Site(start(data, guarded=True, log_name=None, options=carrying(data.parent)), tokens)
+
+
+def carrying(folder: Path) -> list[str]:
+    """Return the options by which a server carries the bulletins of both monitors; their keys come into a folder."""
+    files = [folder / f"{monitor.name}.vkey" for monitor in (MONITOR, QUIET)]
+    for file, monitor in zip(files, (MONITOR, QUIET), strict=True):
+        file.write_text(f"{monitor.verifier}\n")
+    return [f"--monitor-key={file}" for file in files]
 
 
 @contextmanager

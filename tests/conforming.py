@@ -44,6 +44,11 @@ expected-statuses = [400, 401, 404]
 include-path = "/v1/logs"
 checks.negative_data_rejection.enabled = false
 
+# Nobody comes upon what a monitor has signed.
+[[operations]]
+include-path-regex = "/bulletins$"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409"]
+
 # No schema says that there is an event, or a channel.
 [[operations]]
 include-path-regex = "^/services/collector|^/ingest/cloudevents"

@@ -30,10 +30,12 @@ from tlog import sequencer
 from tlog.app import create_app
 from tlog.cli import main
 from tlog.config import Config
+from tlog.store.bulletin import BulletinRow
 from tlog.store.connection import connect
 from tlog.store.cosigned import CosignedHead, WitnessLine
 from tlog.submit import Signed, append, commit_to
 from tlog_client.signing import sign_batch
+from tlog_core.bulletin import Bulletin, sign_bulletin
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Opening
 from tlog_core.cosignature import cosign
@@ -44,6 +46,7 @@ from tlog_core.receipt import mint_receipts, parse_batch_receipt, parse_receipt,
 LOCAL: Final = {"REMOTE_ADDR": "127.0.0.1"}
 BATCHES: Final = tuple([b'{"n":%d,"of":%d}' % (n, size) for n in range(size)] for size in (1, 259, 249))
 WRITER: Final = signer_from_seed("till-7", bytes(32))
+MONITOR: Final = signer_from_seed("monitor.example", bytes(32))
 # One more makes 511, and another fills the second tile.
 SIZE: Final = sum(map(len, BATCHES)) + 1
 PATHS: Final = (
@@ -102,6 +105,7 @@ class Ground:
         self.services.control.add_key("root", str(WRITER.verifier))
         self.sign(0)
         self.cosign()
+        self.carry()
         for path in PATHS:
             answer = self.ask(path)
             assert answer.status == 200, (path, answer)
@@ -151,6 +155,12 @@ class Ground:
             assert transaction.put_cosignature(row)
             whole = CosignedHead(head.size, head.root, row.time, head.time, head.note + line.encode())
             assert transaction.put_cosigned(whole, afresh=False)
+
+    def carry(self) -> None:
+        time = 1_764_000_000_000
+        raw = sign_bulletin(Bulletin(self.key.name, time), MONITOR)
+        with self.services.segments.use("payments") as segment, segment.store.write() as transaction:
+            assert transaction.put_bulletin(BulletinRow(str(MONITOR.verifier), time, time, raw), latest=time)
 
     def reopen(self) -> None:
         """Have nothing in memory, as after a restart."""
@@ -312,6 +322,8 @@ ON_DISK: Final[Mapping[str, tuple[Flip, str | None]]] = MappingProxyType(
         "the time of a cosignature": (value("cosignature", "time"), "cosign"),
         "the root of the cosigned head": (value("cosigned", "root"), "cosigned head"),
         "the cosigned head": (value("cosigned", "note"), "cosigned head"),
+        "a bulletin": (value("bulletin", "note"), "bulletin of"),
+        "the time of a bulletin": (value("bulletin", "time"), "bulletin of"),
         "where a request went": (value("request", "start", f"size = {SIZE - 1}"), "request "),
         "how many entries a request has": (value("request", "count", f"size = {SIZE - 1}"), None),
         "the size that a request was answered with": (value("request", "size", f"size = {SIZE - 1}"), "request "),

@@ -56,6 +56,7 @@ from tlog_client.files import Line, parse_event, read_lines
 from tlog_client.sequences import Expected, parse_expected
 from tlog_client.transport import Backoff, Transport
 from tlog_client.watching import Followed, parse_followed
+from tlog_core.bulletin import parse_bulletin
 from tlog_core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_head
 from tlog_core.cosignature import (
     Cosignature,
@@ -266,6 +267,12 @@ def read_message(raw: bytes) -> None:
     message = exact(parse_message, lambda signed: bytes(signed.note))(raw)
     assert encoded(message.message) == encoded(message.note.text)
     open_parsed(message.note, [MONITOR.verifier])
+
+
+def read_bulletin(raw: bytes) -> None:
+    signed = exact(parse_bulletin, lambda signed: bytes(signed.note))(raw)
+    assert encoded(signed.bulletin) == encoded(signed.note.text)
+    open_parsed(signed.note, [MONITOR.verifier])
 
 
 def read_evidence(raw: bytes) -> None:
@@ -597,6 +604,7 @@ TARGETS: Final[dict[str, Target]] = {
     "trust-policy": Target(read_trust_policy, vectors("policy.policy")),
     "evidence": Target(read_evidence, vectors("evidence.evidence"), HOLDS),
     "message": Target(read_message, vectors("gossip.message"), HOLDS),
+    "bulletin": Target(read_bulletin, vectors("bulletin.bulletin"), HOLDS),
     "peers": Target(exact(text(parse_peers), lambda peers: encoded(format_peers(peers))), peer_lists),
     "words": Target(
         read_words,

@@ -1,7 +1,7 @@
 """A monitor of the simulated log, in this process, over real HTTP and a real file; its clock is the test's."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -20,7 +20,7 @@ from tlog_client.monitor.source import Source, http_source
 from tlog_core.checkpoint import Checkpoint
 from tlog_core.evidence import describe_evidence, parse_evidence
 from tlog_core.note import COSIGNATURE, SUBTREE, SignerKey, signer_from_seed
-from tlog_core.policy import TrustPolicy, parse_policy
+from tlog_core.policy import TrustedLog, TrustPolicy, parse_policy
 
 WITNESS_PATH = f"/{sha256(ORIGIN.encode()).hexdigest()}/checkpoint"
 NOW = START // 1000 + 100
@@ -50,6 +50,7 @@ class Watch:
     now: float = NOW
     stop_after: int = 1 << 30
     rest: float = 0.0
+    ended: Callable[[TrustedLog], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.verified: list[Checkpoint] = []
@@ -68,6 +69,7 @@ class Watch:
             verified=self.verified.append,
             progress=lambda _origin, looked, _size: self.steps.append(looked),
             stopped=lambda: len(self.steps) >= self.stop_after,
+            ended=lambda log: self.ended(log),
         )
 
     def source(self) -> Source:

@@ -16,8 +16,8 @@ Document = list[dict[str, Any]]
 # spec/access.md, "Roles", by hand: what each role lets one do in a segment, and what more in `control`.
 ALLOWED: Final[Mapping[str, set[str]]] = {
     "writer": {"segment:read", "checkpoint:read", "proof:read", "entry:append"},
-    "monitor": {"segment:read", "checkpoint:read", "proof:read", "tile:read"},
-    "auditor": {"segment:read", "checkpoint:read", "proof:read", "tile:read", "payload:read"},
+    "monitor": {"segment:read", "checkpoint:read", "proof:read", "tile:read", "bulletin:post"},
+    "auditor": {"segment:read", "checkpoint:read", "proof:read", "tile:read", "bulletin:post", "payload:read"},
     "admin": {"segment:read", "segment:seal"},
     "creator": {"segment:create"},
     "approver": {"grant:approve"},

@@ -19,9 +19,10 @@ from tlog.access.fetch import fetch_document, post_form
 from tlog.access.issuer import parse_issuers
 from tlog.access.oidc import Oidc
 from tlog.access.sign_in import SignIns
-from tlog.api import access, entries, operations, proofs, segments, tiles
+from tlog.api import access, bulletins, entries, operations, proofs, segments, tiles
 from tlog.api.problems import register_problems
 from tlog.api.route import Services, check_guarded, register
+from tlog.bulletins import Bulletins, read_monitor_keys
 from tlog.canonical import Canonicalizer
 from tlog.clock import now
 from tlog.config import (
@@ -94,6 +95,7 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
         *entries.ROUTES,
         *tiles.ROUTES,
         *proofs.ROUTES,
+        *bulletins.ROUTES,
         *access.ROUTES,
         *operations.ROUTES,
         *RECEIVERS,
@@ -126,6 +128,7 @@ def create_app(config: Config | None = None, *, locked: bool = False, routing: R
         reads=Reads(opened),
         indexes=indexes,
         asker=asker,
+        bulletins=Bulletins(read_monitor_keys(config.monitor_keys), log, now),
         scrub=scrub,
         room=room,
         metrics=metrics,

@@ -76,8 +76,8 @@ def back_up(config: Config, target: Path, clock: Callable[[], int], progress: Pr
         shutil.copy(config.key(row.id), copy.key(row.id))
     if config.issuers.exists():
         shutil.copy(config.issuers, copy.issuers)
-    # What is frozen is worth a copy, too.
-    for finding in (one for one in check(copy, Plan(), progress) if one.kind is not Kind.FROZEN):
+    # What is frozen is worth a copy, too, and what a monitor said is none of the log's own.
+    for finding in (one for one in check(copy, Plan(), progress) if one.kind not in (Kind.FROZEN, Kind.BULLETIN)):
         if finding.segment in gone:
             continue
         raise CorruptError(f"what was copied is damaged, and is left in {fresh}: {finding}")

@@ -62,6 +62,14 @@ def main() -> None:
     help="Ask those whose URLs are in this file, one a line, what they have seen last, before anything is signed.",
 )
 @click.option(
+    "--monitor-key",
+    "monitor_keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    envvar="TLOG_MONITOR_KEYS",
+    help="Carry what the monitor says whose verifier key is in this file; may be given several times.",
+)
+@click.option(
     "--recosign-seconds",
     default=600.0,
     show_default=True,
@@ -106,6 +114,7 @@ def serve(
     unguarded: bool,
     witnesses: Path | None,
     peers: Path | None,
+    monitor_keys: tuple[Path, ...],
     recosign_seconds: float,
     cosigned_seconds: float,
     scrub_rate: float,
@@ -127,6 +136,7 @@ def serve(
             unguarded=unguarded,
             witnesses=witnesses,
             peers=peers,
+            monitor_keys=monitor_keys,
             recosign_seconds=recosign_seconds,
             cosigned_seconds=cosigned_seconds,
             scrub_rate=scrub_rate,

@@ -73,8 +73,9 @@ class Config:
     An `unguarded` server asks nobody who they are, and binds to loopback only. The file `witnesses` says whom to ask
     for cosignatures: heads that do not change are cosigned anew every `recosign_seconds`, and a request that wants its
     receipt cosigned waits `cosigned_seconds` at most. The file `peers` names others who may know of later heads. The
-    folder `anchor`, by default beside the data folder, is best on another disk. The scrub checks `scrub_rate` entries
-    in a second, or none for 0. With less than `reserve` bytes free on the disk nothing more is taken in.
+    files `monitor_keys` have the keys of monitors whose bulletins are taken. The folder `anchor`, by default beside
+    the data folder, is best on another disk. The scrub checks `scrub_rate` entries in a second, or none for 0. With
+    less than `reserve` bytes free on the disk nothing more is taken in.
     """
 
     data: Path
@@ -84,6 +85,7 @@ class Config:
     unguarded: bool = False
     witnesses: Path | None = None
     peers: Path | None = None
+    monitor_keys: tuple[Path, ...] = ()
     recosign_seconds: float = 600.0
     cosigned_seconds: float = 10.0
     scrub_rate: float = 200.0
@@ -194,7 +196,7 @@ class Config:
 def from_environment(data: Path | None = None) -> Config:
     """Return the settings of the variables `TLOG_DATA`, unless there is `data`, `TLOG_ANCHOR`, ...; ConfigError."""
     anchor, peers = os.environ.get("TLOG_ANCHOR", ""), os.environ.get("TLOG_PEERS", "")
-    witnesses = os.environ.get("TLOG_WITNESSES", "")
+    witnesses, monitor_keys = os.environ.get("TLOG_WITNESSES", ""), os.environ.get("TLOG_MONITOR_KEYS", "")
     data = (data or Path(os.environ.get("TLOG_DATA", "data"))).absolute()
     try:
         return Config(
@@ -205,6 +207,7 @@ def from_environment(data: Path | None = None) -> Config:
             unguarded=os.environ.get("TLOG_UNGUARDED", "") == "1",
             witnesses=Path(witnesses) if witnesses else None,
             peers=Path(peers) if peers else None,
+            monitor_keys=tuple(Path(one) for one in monitor_keys.split(os.pathsep) if one),
             recosign_seconds=float(os.environ.get("TLOG_RECOSIGN_SECONDS", "600")),
             cosigned_seconds=float(os.environ.get("TLOG_COSIGNED_SECONDS", "10")),
             scrub_rate=float(os.environ.get("TLOG_SCRUB_RATE", "200")),

@@ -17,7 +17,8 @@ TlogError
 ├── RepeatedError                some of the events were logged before
 ├── UnroutedError                no segment is meant for the event
 ├── SequenceError                the signed events are not the writer's next in this segment
-├── WrongSignatureError          an event is not signed by a registered key of its writer
+├── WrongSignatureError          an event is not signed by a registered key of its writer, or a bulletin by its monitor
+├── UnknownMonitorError          a bulletin by a key that the operator did not give
 ├── SignatureRequiredError       the segment takes signed events only
 ├── QuotaError                   too much for now
 ├── LengthRequiredError          a body that does not say how long it is
@@ -118,12 +119,16 @@ class SequenceError(TlogError):
 
 
 class WrongSignatureError(TlogError):
-    """The event on a line, counted from 1, is not signed by a registered key of its writer."""
+    """What is signed is not signed by the key that it names; `line`, counted from 1, is that of an event at fault."""
 
-    def __init__(self, line: int, message: str) -> None:
-        """Put the line before the message."""
-        super().__init__(f"line {line}: {message}")
+    def __init__(self, message: str, line: int | None = None) -> None:
+        """Put the line, if there is one, before the message."""
+        super().__init__(message if line is None else f"line {line}: {message}")
         self.line = line
+
+
+class UnknownMonitorError(TlogError):
+    """A bulletin names a key that is not among those of the monitors that the operator knows."""
 
 
 class SignatureRequiredError(TlogError):

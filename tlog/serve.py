@@ -13,6 +13,7 @@ from shlex import quote
 from flask import Flask
 
 from tlog.access.issuer import read_issuers
+from tlog.bulletins import read_monitor_keys
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
@@ -64,6 +65,7 @@ def serve(config: Config, listen: Listen, log_name: str | None) -> None:
         read_panel(config.witnesses)
     if config.peers is not None:
         read_peers(config.peers)
+    read_monitor_keys(config.monitor_keys)
     empty = not config.control.exists()
     prepare_data(config, log_name)
     check_at_start(config)

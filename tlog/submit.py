@@ -83,7 +83,7 @@ def verify_signatures(submission: Submission, *, origin: str, keys: Sequence[Ver
             verify_signature(one, origin=origin, writer=submission.writer, commitment=commitment, keys=keys)
         except SignatureError as error:
             is_known = one.signature[:KEY_ID_BYTES] in {key.id for key in keys}
-            raise WrongSignatureError(line, str(error) if is_known else f"{error}; {_REGISTER}") from None
+            raise WrongSignatureError(str(error) if is_known else f"{error}; {_REGISTER}", line) from None
 
 
 def append(

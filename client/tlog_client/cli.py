@@ -79,7 +79,7 @@ from tlog_core.tile import TILE_WIDTH
 from tlog_core.tlog_proof import format_tlog_proof
 
 if TYPE_CHECKING:
-    from tlog_client.monitor.command import Circle, Listen
+    from tlog_client.monitor.command import Listen
     from tlog_client.monitor.gossip import Gossip
     from tlog_client.monitor.rounds import Rounds
 
@@ -703,7 +703,8 @@ monitor could not do its work.""",
 @click.option("--receipt", "receipts", type=INPUT, multiple=True, metavar="FILE", help="Also judge these receipts.")
 @click.option("--peers", type=KEPT, metavar="FILE", help="Gossip with the monitors of this signed list.")
 @click.option("--peers-key", callback=_convert_key, metavar="VKEY", help="The key that must have signed the list.")
-@click.option("--gossip-key", type=KEPT, metavar="KEYFILE", help="Our own key in the list, as keygen makes it.")
+@click.option("--gossip-key", type=KEPT, metavar="KEYFILE", help="Our own key, as keygen makes it.")
+@click.option("--bulletins", is_flag=True, help="Tell each log what we know of it, in public, signed with our key.")
 def run_monitor(
     policy: TrustPolicy,
     state: Path | None,
@@ -718,6 +719,7 @@ def run_monitor(
     peers: Path | None,
     peers_key: VerifierKey | None,
     gossip_key: Path | None,
+    bulletins: bool,
 ) -> None:
     """Follow every log of a trust policy from outside.
 
@@ -725,7 +727,8 @@ def run_monitor(
     says. Prints a line of JSON for each finding: evidence that convicts, as a file too; violations of the rules;
     complaints that prove nothing. The credential in TLOG_TOKEN is shown to the logs.
 
-    With --peers it tells other monitors what it verified, and hears them (spec/gossip.md), at --listen too.
+    With --peers it tells other monitors what it verified, and hears them (spec/gossip.md), at --listen too. With
+    --bulletins it tells each log, which shows it to its readers (spec/bulletin.md).
     """
     with _monitoring():
         # Only now: every other command would wait for it.
@@ -734,7 +737,10 @@ def run_monitor(
         from tlog_client.monitor.follower import Settings
 
         token = credential_of(os.environ)
+        _check_gossip(peers, peers_key, gossip_key, bulletins=bulletins)
         with _as_usage():
+            signer = None if gossip_key is None else read_signer(gossip_key)
+            listed = None if peers is None or peers_key is None else read_peers(peers, peers_key)
             check_policy(policy, credential=token is not None)
             judged = [(where, bytes(one)) for path in receipts for where, one in read_receipts(path)]
         with _looking_bar() as progress:
@@ -751,7 +757,9 @@ def run_monitor(
                 verified=lambda tree: _say(_one_line(f"verified {tree.origin} {tree.size} {encode_base64(tree.root)}")),
                 progress=progress,
                 listen=None if listen is None else _listen_at(*listen),
-                circle=_circle(peers, peers_key, gossip_key),
+                peers=listed,
+                signer=signer,
+                posts=bulletins,
             )
             with monitor(options) as (judge, rounds, gossip), _stopping(rounds.stop) as signals:
                 if once:
@@ -988,15 +996,12 @@ def _trust(context: click.Context, key: VerifierKey | None, policy: TrustPolicy 
     return key
 
 
-def _circle(peers: Path | None, key: VerifierKey | None, signer: Path | None) -> "Circle | None":
-    if peers is None and key is None and signer is None:
-        return None
-    if peers is None or key is None or signer is None:
+def _check_gossip(peers: Path | None, key: VerifierKey | None, signer: Path | None, *, bulletins: bool) -> None:
+    if bulletins and signer is None:
+        raise click.UsageError("to post bulletins, give --gossip-key: they are signed with it")
+    wanted = (peers, key) if bulletins else (peers, key, signer)
+    if any(one is not None for one in wanted) and None in (peers, key, signer):
         raise click.UsageError("to gossip, give --peers, --peers-key and --gossip-key")
-    from tlog_client.monitor.command import Circle
-
-    with _as_usage():
-        return Circle(read_signer(signer), read_peers(peers, key))
 
 
 @contextmanager

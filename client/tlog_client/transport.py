@@ -83,16 +83,23 @@ class Transport:
         return self._retried(lambda: self._once("GET", path, expected=200, limit=limit, headers=headers))
 
     def post(
-        self, path: str, body: bytes, *, content_type: str, idempotency_key: str, limit: int, expected: int = 201
+        self,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str,
+        limit: int,
+        idempotency_key: str | None = None,
+        expected: int = 201,
     ) -> bytes:
-        """Return the answer, at most `limit` bytes, to what is safe to send again under its key; raise FetchError.
+        """Return the answer, at most `limit` bytes, to what is safe to send again, be it by a key; raise FetchError.
 
         Any other status than the one that is `expected` is an error.
         """
         headers = {
             "Accept-Encoding": "identity",
             "Content-Type": content_type,
-            "Idempotency-Key": idempotency_key,
+            **({} if idempotency_key is None else {"Idempotency-Key": idempotency_key}),
         }
         return self._retried(
             lambda: self._once("POST", path, expected=expected, limit=limit, headers=headers, body=body)

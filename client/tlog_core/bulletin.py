@@ -23,6 +23,9 @@ BULLETIN_HEADER: Final = "tlog/bulletin/v1"
 MAX_BULLETIN_BYTES: Final = 8_192
 MAX_ASKED: Final = 4_096
 MAX_TALLIES: Final = 64
+MAX_AHEAD: Final = 300_000
+"""How many milliseconds the time of one may be ahead of the clock of who takes it."""
+
 CLASSES: Final = ("complaint", "evidence", "violation")
 
 _KIND: Final = re.compile(r"[a-z]{1,32}")

@@ -1,5 +1,6 @@
 """The exchange over real HTTP: monitors that answer, and peers that are slow, silent, or lead elsewhere."""
 
+import hashlib
 import random
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+import requests
 from dripping import DRIPS, Talk, raw_server, silent
 from gossiping import Clock, History, Watcher, log_key, monitor_keys, policy_of
 from live import free_port, until
@@ -21,8 +23,10 @@ from tlog_client.monitor.app import TEXT, Answer, Handler
 from tlog_client.monitor.exchange import PATH, answer_exchange, exchange_route, run, send_exchange
 from tlog_client.monitor.exposition import listening
 from tlog_client.monitor.gossip import Gossip, Outcome, Report
+from tlog_core.bulletin import open_bulletin
 from tlog_core.errors import FetchError
 from tlog_core.gossip import MAX_MESSAGE_BYTES, Peer
+from tlog_core.note import parse_verifier
 
 LOG = log_key()
 ONE = History(LOG, "one", 20)
@@ -193,8 +197,13 @@ def test_two_monitors_to_whom_a_log_shows_two_histories_convict_it_between_them(
                 until(lambda: b"verified" in log.read_bytes(), "the first monitor to have verified a head")
                 two = client(*arguments("two", shown_two), "--once")
                 until(lambda: list(tmp_path.glob("one.state/evidence/*.evidence")), "evidence at the other")
+                path = f"{hashlib.sha256(shown_one.key.name.encode()).hexdigest()}/bulletin"
+                said = requests.get(f"http://127.0.0.1:{port}/{path}", timeout=30).content
             finally:
                 one.terminate()
+        # What it would post it says to whoever asks, though it posts nothing.
+        assert open_bulletin(said, parse_verifier(vkeys["one"])).convicted
+        assert "POST bulletins" not in shown_one.routes()
         assert two.returncode == 1, two.stderr
         [file] = tmp_path.glob("two.state/evidence/*.evidence")
         assert client("verify-evidence", file, "--policy", tmp_path / "one.policy").returncode == 0

@@ -18,6 +18,7 @@ import tlog_client.monitor.gossip as engine
 from tlog_client.monitor.budget import Count, Faults
 from tlog_client.monitor.exchange import answer_exchange
 from tlog_client.monitor.gossip import BusyError, Gossip, Outcome, StrangerError, Timetable, TooLargeError
+from tlog_core.bulletin import Round
 from tlog_core.errors import MalformedError, SignatureError, TlogError
 from tlog_core.evidence import find_contradiction, format_evidence
 from tlog_core.gossip import Message, parse_message, sign_message
@@ -76,10 +77,16 @@ def test_two_histories_that_meet_are_evidence_at_both(mine: tuple[History, int],
 
 def test_one_history_at_two_sizes_is_nothing() -> None:
     net = two((ONE, 7), (ONE, 20))
+    assert net.gossips[0].last is None
     for gossip in net.gossips:
         [report] = gossip.round()
         assert (report.outcome, report.evidence, report.faults) == (Outcome.HEARD, 0, 0)
+        assert gossip.last == Round(net.clock(), 1, 1)
     assert not any(watcher.evidence() for watcher in net.watchers)
+    net.unreachable.add(net.keys[1].name)
+    net.clock.now += 1
+    net.gossips[0].round()
+    assert net.gossips[0].last == Round(net.clock(), 1, 0)
 
 
 def test_a_head_that_nobody_could_connect_yet_is_told_on_and_decided_later() -> None:

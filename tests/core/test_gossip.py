@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from reference import sha256
 
+from tlog_core.bulletin import Bulletin
 from tlog_core.checkpoint import parse_head
 from tlog_core.errors import MalformedError, SignatureError
 from tlog_core.gossip import (
@@ -73,9 +74,9 @@ def test_the_key_of_a_witness_signs_no_message() -> None:
         sign_message(Message(OTHER.verifier, 0), witness)
 
 
-def test_neither_a_message_nor_a_list_is_a_checkpoint() -> None:
+def test_neither_a_message_nor_a_list_nor_a_bulletin_is_a_checkpoint() -> None:
     texts = [parse_message(sign_message(Message(OTHER.verifier, 0), ME)).note.text, format_peers(peers(2))]
-    for text in texts:
+    for text in [*texts, str(Bulletin("o", 0))]:
         assert len(re.findall("\n", text)) == 3
         with pytest.raises(MalformedError):
             parse_head(text)

@@ -160,6 +160,8 @@ ROUTES = (
     Row("GET", f"{S}/tile/<path:path>", "tile:read", "monitor auditor", filled=BUNDLE),
     Row("GET", f"{S}/proof/inclusion/<size>/<index>", "proof:read", FOLLOWED),
     Row("GET", f"{S}/proof/consistency/<old>/<new>", "proof:read", FOLLOWED),
+    Row("POST", f"{S}/bulletins", "bulletin:post", "monitor auditor", b"x", "text/plain"),
+    Row("GET", f"{S}/bulletins", "checkpoint:read", FOLLOWED),
     Row("PUT", f"{S}/seal", "segment:seal", "admin", b""),
 )
 # In `control`.

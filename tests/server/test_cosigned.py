@@ -136,8 +136,9 @@ def test_a_segment_from_before_there_were_witnesses_is_brought_up_to_date(
         for table in ("cosignature", "cosigned", "frozen"):
             old.execute(f"drop table {table}")
         old.execute("alter table head drop column anchored")
-        old.execute("drop table event")
-        assert old.execute("delete from _sqlite_migrations where name > 'm004'").rowcount == 3
+        for table in ("event", "bulletin"):
+            old.execute(f"drop table {table}")
+        assert old.execute("delete from _sqlite_migrations where name > 'm004'").rowcount == 4
         old.execute("pragma user_version = 3")
     store = SegmentStore(path)
     grow(store, signer, anchor, 2)

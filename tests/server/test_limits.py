@@ -32,7 +32,7 @@ from live import JSON, NDJSON, PATIENCE, TLOG, Answer, Segment, Server, start, u
 from observed import Observed, observe
 
 from tlog.access.token import Presented, parse_token
-from tlog.api import access, entries, operations, proofs, segments, tiles
+from tlog.api import access, bulletins, entries, operations, proofs, segments, tiles
 from tlog.config import LARGE_TURNS, MAX_BATCH_BYTES, MAX_FORM_BYTES, MAX_LARGE, MAX_PAYLOAD_BYTES, SYNC_TURNS, Config
 from tlog.files import map_file
 from tlog.fsck.run import Plan, check
@@ -122,6 +122,7 @@ def test_below_its_reserve_a_server_takes_nothing_more_in_and_all_else_goes_on(
         ("admin", "PUT", "/segments/second", b"", JSON),
         ("admin", "PUT", "/policy", house.ask("admin", "GET", "/policy").body, "application/toml"),
         ("admin", "POST", "/tokens", b'{"principal":"till","groups":[],"days":1}', JSON),
+        ("auditor", "POST", "/segments/first/bulletins", b"tlog/bulletin/v1", "text/plain"),
         ("auditor", "POST", "/segments/first/access-requests", b'{"reason":"why","minutes":1}', JSON),
     ]
     set_free(reserve - 1)
@@ -154,7 +155,7 @@ def test_below_its_reserve_a_server_takes_nothing_more_in_and_all_else_goes_on(
 def test_what_ends_or_closes_something_may_use_the_reserve_and_nothing_else() -> None:
     routes = [
         route
-        for module in (segments, entries, tiles, proofs, access, operations)
+        for module in (segments, entries, tiles, proofs, bulletins, access, operations)
         for route in module.ROUTES
         if route.method != "GET"
     ]

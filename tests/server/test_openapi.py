@@ -22,10 +22,11 @@ segments = ["*"]
 """
 PEOPLE = ("clerk", "root")
 APPROVAL = ("PUT", "/segments/<segment>/access-requests/<id>/approval")
-# What nothing made up leads to: a path with slashes, a server with witnesses, and two others who approve.
+# What nothing made up leads to: a path with slashes, a server with witnesses, a monitor, and two others who approve.
 NEVER_FOUND = {
     ("GET", "/segments/<segment>/tile/<path:path>"),
     ("GET", "/segments/<segment>/checkpoint/cosigned"),
+    ("POST", "/segments/<segment>/bulletins"),
     APPROVAL,
 }
 SEED, EXAMPLES = 1, 5

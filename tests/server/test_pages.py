@@ -260,6 +260,11 @@ def test_a_list_shows_each_what_they_may_see(house: House) -> None:
     assert b"Sign in" in Browser(house).get("/web/").body
 
 
+@pytest.mark.parametrize("path", ["/web/watching", "/web/segments/payments"])
+def test_where_there_are_no_monitors_a_page_says_how_one_is_added(auditor: Browser, path: str) -> None:
+    assert b"<code>tlog serve --monitor-key FILE</code>" in auditor.get(path).body
+
+
 def test_style_and_scripts_are_kept_for_ever_under_their_digest(browser: Browser) -> None:
     [path] = re.findall(r'"(/web/static/[^"]*/style.css)"', browser.get("/web/").body.decode())
     plain, packed = browser.get(path), browser.get(path, {"Accept-Encoding": "gzip"})

@@ -20,15 +20,18 @@ from tlog.control import OPERATOR, Control
 from tlog.errors import ConfigError
 from tlog.fsck.run import Plan, check
 from tlog.segments import Nobody, Segments, prepare_data
+from tlog.store.bulletin import BulletinRow
 from tlog.store.connection import connect
 from tlog.submit import append, commit_to
 from tlog.witness.folder import Folder
+from tlog_core.bulletin import Bulletin, sign_bulletin
 from tlog_core.note import signer_from_seed
 from tlog_core.receipt import JSON_TYPE, parse_receipt, verify_receipt
 
 VERSIONS = range(1, max(versions("control"), versions("segment")) + 1)
 POLICY = '[[rule]]\nname = "w"\nroles = ["writer"]\nprincipals = ["till-7"]\nsegments = ["*"]\n'
 BODIES = [(b"1\n" * 600, NDJSON), (b"opaque", "text/plain")]
+MONITOR, BULLETIN = signer_from_seed("monitor.example", bytes(32)), Bulletin(f"{LOG_NAME}/segments/payments", 1)
 KEYS = [str(signer_from_seed(f"till-{number}", bytes([number]) * 32).verifier) for number in range(2)]
 
 
@@ -79,6 +82,10 @@ def fill(data: Path, version: int) -> None:
         if version >= 6:
             control.approve_access("joan", request)
             control.approve_access("john", request)
+        if version >= 7:
+            with segments.use("payments") as segment, segment.writing() as transaction:
+                row = BulletinRow(str(MONITOR.verifier), BULLETIN.time, 1, sign_bulletin(BULLETIN, MONITOR))
+                assert transaction.put_bulletin(row, latest=1)
 
 
 def age(data: Path, version: int) -> None:

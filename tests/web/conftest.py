@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browsing import ALL_LOOKS, Site, Watch, browsing, serve, take_shots
 from live import Server, faultless
+from lying import Liar, lying
 from playwright.sync_api import Browser, Page
 
 PageMaker = Callable[[Server], Page]
@@ -75,6 +77,43 @@ def signed_in(new_page: PageMaker, site: Site) -> Callable[..., Page]:
         return page
 
     return sign_in
+
+
+@pytest.fixture(scope="module")
+def proxy(site: Site) -> Iterator[Liar]:
+    with lying(site.server) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def session(browser: Browser, site: Site, proxy: Liar) -> Any:
+    """The cookie of an auditor who has signed in through the proxy."""
+    context = browser.new_context(base_url=proxy.url)
+    page = context.new_page()
+    page.goto("/web/sign-in")
+    page.get_by_label("Token").fill(site.tokens["auditor"])
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/web/")
+    cookies = context.cookies()
+    context.close()
+    return cookies
+
+
+@pytest.fixture
+def liar(proxy: Liar) -> Liar:
+    """The proxy, which says the truth so far."""
+    proxy.lies.clear()
+    return proxy
+
+
+@pytest.fixture
+def visitor(browser: Browser, liar: Liar, session: Any, watch: Watch) -> Iterator[Page]:
+    """An auditor in a browser that knows nothing, who reaches the log through the proxy."""
+    context = browser.new_context(base_url=liar.url)
+    context.add_cookies(session)
+    watch.over(context)
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture

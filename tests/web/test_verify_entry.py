@@ -1,15 +1,14 @@
 """The page of an entry verifies it in the browser, and exposes a server that lies."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from browsing import Site, Watch, bearer
+from browsing import Site, bearer
 from live import JSON
-from lying import Liar, lying
-from playwright.sync_api import Browser, Page, expect
+from lying import Liar
+from playwright.sync_api import Page, expect
 
 from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
 from tlog_core.cosignature import cosign
@@ -22,6 +21,7 @@ from tlog_core.policy import parse_policy
 EVENTS = [{"action": "pay", "actor": "alice", "amount": number} for number in range(6)]
 ENTRY = "/web/segments/truths/entries/3"
 WITNESS = signer_from_seed("witness.example", bytes(32), key_type=COSIGNATURE)
+pytestmark = pytest.mark.usefixtures("log")
 GOOD = ["payload", "commitment", "leaf", "checkpoint", "inclusion"]
 
 
@@ -62,43 +62,6 @@ def log(site: Site) -> Site:
     assert answer.status == 201, answer.body
     append(site, *EVENTS)
     return site
-
-
-@pytest.fixture(scope="module")
-def proxy(log: Site) -> Iterator[Liar]:
-    with lying(log.server) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def session(browser: Browser, log: Site, proxy: Liar) -> Any:
-    """The cookie of an auditor who has signed in through the proxy."""
-    context = browser.new_context(base_url=proxy.url)
-    page = context.new_page()
-    page.goto("/web/sign-in")
-    page.get_by_label("Token").fill(log.tokens["auditor"])
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/web/")
-    cookies = context.cookies()
-    context.close()
-    return cookies
-
-
-@pytest.fixture
-def liar(proxy: Liar) -> Liar:
-    """The proxy, which says the truth so far."""
-    proxy.lies.clear()
-    return proxy
-
-
-@pytest.fixture
-def visitor(browser: Browser, liar: Liar, session: Any, watch: Watch) -> Iterator[Page]:
-    """An auditor in a browser that knows nothing, who reaches the log through the proxy."""
-    context = browser.new_context(base_url=liar.url)
-    context.add_cookies(session)
-    watch.over(context)
-    yield context.new_page()
-    context.close()
 
 
 def states(page: Page, path: str = ENTRY) -> dict[str, str]:

@@ -1,8 +1,6 @@
 """Who watches the log at a glance; and files that people bring, which the browser verifies and explains."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -11,9 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-import requests
-from browsing import Site, bearer, lay
-from live import JSON, PATIENCE, Server, free_port, start, until
+from browsing import MONITOR, Site, bearer, carrying, lay, signer_of
+from live import JSON, Server, free_port, start, until
 from playwright.sync_api import FilePayload, Locator, Page, expect
 from witnessing import RunningWitness, start_witness, witness_signer
 
@@ -21,32 +18,16 @@ from tlog.clock import now
 from tlog.config import Config
 from tlog.segments import Nobody, Segments
 from tlog.store.cosigned import Frozen
+from tlog_core.bulletin import Bulletin, Tally, Verified, sign_bulletin
 from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
 from tlog_core.evidence import Fork, format_evidence
 from tlog_core.merkle import Hash
-from tlog_core.note import SignerKey, VerifierKey, parse_note, parse_signer, signer_from_seed
+from tlog_core.note import SignerKey, VerifierKey, parse_note, signer_from_seed
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
 HOURS = 3
 REASON = "a witness has seen 9 entries \u202e<img src=x onerror=alert(1)>"
-METRICS = """# HELP tlog_monitor_size Entries of the newest verified head.
-# TYPE tlog_monitor_size gauge
-tlog_monitor_size{origin="example.com/a"} 1200.0
-tlog_monitor_size{origin="example.com/b<b>\\"x"} 7.0
-tlog_monitor_looked{origin="example.com/a"} 1100.0
-tlog_monitor_verified_time_seconds{origin="example.com/a"} 1.764e+09
-tlog_monitor_convicted{origin="example.com/a"} 0.0
-tlog_monitor_convicted{origin="example.com/b<b>\\"x"} 1.0
-tlog_monitor_complaint{kind="witness",origin="example.com/a",witness="w1"} 1.0
-tlog_monitor_findings_total{class="complaint",kind="witness",origin="example.com/a"} 2.0
-tlog_monitor_rounds_total 41.0
-"""
 File = tuple[str, bytes]
-
-
-def signer_of(data: Path, segment: str) -> SignerKey:
-    signers = [parse_signer(path.read_text()) for path in (data / "keys").iterdir()]
-    return next(one for one in signers if one.name.endswith(f"/segments/{segment}"))
 
 
 def append(server: Server, token: str, segment: str) -> bytes:
@@ -80,7 +61,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         guarded=True,
         log_name=None,
         workers=1,
-        options=["--witnesses", str(folder / "witnesses")],
+        options=["--witnesses", str(folder / "witnesses"), *carrying(folder)],
         program=(sys.executable, Path(__file__).parents[1] / "clocked.py"),
         environment={"TLOG_CLOCK": str(shift)},
     )
@@ -103,6 +84,10 @@ def test_findings_and_witnesses_are_seen_at_a_glance(
     check_page: Callable[[Page], None],
     shot: Callable[[Page, str], None],
 ) -> None:
+    said = Bulletin(signer_of(watched.server.data, "refunds").name, now(), convicted=True)
+    headers = {"Content-Type": "text/plain", **bearer(watched.tokens["monitor"])}
+    path, raw = "/segments/refunds/bulletins", sign_bulletin(said, MONITOR)
+    assert watched.server.request("POST", path, raw, headers).status == 204
     page = signed_in("auditor", watched)
     page.get_by_role("link", name="Watching").click()
     frozen = page.locator(".finding").first
@@ -111,7 +96,12 @@ def test_findings_and_witnesses_are_seen_at_a_glance(
     expect(page.locator(".finding").filter(has_text="payments waits for its quorum")).to_contain_text(
         f"Its entries from 0 to 0 are not cosigned; the first of them was logged {HOURS} hours ago"
     )
-    cells = page.get_by_role("row", name="payments").get_by_role("cell").all_text_contents()
+    accused = f"refunds is accused by {MONITOR.name}: convicted by evidence"
+    expect(page.locator(".finding").filter(has_text=accused)).to_contain_text("signed by this monitor, verified here")
+    shown = watched.server.request("GET", "/web/watching", None, bearer(watched.tokens["auditor"])).body.decode()
+    assert f"is accused by <bdi>{MONITOR.name}</bdi>" in shown
+    assert "ago, as this server tells it" in shown
+    cells = page.get_by_role("row", name="payments").first.get_by_role("cell").all_text_contents()
     assert [" ".join(one.split()) for one in cells] == ["1", "not cosigned", f"1 {HOURS} hours ago", "never"]
     check_page(page)
     shot(page, "watching-findings")
@@ -171,7 +161,11 @@ def head_of(site: Site, segment: str) -> Checkpoint:
 
 def forked(site: Site, segment: str = "payments") -> bytes:
     """Return evidence that the log signed two roots of one size: it did, in the tests."""
-    signer, head = signer_of(site.server.data, segment), head_of(site, segment)
+    return forked_by(site, signer_of(site.server.data, segment))
+
+
+def forked_by(site: Site, signer: SignerKey) -> bytes:
+    head = replace(head_of(site, "payments"), origin=signer.name)
     one, other = (sign_checkpoint(replace(head, root=Hash(bytes([each]) * 32)), signer) for each in (1, 2))
     return format_evidence(Fork(one, other))
 
@@ -252,7 +246,6 @@ def test_a_broken_file_is_refused_with_the_reason(site: Site, receipt: bytes, wa
         (b"\xff\xfe\0", "it is neither evidence, nor a receipt"),
         # What takes for ever where lines are read in all the ways in which they can be.
         (b"\n" * 1_000 + b"x", "it is neither evidence, nor a receipt"),
-        (b"# HELP x x\ntlog_monitor_x{%b} 1\n" % (b"a" * 900_000), "there is no size of any log"),
         (whole[:-1], "in its only form"),
         (whole[: len(whole) // 2], "This evidence cannot be read"),
         (whole + b"\n", "This evidence cannot be read"),
@@ -260,7 +253,6 @@ def test_a_broken_file_is_refused_with_the_reason(site: Site, receipt: bytes, wa
         (whole + b"x" * (1 << 20), "it is larger than 1 MiB"),
         (receipt[:-1], "This receipt cannot be read"),
         (b'{"a":1}', "This receipt cannot be read"),
-        (b"# HELP other x\n", "there is no size of any log"),
     ):
         shown = bring(watching, ("broken", raw))
         expect(shown).to_contain_text(why)
@@ -281,35 +273,95 @@ def test_a_receipt_is_verified_and_a_changed_one_is_not(site: Site, receipt: byt
     expect(bring(watching, ("p", policy + b"quorum none\n"), ("r", receipt))).to_contain_text("The receipt holds")
 
 
-def test_what_a_monitor_says_is_shown_as_tables(watching: Page, check_page: Callable[[Page], None]) -> None:
-    shown = bring(watching, ("metrics", METRICS.encode()))
-    expect(shown).to_contain_text("it follows 2 logs, and 41 of its rounds of gossip have ended since it began")
-    rows = [row.locator("th, td").all_text_contents() for row in shown.get_by_role("row").all()]
-    assert rows[1] == ["example.com/a", "1,200", "1,100", "2025-11-24 16:00:00", "witness (w1)"]
-    assert rows[2] == ['example.com/b<b>"x', "7", "", "never", "convicted by evidence"]
-    assert rows[4] == ["example.com/a", "complaint", "witness", "2"]
+def bulletin(site: Site, signer: SignerKey = MONITOR) -> bytes:
+    head, at = head_of(site, "payments"), now()
+    said = Bulletin(head.origin, at, Verified(head.size, head.root, at), tallies=(Tally("complaint", "old", 1),))
+    return sign_bulletin(said, signer)
+
+
+def test_a_bulletin_that_is_brought_is_explained(
+    site: Site, watching: Page, check_page: Callable[[Page], None], shot: Callable[[Page, str], None]
+) -> None:
+    expect(watching.locator("#monitors .words")).to_contain_text("Signatures are checked")
+    watching.evaluate("localStorage.clear()")
+    shown = bring(watching, ("bulletin", bulletin(site)))
+    expect(shown.get_by_role("heading").first).to_have_text("What a monitor says")
+    origin = signer_of(site.server.data, "payments").name
+    expect(shown.locator(".said")).to_have_text(f"monitor {MONITOR.name} signed this of the log {origin}")
+    facts = dict(zip(shown.locator("dt").all_text_contents(), shown.locator("dd").all_text_contents(), strict=True))
+    assert facts["Verified size"] == f"{head_of(site, 'payments').size:,}"
+    assert (facts["Gossip"], facts["Findings"]) == ("not so far", "complaint: old")
+    assert facts["Judged by"] == "the key that this server shows of the monitor, which is its own word"
     check_page(watching)
+    shot(watching, "watching-bulletin")
+    forged = bulletin(site).replace(b" old 1", b" old 2")
+    expect(bring(watching, ("b", forged))).to_contain_text("wrong signature by monitor.example")
+    stranger = signer_from_seed("stranger.example", bytes(32))
+    expect(bring(watching, ("b", bulletin(site, stranger)))).to_contain_text("this server shows no monitor stranger")
+    expect(bring(watching, ("b", forged[:-1]))).to_contain_text("This bulletin cannot be read")
+    other = signer_from_seed(MONITOR.name, bytes(32))
+    watching.evaluate(
+        "([key, value]) => localStorage.setItem(key, value)",
+        [f"tlog/monitor/v1 {MONITOR.name}", json.dumps({"vkey": str(other.verifier), "seen": {}, "others": []})],
+    )
+    expect(bring(watching, ("b", bulletin(site)))).to_contain_text("not signed by monitor.example")
+    expect(bring(watching, ("b", bulletin(site, other)))).to_contain_text("that this browser keeps of the monitor")
 
 
-def test_a_running_monitor_is_understood(site: Site, watching: Page, tmp_path: Path) -> None:
-    key = signer_of(site.server.data, "payments").verifier
-    (tmp_path / "policy").write_text(f"log {key} {site.server.url}/segments/payments\nquorum none\n")
-    program = [str(Path(sys.executable).parent / "tlog-client"), "monitor", "--policy", str(tmp_path / "policy")]
-    options = ["--state", str(tmp_path / "state"), "--interval", "0.05", "--listen", "127.0.0.1:0"]
-    with (tmp_path / "said").open("wb") as said:
-        monitor = subprocess.Popen(
-            [*program, *options], stderr=said, env={**os.environ, "TLOG_TOKEN": site.tokens["monitor"]}
-        )
-    size = head_of(site, "payments").size
-    try:
-        until(lambda: f"payments {size} " in (tmp_path / "said").read_text(), "the monitor to verify a head")
-        url = (tmp_path / "said").read_text().partition("listening on ")[2].split()[0]
-        shown = bring(watching, ("metrics", requests.get(f"{url}/metrics", timeout=PATIENCE).content))
-    finally:
-        monitor.kill()
-        monitor.wait()
-    cells = shown.get_by_role("row").nth(1).locator("th, td").all_text_contents()
-    assert [cells[0], cells[1], cells[4]] == [key.name, f"{size:,}", "no complaint"]
+def test_instead_of_metrics_a_bulletin_is_asked_for(watching: Page) -> None:
+    shown = bring(watching, ("metrics", b"# HELP tlog_monitor_size x\ntlog_monitor_size 1.0\n"))
+    expect(shown).to_contain_text("it is neither evidence, nor a receipt, nor a bulletin")
+    expect(shown).to_contain_text("Of a monitor bring its bulletin, not its metrics.")
+
+
+def alarms_of(page: Page, path: str) -> Locator:
+    page.goto(path)
+    return page.get_by_role("alert").filter(has_text="Evidence proves it")
+
+
+def test_evidence_that_is_proven_here_is_an_alarm_on_the_pages_of_its_segment(
+    site: Site, watching: Page, check_page: Callable[[Page], None], shot: Callable[[Page, str], None]
+) -> None:
+    raw = forked(site)
+    for _ in range(2):
+        expect(bring(watching, ("e", raw))).to_contain_text("Proven")
+    # At the first visit of either page: what is brought stands before what is verified.
+    for path in ("/web/segments/payments", "/web/segments/payments/entries/0"):
+        expect(alarms_of(watching, path)).to_have_count(1)
+        expect(alarms_of(watching, path).locator("pre")).to_have_text(raw.decode())
+    expect(alarms_of(watching, "/web/segments/refunds")).to_have_count(0)
+    alarms_of(watching, "/web/segments/payments").get_by_role("link").click()
+    kept = watching.locator("#kept article")
+    expect(kept).to_contain_text("Proven: two histories of one size")
+    expect(kept).to_contain_text("kept by this browser of payments")
+    expect(watching.locator("#nothing")).to_be_hidden()
+    expect(alarms_of(watching, "/web/segments/payments")).to_have_count(1)
+    check_page(watching)
+    shot(watching, "segment-alarm")
+    watching.get_by_role("button", name="Forget").click()
+    expect(alarms_of(watching, "/web/segments/payments")).to_have_count(0)
+
+
+def test_evidence_that_proves_nothing_against_a_log_of_this_server_is_not_kept(site: Site, watching: Page) -> None:
+    signer = signer_of(site.server.data, "payments")
+    forger, other = signer_from_seed(signer.name, bytes(32)), signer_from_seed("other/segments/payments", bytes(32))
+    expect(bring(watching, ("e", forked_by(site, forger)))).to_contain_text("This evidence proves nothing")
+    for one in (forger, other):
+        # Who brings evidence can bring the policy too that believes its key.
+        policy = f"log {one.verifier}\nquorum none\n".encode()
+        bring(watching, ("policy", policy))
+        expect(bring(watching, ("e", forked_by(site, one)))).to_contain_text("Proven")
+    assert watching.evaluate("Object.keys(localStorage).filter((one) => one.startsWith('tlog/known/'))") == []
+    # One that is kept may have logs of other servers too, in segments of the same name.
+    kept = f"log {signer.verifier}\nlog {other.verifier}\nquorum none\n"
+    watching.evaluate(
+        "([key, value]) => localStorage.setItem(key, value)",
+        ["tlog/known/v1 payments", json.dumps({"trusted": kept, "isGiven": True, "since": 0})],
+    )
+    expect(bring(watching, ("e", forked_by(site, other)))).to_contain_text("Proven")
+    watching.goto("/web/segments/payments")
+    expect(watching.locator("#monitors .words")).to_contain_text("Signatures are checked")
+    expect(watching.get_by_role("alert")).to_have_count(0)
 
 
 def test_the_page_agrees_with_the_vectors_of_evidence(watching: Page) -> None:

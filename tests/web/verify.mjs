@@ -13,6 +13,7 @@ import {
   encodeHex,
   encodeText,
 } from "../../client/tlog_client/browser/bytes.js";
+import { openBulletin } from "../../client/tlog_client/browser/bulletin.js";
 import { openCheckpoint } from "../../client/tlog_client/browser/checkpoint.js";
 import { verifyCommitment } from "../../client/tlog_client/browser/commitment.js";
 import { openCosignature } from "../../client/tlog_client/browser/cosignature.js";
@@ -84,6 +85,15 @@ const CHECKS = {
     const { time } = await openCosignature(parseNote(bytes(found, "note")), await parseVerifier(found.vkey));
     assert.strictEqual(Number(time), found.time);
   },
+  async bulletin(found) {
+    const said = await openBulletin(bytes(found, "bulletin"), await parseVerifier(found.vkey));
+    assert.deepStrictEqual(bulletinRead(said), bulletinDue(found));
+  },
+  // Not of spec/vectors: what the core says of a bulletin that it refuses.
+  async refusedBulletin({ bulletin, vkey, said }) {
+    const key = await parseVerifier(vkey);
+    await assert.rejects(openBulletin(encodeText(bulletin), key), ({ message }) => said.includes(message));
+  },
   async commitment(found) {
     const opened = { opening: one(found.opening), payloadType: found.payload_type, payload: bytes(found, "payload") };
     await verifyCommitment(one(found.commitment), opened);
@@ -146,6 +156,21 @@ const CHECKS = {
     assert.strictEqual(encodeBase64(one(data)), text);
   },
 };
+
+function bulletinRead({ origin, time, head, gossip, convicted, tallies }) {
+  return {
+    origin,
+    time: String(time),
+    head: head && { size: String(head.size), root: encodeHex(head.root), time: String(head.time) },
+    gossip: gossip && { time: String(gossip.time), asked: Number(gossip.asked), heard: Number(gossip.heard) },
+    convicted,
+    findings: tallies.map(({ found, kind, number }) => ({ class: found, kind, number: String(number) })),
+  };
+}
+
+function bulletinDue({ origin, time, head, gossip, convicted, findings }) {
+  return { origin, time, head, gossip, convicted, findings };
+}
 
 function littleEndian(data) {
   return BigInt(`0x${encodeHex(Uint8Array.from(data).reverse())}`);

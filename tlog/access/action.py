@@ -23,6 +23,7 @@ class Action(Enum):
     READ_CHECKPOINT = "checkpoint:read"
     READ_TILE = "tile:read"
     PROVE = "proof:read"
+    POST_BULLETIN = "bulletin:post"
     OPERATE = "server:operate"
     READ_METRICS = "metrics:read"
     READ_POLICY = "policy:read"
@@ -51,7 +52,9 @@ decided upon by the segment that it goes into; who sends one must show a credent
 CONFLICTS: Final = ((Role.WRITER, Role.ADMIN), (Role.ADMIN, Role.AUDITOR))
 """Pairs of roles that nobody holds both of in one segment."""
 
-_MONITOR: Final = frozenset({Action.READ_SEGMENT, Action.READ_CHECKPOINT, Action.READ_TILE, Action.PROVE})
+_MONITOR: Final = frozenset(
+    {Action.READ_SEGMENT, Action.READ_CHECKPOINT, Action.READ_TILE, Action.PROVE, Action.POST_BULLETIN}
+)
 
 _ACTIONS: Final = {
     Role.WRITER: frozenset({Action.READ_SEGMENT, Action.APPEND, Action.READ_CHECKPOINT, Action.PROVE}),

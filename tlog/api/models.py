@@ -173,6 +173,22 @@ class SegmentList:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedBulletin:
+    """What a monitor says of the segment, as its signed note, and when that came, in milliseconds; spec/bulletin.md."""
+
+    note: str
+    received: int
+    vkey: str
+
+
+@dataclass(frozen=True, slots=True)
+class BulletinList:
+    """The latest bulletin of each monitor."""
+
+    bulletins: list[CarriedBulletin]
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyVersion:
     """The version of the policy in force."""
 

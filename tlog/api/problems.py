@@ -21,6 +21,7 @@ _TABLE: tuple[tuple[type[Exception], str, str, int], ...] = (
     (errors.UnauthorizedError, "unauthorized", "Unauthorized", 401),
     (errors.CrossSiteError, "cross-site", "Cross-site request", 403),
     (errors.WrongSignatureError, "wrong-signature", "Wrong signature", 403),
+    (errors.UnknownMonitorError, "unknown-monitor", "Unknown monitor", 403),
     (errors.SignatureRequiredError, "signature-required", "Signature required", 403),
     (errors.NotFoundError, "not-found", "Not found", 404),
     (errors.LostError, "payload-lost", "Payload lost", 410),

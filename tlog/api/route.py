@@ -14,6 +14,7 @@ from tlog.access.sign_in import SignIns
 from tlog.api.body import ANY_TYPE, FORM_TOKEN, check_body, discard_body, is_large, read_form, receive_body
 from tlog.api.models import Problem
 from tlog.api.site import check_host, check_site, takes_session
+from tlog.bulletins import Bulletins
 from tlog.canonical import Canonicalizer
 from tlog.config import MAX_BATCH_BYTES
 from tlog.control import Control
@@ -49,6 +50,7 @@ class Services:
     reads: Reads
     indexes: Indexes
     asker: Asker | None
+    bulletins: Bulletins
     scrub: Scrub | None
     room: Room
     metrics: Metrics

@@ -22,6 +22,7 @@ class Kind(Enum):
     TILE = "tile"
     HEAD = "head"
     COSIGNATURE = "cosignature"
+    BULLETIN = "bulletin"
     REQUEST = "request"
     LAYOUT = "layout"
     FILE = "file"
@@ -46,8 +47,8 @@ class Finding:
         return ": ".join(part for part in (self.segment, self.place, self.text) if part)
 
 
-HARMLESS: Final = frozenset({Kind.KEY, Kind.FROZEN, Kind.LOOSE, Kind.UNREAD})
-"""Kinds for which no segment has to be frozen: nothing stored is damaged, or nothing is signed anyway."""
+HARMLESS: Final = frozenset({Kind.BULLETIN, Kind.KEY, Kind.FROZEN, Kind.LOOSE, Kind.UNREAD})
+"""Kinds for which no segment has to be frozen: nothing of the log's is damaged, or nothing is signed anyway."""
 
 
 def say(log: FilteringBoundLogger, finding: Finding) -> None:

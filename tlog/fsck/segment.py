@@ -14,6 +14,7 @@ from tlog.fsck.joined import NOTHING, Joined, edge_faults, join_faults
 from tlog.latest import anchored, check_latest
 from tlog.segments import read_signer
 from tlog.store.audit import Audit, Request, Snapshot
+from tlog.store.bulletin import BulletinRow
 from tlog.store.changes import SegmentRow
 from tlog.store.codec import decode_entries
 from tlog.store.connection import DatabaseError, may_pass
@@ -21,6 +22,7 @@ from tlog.store.cosigned import CosignedHead, WitnessLine
 from tlog.store.segment import Head, SegmentStore
 from tlog.submit import SEAL_WRITER
 from tlog.tree import load_tree
+from tlog_core.bulletin import open_bulletin
 from tlog_core.checkpoint import Checkpoint, open_checkpoint
 from tlog_core.cosignature import open_cosignature
 from tlog_core.entry import Entry, parse_entry
@@ -220,6 +222,7 @@ class _Segment:
         for writer in sorted({*joined.following, *now.sequences}):
             yield from _sequence_faults(writer, now.sequences.get(writer, 0), joined.following.get(writer, 0))
         yield from _line_faults(self._row, now.lines, joined)
+        yield from _bulletin_faults(self._row, now.bulletins)
         if now.cosigned is not None:
             yield from self._cosigned_faults(now.cosigned, now.lines, joined)
 
@@ -315,6 +318,17 @@ def _line_faults(row: SegmentRow, lines: Sequence[WitnessLine], joined: Joined) 
             yield place, Kind.COSIGNATURE, f"it does not hold: {error}"
         if not joined.broken and _root(joined, line.size) != line.root:
             yield place, Kind.COSIGNATURE, f"the entries do not make the root of size {line.size}"
+
+
+def _bulletin_faults(row: SegmentRow, bulletins: Sequence[BulletinRow]) -> Iterator[Fault]:
+    for one in bulletins:
+        place = f"bulletin of {one.vkey}"
+        try:
+            found = open_bulletin(one.note, parse_verifier(one.vkey))
+            if (found.origin, found.time) != (row.origin, one.time):
+                yield place, Kind.BULLETIN, "it has another origin or time"
+        except TlogError as error:
+            yield place, Kind.BULLETIN, f"it does not hold: {error}"
 
 
 def _times(note: Note, lines: Sequence[WitnessLine]) -> set[int]:

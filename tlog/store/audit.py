@@ -16,7 +16,8 @@ from typing import Any, Final
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where there is one
 
 from tlog.errors import CorruptError, UnavailableError
-from tlog.store import cosigned
+from tlog.store import bulletin, cosigned
+from tlog.store.bulletin import BulletinRow
 from tlog.store.changes import Changing
 from tlog.store.codec import Run
 from tlog.store.connection import Connection, DatabaseError, connect_reader, may_pass
@@ -85,6 +86,7 @@ class Snapshot:
     lines: Sequence[WitnessLine]
     cosigned: CosignedHead | None
     frozen: Frozen | None
+    bulletins: Sequence[BulletinRow]
     sequences: Mapping[str, int]
 
 
@@ -107,6 +109,7 @@ class Audit:
                 cosigned.cosignatures(connection),
                 cosigned.cosigned(connection),
                 cosigned.frozen(connection),
+                bulletin.bulletins(connection),
                 dict(connection.execute("select name, next from writer").fetchall()),
             )
 

@@ -5,7 +5,7 @@ from sqlite_utils import Database, Migrations
 from tlog.errors import ConfigError
 from tlog.store.connection import Connection
 
-SEGMENT_VERSION = 6
+SEGMENT_VERSION = 7
 """How many migrations the database of a segment has seen."""
 
 _SEGMENT = """
@@ -173,6 +173,16 @@ create table event (
 create index event_by_time on event (time);
 """
 
+_BULLETIN = """
+-- The latest bulletin of each monitor, as a signed note: when it was signed, and when it came, in milliseconds.
+create table bulletin (
+    vkey text primary key,
+    time integer not null,
+    received integer not null,
+    note blob not null
+) strict, without rowid;
+"""
+
 _KEYS = """
 -- The verifier keys by which writers sign; `name` is that in the key.
 create table writer_key (
@@ -251,6 +261,10 @@ def migrate_segment(connection: Connection) -> None:
     @migrations()
     def m006_events(database: Database) -> None:
         _run(database, _EVENTS)
+
+    @migrations()
+    def m007_bulletin(database: Database) -> None:
+        _run(database, _BULLETIN)
 
     _apply(migrations, connection)
     connection.execute(f"pragma user_version = {SEGMENT_VERSION}")

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from tlog.config import TURNS
 from tlog.errors import CorruptError, LostError, NotFoundError, UnavailableError
-from tlog.store import cosigned
+from tlog.store import bulletin, cosigned
+from tlog.store.bulletin import BulletinRow
 from tlog.store.codec import Columns, Payload, columns_of, decode_entries, decode_payloads, entry_runs, payload_runs
 from tlog.store.connection import Connection, DatabaseError, connect, connect_reader, may_pass, settle, transaction
 from tlog.store.cosigned import CosignedHead, Frozen, Standing, WitnessLine
@@ -194,6 +195,10 @@ class Transaction:
         """
         return cosigned.put_cosigned(self._connection, head, afresh=afresh)
 
+    def put_bulletin(self, row: BulletinRow, *, latest: int) -> bool:
+        """Store a bulletin in the place of an earlier one by its key; see `tlog.store.bulletin`."""
+        return bulletin.put_bulletin(self._connection, row, latest=latest)
+
     def freeze(self, frozen: Frozen, *, behind: bool) -> bool:
         """Freeze the segment; False if it is frozen. If for being `behind`, only if its head is smaller than that."""
         return cosigned.freeze(self._connection, frozen, behind=behind)
@@ -328,6 +333,11 @@ class SegmentStore:
         """Return why the segment is frozen, if it is."""
         with self._reading() as connection:
             return cosigned.frozen(connection)
+
+    def bulletins(self) -> list[BulletinRow]:
+        """Return the latest bulletin of each monitor, in the order of their keys."""
+        with self._reading() as connection:
+            return bulletin.bulletins(connection)
 
     def entries(self, start: int, end: int) -> list[bytes]:
         """Return the entries of [start, end), which must be below the head; CorruptError if one is missing."""

@@ -1,14 +1,17 @@
 """What a page says of a segment: how large, how old, cosigned by whom, and how it grew."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from tlog.access import Action
+from tlog.access.rule import Target
 from tlog.api.route import Call, Services
 from tlog.errors import CorruptError, FrozenError, UnavailableError
 from tlog.segments import Segment
 from tlog.store.changes import SegmentRow
 from tlog.store.cosigned import CosignedHead, Frozen
+from tlog.web.monitors import Monitor
 from tlog_core.entry import parse_entry
 from tlog_core.errors import MalformedError
 from tlog_core.policy import TrustPolicy
@@ -30,7 +33,8 @@ class Overview:
     """A segment as it stands: `open`, `sealed`, `frozen` or `damaged`, and why. Times of entries are in milliseconds.
 
     `cosigned` is the newest head that the quorum cosigned; `quorum` is the name of that in the file of witnesses.
-    `waits` is the time of the first entry behind that head, if there is a quorum, and one behind.
+    `waits` is the time of the first entry behind that head, if there is a quorum, and one behind. `monitors` is None
+    where who asks may not read what they say.
     """
 
     row: SegmentRow
@@ -43,6 +47,7 @@ class Overview:
     witnesses: tuple[Witness, ...]
     frozen: Frozen | None = None
     waits: int | None = None
+    monitors: tuple[Monitor, ...] | None = None
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -85,6 +90,19 @@ def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overvi
         frozen=frozen,
         waits=None if asker is None or behind >= head.size else _time_of(segment, behind),
     )
+
+
+def with_monitors(call: Call, found: Overview) -> Overview:
+    """Return the same with what monitors say, if who asks may read the checkpoint; damaged if that is."""
+    target = Target(found.row.name, found.row.labels)
+    if found.state == "damaged" or not call.services.guard.may(call.caller, Action.READ_CHECKPOINT, target):
+        return found
+    try:
+        with call.services.segments.use(found.row.name) as segment:
+            said = {one.key: one for one in call.services.bulletins.of(segment)}
+    except (CorruptError, UnavailableError, FrozenError) as error:
+        return replace(found, state="damaged", reason=found.reason or str(error))
+    return replace(found, monitors=tuple(Monitor(key, said.get(key)) for key in call.services.bulletins.keys))
 
 
 def growth(segment: Segment) -> list[Sample]:

@@ -12,7 +12,7 @@ from tlog.api.route import Call
 from tlog.api.segments import page_of_rows
 from tlog.errors import CorruptError, NotFoundError
 from tlog.web.chart import Chart, chart
-from tlog.web.overview import Overview, control_row, growth, overview, overview_of
+from tlog.web.overview import Overview, control_row, growth, overview, overview_of, with_monitors
 from tlog.web.page import page, redirect, shown
 from tlog.web.sign_in import HOME
 
@@ -55,7 +55,7 @@ def one(call: Call) -> Response:
 
 def _grown(call: Call, now: int) -> tuple[Overview, Chart | None]:
     """Return how the segment of a page stands, and the picture of its growth, if its entries can be read for one."""
-    found = overview_of(call.services, call.segment, control_row(call))
+    found = with_monitors(call, overview_of(call.services, call.segment, control_row(call)))
     try:
         return found, chart(growth(call.segment), now)
     except CorruptError as error:

@@ -9,7 +9,7 @@ from tlog.access import Action
 from tlog.api.answer import query
 from tlog.api.route import Call, Services
 from tlog.api.segments import page_of_rows
-from tlog.web.overview import Overview, overview
+from tlog.web.overview import Overview, overview, with_monitors
 from tlog.web.page import page, shown
 
 _PAGE: Final = 50
@@ -21,13 +21,15 @@ def watching(call: Call) -> Response:
     services, after = call.services, query(request, "after").get("after", "")
     rows, following = page_of_rows(call, after, _PAGE)
     now = services.control.now()
-    found = [overview(services, row) for row in rows]
+    found = [with_monitors(call, overview(services, row)) for row in rows]
     return page(
         call,
         "watching.html",
         segments=found,
         stopped=[one for one in found if one.state in ("frozen", "damaged")],
         late=[one for one in found if one.state != "damaged" and _is_late(one, now)],
+        accused=[(one, each) for one in found for each in one.monitors or () if each.accuses],
+        keys=services.bulletins.keys,
         panel=None if services.asker is None else services.asker.panel,
         witnesses=_witnesses_text(services),
         after=after,

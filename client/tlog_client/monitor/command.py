@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from tlog_client.errors import StateError
 from tlog_client.monitor.app import Handler
+from tlog_client.monitor.bulletin import Herald, bulletin_routes, http_sender
 from tlog_client.monitor.exchange import exchange_route, send_exchange
 from tlog_client.monitor.finding import Class
 from tlog_client.monitor.follower import Follower, Settings
@@ -43,16 +44,12 @@ Listen = Callable[[Judge, Rounds, Mapping[tuple[str, str], Handler]], AbstractCo
 
 
 @dataclass(frozen=True, slots=True)
-class Circle:
-    """Whom a monitor gossips with, and the key by which they know it."""
-
-    signer: SignerKey
-    peers: Sequence[Peer]
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
-    """How a monitor is to run; times are in seconds. `tell` takes a finding as a line and as text, `say` text alone."""
+    """How a monitor is to run; times are in seconds. `tell` takes a finding as a line and as text, `say` text alone.
+
+    By the key `signer` it gossips with `peers`, if there are any, and says what it knows of each log: to the log
+    itself if it `posts` that.
+    """
 
     policy: TrustPolicy
     state: Path
@@ -66,7 +63,9 @@ class Options:
     verified: Callable[[Checkpoint], None]
     progress: Callable[[str, int, int], None]
     listen: Listen | None = None
-    circle: Circle | None = None
+    peers: Sequence[Peer] | None = None
+    signer: SignerKey | None = None
+    posts: bool = False
 
 
 def followed(policy: TrustPolicy) -> list[TrustedLog]:
@@ -123,6 +122,16 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
                 rounds.live()
             options.progress(origin, looked, size)
 
+        herald: Herald | None = None
+        if options.signer is not None:
+            herald = Herald(
+                options.signer,
+                judge,
+                gossip=lambda: None if gossip is None else gossip.last,
+                clock=_milliseconds,
+                send=http_sender(options.token),
+                say=options.say,
+            )
         followers = [
             Follower(
                 log,
@@ -132,6 +141,7 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
                 verified=options.verified,
                 progress=progress,
                 stopped=lambda: rounds is not None and rounds.stopped(),
+                ended=herald.post if herald is not None and options.posts else lambda _: None,
             )
             for log in followed(options.policy)
         ]
@@ -144,8 +154,12 @@ def monitor(options: Options) -> Iterator[tuple[Judge, Rounds, Gossip | None]]:
         if webhook is not None:
             webhook.start()
             stack.callback(webhook.stop, FLUSH_SECONDS)
-        gossip = None if options.circle is None else _gossip(options.circle, judge)
-        routes = {} if gossip is None else exchange_route(gossip)
+        if options.peers is not None and options.signer is not None:
+            gossip = _gossip(options.signer, options.peers, judge)
+        routes = {
+            **({} if gossip is None else exchange_route(gossip)),
+            **({} if herald is None else bulletin_routes(herald, judge)),
+        }
         stack.enter_context(nullcontext() if options.listen is None else options.listen(judge, rounds, routes))
         yield judge, rounds, gossip
 
@@ -162,12 +176,16 @@ def status(judge: Judge) -> int:
     return FINE
 
 
-def _gossip(circle: Circle, judge: Judge) -> Gossip:
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _gossip(signer: SignerKey, peers: Sequence[Peer], judge: Judge) -> Gossip:
     return Gossip(
-        circle.signer,
-        circle.peers,
+        signer,
+        peers,
         judge,
-        clock=lambda: time.time_ns() // 1_000_000,
+        clock=_milliseconds,
         # Who could foretell whom we ask next could prepare for it.
         random=random.SystemRandom(),
         send=send_exchange,

@@ -81,11 +81,13 @@ class Follower:
         verified: Callable[[Checkpoint], None] = lambda _: None,
         progress: Callable[[str, int, int], None] = lambda _origin, _looked, _size: None,
         stopped: Callable[[], bool] = lambda: False,
+        ended: Callable[[TrustedLog], None] = lambda _: None,
     ) -> None:
         """Follow `log`, which has a URL.
 
         `verified` hears of each new head after it is stored, `progress` after each step how many entries were looked
-        at, and of how many. When `stopped` says so, no further step is begun.
+        at, and of how many. When `stopped` says so, no further step is begun. `ended` hears of the end of each
+        round but one that was stopped.
         """
         self.origin = log.key.name
         self.host = urlsplit(log.url).netloc
@@ -98,6 +100,7 @@ class Follower:
         self._verified = verified
         self._progress = progress
         self._stopped = stopped
+        self._ended = ended
         self._until, self._cut = 0.0, False
         self._behind: float | None = None
 
@@ -107,8 +110,12 @@ class Follower:
         Say whether there is more to look at than TURN seconds were enough for. A convicted log is not looked at any
         more.
         """
-        if self._memory.is_convicted(self.origin):
-            return False
+        more = not self._memory.is_convicted(self.origin) and self._look()
+        if not self._stopped():
+            self._ended(self._log)
+        return more
+
+    def _look(self) -> bool:
         self._until, self._cut = monotonic() + TURN, False
         complaints: Complaints = {}
         seen = self._visit(complaints)

@@ -14,6 +14,7 @@ from typing import Final
 from tlog_client.errors import BudgetError
 from tlog_client.monitor.budget import MAX_REQUESTS, REQUEST_MILLISECONDS, Count, Faults
 from tlog_client.monitor.judge import Heard, Judge
+from tlog_core.bulletin import Round
 from tlog_core.checkpoint import parse_head
 from tlog_core.errors import EvidenceError, FetchError, MalformedError, SignatureError, TlogError
 from tlog_core.evidence import MAX_EVIDENCE_BYTES, Evidence, accused_witness, evidence_heads, parse_evidence
@@ -141,6 +142,8 @@ class Gossip:
         prepare. `send` brings a request to a peer and returns the answer, of any bytes, or raises FetchError.
         """
         self.news = Event()
+        self.last: Round | None = None
+        """The last round that ended, None before the first has."""
         self._me = me
         self._judge = judge
         self._clock = clock
@@ -158,7 +161,10 @@ class Gossip:
 
     def round(self, *, spread: Callable[..., Iterable[Report]] = map) -> tuple[Report, ...]:
         """Exchange with peers drawn afresh, and say what came of it; `spread` may be the `map` of an executor."""
-        return tuple(spread(self.exchange, self.draw()))
+        reports = tuple(spread(self.exchange, self.draw()))
+        heard = sum(report.outcome is Outcome.HEARD for report in reports)
+        self.last = Round(self._clock(), len(reports), heard)
+        return reports
 
     def draw(self) -> list[Peer]:
         """Return the peers of a round, which tells what news there was."""

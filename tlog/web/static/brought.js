@@ -1,21 +1,21 @@
 // Files that someone brings: what each is, whether it holds, and what it means, in plain words.
 //
-// What is found is { tone, title, said, lead, facts, heads, means, todo }: facts are [name, value], and heads say who signed
-// what, and who cosigned it when.
+// What is found is { tone, title, said, facts, heads, means, todo }: facts are [name, value], and heads say who signed what, and
+// who cosigned it when. Of evidence that is proven against a log it has `convicts`, the origin of that.
 
-import { decodeText, encodeBase64 } from "./bytes.js";
+import { parseBulletin, openBulletin } from "./bulletin.js";
+import { encodeBase64 } from "./bytes.js";
 import { parseHead } from "./checkpoint.js";
 import { openCosignatures } from "./cosignature.js";
 import { MalformedError, RefusedError } from "./errors.js";
 import { describeEvidence, parseEvidence } from "./evidence.js";
-import { readMetrics } from "./monitor-metrics.js";
+import { accuses, findingWords, gossipWords, signedWords } from "./monitor-words.js";
 import { linesOf, parseNote } from "./note.js";
 import { parseReceipt, verifyReceipt } from "./receipt.js";
-import { trustFor } from "./trusted.js";
+import { shownTime } from "./times.js";
+import { monitorKey, trustFor } from "./trusted.js";
 
 export const MAX_FILE_BYTES = 2 ** 20;
-
-const FOR_EVER = 253_402_300_799_999;
 
 /** What each kind of evidence says, and means; `accused` is "The log" or "The witness". */
 const EVIDENCE_WORDS = {
@@ -59,12 +59,12 @@ const AGAINST_WITNESS = [
   "Of the log this says nothing, unless there is a second file that accuses it.",
 ];
 
-/** Return what a file is: evidence, receipt, policy, metrics; or null. */
+/** Return what a file is: evidence, receipt, bulletin, policy; or null. */
 export function kindOf(raw) {
   const start = new TextDecoder().decode(raw.subarray(0, 4096));
   if (start.startsWith("tlog/evidence/")) return "evidence";
   if (/^\s*\{/.test(start)) return "receipt";
-  if (/^# (HELP|TYPE) \w+ /.test(start)) return "metrics";
+  if (start.startsWith("tlog/bulletin/")) return "bulletin";
   // No line can be read in two ways, or to find none would take for ever.
   return /^(?:#.*\n|[^\S\n]*\n)*[^\S\n]*(?:log|witness|quorum)[ \t]/.test(start) ? "policy" : null;
 }
@@ -75,7 +75,7 @@ export async function examine(raw, trust) {
   try {
     if (raw.length > MAX_FILE_BYTES) throw new MalformedError("it is larger than 1 MiB");
     if (kind === null || kind === "policy") {
-      throw new MalformedError("it is neither evidence, nor a receipt, nor what a monitor says at /metrics");
+      throw new MalformedError("it is neither evidence, nor a receipt, nor a bulletin");
     }
     return await EXAMINERS[kind](raw, trust);
   } catch (error) {
@@ -102,8 +102,10 @@ const EXAMINERS = {
     return logged(receipt, checkpoint, entry, words, isQuorum && policy.quorum);
   },
 
-  metrics(raw) {
-    return { tone: "plain", title: "What a monitor says", ...readMetrics(decodeText(raw, "the metrics")) };
+  async bulletin(raw, { monitors }) {
+    const { name } = parseBulletin(raw).note.signatures[0];
+    const { key, words } = await monitorKey(name, monitors);
+    return announced(name, await openBulletin(raw, key), words);
   },
 };
 
@@ -116,6 +118,7 @@ function proven({ kind, witness, index }, said, words, heads) {
     said,
     facts: [["Accused", `${role} ${name}`], ...(index === null ? [] : [["Index", String(index)]]), ["Judged by", words]],
     heads: heads.map((head) => ({ ...head, verb })),
+    convicts: witness === null ? heads[0].head.origin : undefined,
     means: means(`The ${role}`),
     todo: witness === null ? AGAINST_LOG : AGAINST_WITNESS,
   };
@@ -157,23 +160,39 @@ function logged({ index, payloadType }, { origin, size, root }, { time, writer }
   };
 }
 
+function announced(name, bulletin, words) {
+  const { origin, head } = bulletin;
+  return {
+    tone: accuses(bulletin) ? "bad" : "plain",
+    title: "What a monitor says",
+    said: `monitor ${name} signed this of the log ${origin}`,
+    facts: [
+      ["Signed", signedWords(bulletin)],
+      ["Verified size", head ? head.size.toLocaleString("en") : "none yet"],
+      ...(head ? [["Root", encodeBase64(head.root)], ["Last head that held", shownTime(head.time)]] : []),
+      ["Gossip", gossipWords(bulletin)],
+      ["Findings", findingWords(bulletin).join(", ") || "none"],
+      ["Judged by", words],
+    ],
+    heads: [],
+    means: "It is the word of the monitor, and proves nothing against the log. Evidence that it found is a file by itself: ask it for that, and bring it too.",
+    todo: [],
+  };
+}
+
 function refusal(kind, error) {
   const isMalformed = error instanceof MalformedError;
-  const what = { evidence: "evidence", receipt: "receipt", metrics: "metrics" }[kind] ?? "file";
+  const what = ["evidence", "receipt", "bulletin"].includes(kind) ? kind : "file";
   const [title, means] = isMalformed
-    ? [`This ${what} cannot be read`, "It is cut short, was changed, or is something else. Get it again from whoever made it."]
+    ? [`This ${what} cannot be read`, UNREADABLE + (kind === null ? " Of a monitor bring its bulletin, not its metrics." : "")]
     : [`This ${what} proves nothing`, MEANS_NOTHING[kind]];
   return { tone: "warn", title, said: error.message, facts: [], heads: [], means, todo: [] };
 }
 
+const UNREADABLE = "It is cut short, was changed, or is something else. Get it again from whoever made it.";
 const MEANS_NOTHING = {
+  bulletin: "Of nobody: it was not signed like this, or not by the monitor whose key is known here. Ask the monitor for another.",
   evidence: "Of nobody. If the reason is that a key is not known, give a trust policy that has it, and it is judged anew.",
   receipt:
     "What it says was not signed like this, or not by a key that is believed here. That is no proof against the log: whoever gave you the receipt may have changed it.",
 };
-
-function shownTime(milliseconds) {
-  // Beyond what a calendar has, as entries and witnesses may say.
-  if (milliseconds > BigInt(FOR_EVER)) return `${milliseconds} ms`;
-  return `${new Date(Number(milliseconds)).toISOString().slice(0, 19).replace("T", " ")} UTC`;
-}

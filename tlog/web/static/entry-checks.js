@@ -3,54 +3,21 @@
 // A check gets `found`, what those before it have found, adds to it, and returns what is to be said. It throws MalformedError or
 // RefusedError if what was read does not hold, UnansweredError if there is nothing to read.
 
-import { decodeBase64, encodeBase64, encodeHex, encodeText, equalBytes } from "./bytes.js";
-import { openCheckpoint, parseCheckpoint, parseHead } from "./checkpoint.js";
+import { decodeBase64, encodeBase64, encodeText } from "./bytes.js";
+import { parseHead } from "./checkpoint.js";
 import { OPENING_BYTES, commit, verifyCommitment } from "./commitment.js";
 import { parseEntry } from "./entry.js";
-import { MalformedError, RefusedError } from "./errors.js";
-import { findEvidence } from "./evidence.js";
+import { RefusedError } from "./errors.js";
 import { leafHash } from "./hashes.js";
-import {
-  canonicalJson,
-  exactMembers,
-  isJsonObject,
-  MAX_JSON_DEPTH,
-  numberMember,
-  parseJson,
-  textMember,
-} from "./json.js";
-import { parseNote, parseVerifier } from "./note.js";
-import { openWitnessed, openWitnesses, parsePolicy, verifyLog } from "./policy.js";
-import { inclusionSteps, verifyConsistency, verifyInclusion } from "./proof.js";
-import { checkOrigin, hashesMember } from "./receipt.js";
+import { canonicalJson, exactMembers, MAX_JSON_DEPTH, numberMember, parseJson, textMember } from "./json.js";
+import { checkCheckpoint, checkExtends, checkHistory, UnansweredError } from "./log-checks.js";
+import { parseNote } from "./note.js";
+import { openWitnessed, openWitnesses } from "./policy.js";
+import { inclusionSteps, verifyInclusion } from "./proof.js";
+import { checkOrigin } from "./receipt.js";
 
 const JSON_TYPE = "application/json";
 const EVENT_MEMBERS = ["entry", "index", "opening", "payload", "payload_type"];
-
-/** The server did not give what was asked for: that says nothing of its truth. */
-export class UnansweredError extends Error {
-  name = "UnansweredError";
-}
-
-/** A log that contradicts what this browser verified before: `files` are texts to keep. */
-export class ContradictionError extends RefusedError {
-  constructor(message, where, files = []) {
-    super(message, where);
-    this.files = files;
-  }
-}
-
-/** Return whom to believe, { origin, keys, policy }, of the text of a vkey or a trust policy; raise MalformedError. */
-export async function readTrust(text, origin) {
-  if (!/\s/.test(text.trim())) {
-    const key = await parseVerifier(text.trim());
-    return { origin: key.name, keys: [key] };
-  }
-  const policy = await parsePolicy(encodeText(text.endsWith("\n") ? text : `${text}\n`));
-  const keys = policy.logs.map(({ key }) => key).filter(({ name }) => name === origin);
-  if (keys.length === 0) throw new MalformedError(`the trust policy has no log ${origin}`);
-  return { origin, keys, policy };
-}
 
 /** The checks by name: what each is called, which must have held before, and what it does. */
 export const ENTRY_CHECKS = {
@@ -114,17 +81,6 @@ async function checkLeaf(found) {
   return `an entry of ${found.entry.origin} in its only form, by ${found.entry.writer}; its leaf hash is ${encodeBase64(found.leaf)}`;
 }
 
-async function checkCheckpoint(found) {
-  found.rawHead = await found.read("checkpoint");
-  found.head = await openHead(found.rawHead, found.trust);
-  // A trust policy may have other segments of the log too, and which of them this is the page says.
-  if (!found.head.origin.endsWith(`/segments/${found.segment}`)) {
-    throw new RefusedError(`a checkpoint of ${found.head.origin}, where ${found.segment} was asked for`, "checkpoint");
-  }
-  const ids = found.trust.keys.map(({ id }) => encodeHex(id)).join(" or ");
-  return `${found.head.size.toLocaleString("en")} entries, signed by ${found.head.origin} with the key ${ids}`;
-}
-
 async function checkInclusion(found) {
   const { index, leaf, head } = found;
   if (index >= head.size) {
@@ -134,51 +90,6 @@ async function checkInclusion(found) {
   found.steps = await inclusionSteps({ leaf, index, size: head.size, proof });
   await verifyInclusion({ leaf, index, size: head.size, proof, root: head.root });
   return `${found.steps.length} hashes lead from the entry to the signed root`;
-}
-
-async function checkHistory(found) {
-  const { head, rawHead, known } = found;
-  if (!known?.head)
-    return { state: "first", said: "the first head that this browser sees of this log; from now on it remembers" };
-  const older = await openHead(encodeText(known.head), found.trust);
-  const files = [known.head, new TextDecoder().decode(rawHead)];
-  if (head.size < older.size) {
-    const said = `the log went back: it showed ${older.size} entries before, and now ${head.size}`;
-    throw new ContradictionError(said, "history", files);
-  }
-  await checkExtends(found, older, files);
-  return `the ${older.size.toLocaleString("en")} entries that this browser saw before are the first of these`;
-}
-
-async function checkExtends({ head, rawHead, readProof }, older, files) {
-  if (head.size === older.size && equalBytes(head.root, older.root)) return;
-  const isSame = head.size === older.size;
-  const proof = isSame ? [] : await readProof(`proof/consistency/${older.size}/${head.size}`);
-  const why = isSame
-    ? `of ${head.size} entries it signed the roots ${encodeBase64(older.root)} and ${encodeBase64(head.root)}`
-    : await faultOf(older, head, proof);
-  if (why === null) return;
-  const evidence = await findEvidence(older.note, parseNote(rawHead), proof);
-  const what = evidence
-    ? "the log shows two histories, and this proves it"
-    : "the log does not show that it kept its history";
-  throw new ContradictionError(`${what}: ${why}`, "history", evidence ? [evidence] : files);
-}
-
-async function faultOf(older, newer, proof) {
-  try {
-    await verifyConsistency({
-      oldSize: older.size,
-      newSize: newer.size,
-      oldRoot: older.root,
-      newRoot: newer.root,
-      proof,
-    });
-  } catch (error) {
-    if (error instanceof RefusedError) return error.message;
-    throw error;
-  }
-  return null;
 }
 
 async function checkCosignatures(found) {
@@ -222,20 +133,4 @@ async function olderWitnessed(found) {
 
 function namesOf(cosigned) {
   return cosigned.map(([name]) => name).join(", ") || "nobody";
-}
-
-async function openHead(raw, { origin, keys, policy }) {
-  if (policy === undefined) return openCheckpoint(raw, keys[0]);
-  const note = parseNote(raw);
-  await verifyLog(note, policy);
-  const head = await parseCheckpoint(note.text);
-  if (head.origin !== origin) throw new RefusedError(`a checkpoint of ${head.origin}, not of ${origin}`, "checkpoint");
-  return { ...head, note };
-}
-
-/** Return the hashes of a proof in an answer of the API; raise MalformedError. */
-export function parseProof(raw) {
-  const members = parseJson(raw);
-  if (!isJsonObject(members)) throw new MalformedError("the answer is not that of a proof");
-  return hashesMember(members, "proof");
 }

@@ -2,6 +2,8 @@
 //
 // It is kept by the segment's place at this server, not by what the server says of itself: so a changed key or origin is seen.
 
+const KNOWN = "tlog/known/v1 ";
+
 /** Return { trusted, isGiven, since, head, seen, alarms }, or null at the first visit, or where nothing can be kept. */
 export function recallLog(segment) {
   try {
@@ -34,6 +36,16 @@ export function forgetLog(segment) {
   localStorage.removeItem(placeOf(segment));
 }
 
+/** Return [segment, what is known of its log] of each segment of which something is. */
+export function recallLogs() {
+  try {
+    const places = Object.keys(localStorage).filter((place) => place.startsWith(KNOWN));
+    return places.map((place) => place.slice(KNOWN.length)).map((segment) => [segment, recallLog(segment)]);
+  } catch {
+    return [];
+  }
+}
+
 function keep(segment, known) {
   try {
     localStorage.setItem(placeOf(segment), JSON.stringify(known));
@@ -43,5 +55,5 @@ function keep(segment, known) {
 }
 
 function placeOf(segment) {
-  return `tlog/known/v1 ${segment}`;
+  return KNOWN + segment;
 }

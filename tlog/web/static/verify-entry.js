@@ -1,10 +1,12 @@
 // "Verify here" on the page of one entry: runs the checks, shows each, and what they found.
 
+import { shownAlarms } from "./alarms.js";
 import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
-import { ContradictionError, ENTRY_CHECKS, parseProof, readTrust, UnansweredError } from "./entry-checks.js";
+import { ENTRY_CHECKS } from "./entry-checks.js";
 import { MalformedError } from "./errors.js";
-import { forgetLog, keepAlarm, keepHead, keepTrust, recallLog } from "./known-log.js";
+import { forgetLog, keepTrust, recallLog } from "./known-log.js";
+import { approachLog, outcomeOf, readTrust, rememberLog } from "./log-checks.js";
 import { proofPicture } from "./proof-picture.js";
 import { visibleText } from "./visible.js";
 
@@ -34,22 +36,17 @@ export async function verifyHere(section) {
     view.conclude("unanswered", "Not verified: the address of this page is not as links to it are written.");
     return;
   }
-  const known = recallLog(segment);
   const isLost = "lost" in section.dataset;
-  const found = { known, segment, index: BigInt(index), isLost, ...reader(segment) };
   if (globalThis.crypto?.subtle === undefined) {
     view.conclude("unanswered", "This browser verifies only over HTTPS, or where the server is on the same machine.");
     return;
   }
   const states = {};
+  const found = { index: BigInt(index), isLost };
   try {
-    found.trust = await readTrust(known?.trusted ?? vkey, origin);
-    checkKey(found.trust, known, segment, vkey);
-    await runChecks(found, states, view, segment);
-    if (states.checkpoint === "good" && !known?.trusted) keepTrust(segment, vkey, false);
-    if (["good", "first"].includes(states.consistency)) {
-      keepHead(segment, decodeText(found.rawHead, "a checkpoint"), found.head.size);
-    }
+    Object.assign(found, await approachLog(segment, section.dataset));
+    await runChecks(found, states, view);
+    rememberLog(found, states, section.dataset);
   } catch (error) {
     if (!(error instanceof MalformedError)) throw error;
     view.conclude("broken", `Whom to believe cannot be read: ${error.message}`);
@@ -62,56 +59,19 @@ export async function verifyHere(section) {
   showPayload(found, states);
 }
 
-function checkKey({ keys }, known, segment, vkey) {
-  if (keys.some((key) => key.vkey === vkey)) return;
-  const before = known.isGiven ? "those that you gave" : "the one of before";
-  keepAlarm(
-    segment,
-    `The server shows another key of ${segment} than ${before}: ${vkey}`,
-    keys.map((key) => key.vkey),
-  );
-}
-
-async function runChecks(found, states, view, segment) {
+async function runChecks(found, states, view) {
   for (const [name, { needs, run }] of Object.entries(ENTRY_CHECKS)) {
     const missing = needs.find((need) => ["broken", "unanswered", "unreached"].includes(states[need]));
     const { state, said } = missing
       ? { state: "unreached", said: `it needs “${ENTRY_CHECKS[missing].title}”` }
-      : await outcomeOf(run, found, segment);
+      : await outcomeOf(run, found);
     states[name] = state;
     view.showCheck(name, state, said);
   }
 }
 
-async function outcomeOf(run, found, segment) {
-  try {
-    const said = await run(found);
-    return typeof said === "string" ? { state: "good", said } : said;
-  } catch (error) {
-    if (error instanceof ContradictionError) keepAlarm(segment, error.message, error.files);
-    if (error instanceof UnansweredError) return { state: "unanswered", said: error.message };
-    // A fault of ours is no proof of anything, but must not look like a check that goes on for ever.
-    return { state: "broken", said: error.message };
-  }
-}
-
 function namesIn(states, state) {
   return Object.keys(states).filter((name) => states[name] === state);
-}
-
-function reader(segment) {
-  const read = async (path) => {
-    let answer;
-    try {
-      answer = await fetch(`/segments/${segment}/${path}`, { cache: "no-store" });
-      if (answer.ok) return new Uint8Array(await answer.arrayBuffer());
-    } catch (error) {
-      throw new UnansweredError(`the server does not answer: ${error.message}`);
-    }
-    const problem = await answer.json().catch(() => null);
-    throw new UnansweredError(`the server answers ${answer.status}: ${problem?.detail ?? "and does not say why"}`);
-  };
-  return { read, readProof: async (path) => parseProof(await read(path)) };
 }
 
 function viewOf(section) {
@@ -146,7 +106,7 @@ function viewOf(section) {
     showCheck: (name, state, said) => fillLine(lines[name], state, said),
     showVerdict: (states, known, isLost) => conclude(...verdictOf(states, known, isLost)),
     showTrust(segment, origin, known, vkey) {
-      alarms.replaceChildren(...(known?.alarms ?? []).map(alarmOf));
+      alarms.replaceChildren(...shownAlarms(known));
       trust.replaceChildren(...trustOf(section, segment, origin, known, vkey));
     },
     showPicture: (found, broken) => picture.replaceChildren(element("h2", {}, "Proof"), proofPicture(found, broken)),
@@ -183,18 +143,6 @@ function fillLine(line, state, said) {
   badge.className = `badge ${kind}`;
   badge.textContent = word;
   text.textContent = visibleText(said);
-}
-
-function alarmOf({ message, files, at }) {
-  const when = new Date(at).toISOString().slice(0, 19).replace("T", " ");
-  const kept = element("details", {}, element("summary", {}, "What this browser keeps of it: give it to others"));
-  kept.append(...files.map((file) => element("pre", { class: "payload", tabindex: 0 }, visibleText(file, "\n"))));
-  return element(
-    "div",
-    { class: "notice bad", role: "alert" },
-    element("p", {}, element("strong", {}, "Alarm. "), visibleText(`${message} (${when} UTC)`)),
-    kept,
-  );
 }
 
 function trustOf(section, segment, origin, known, vkey) {

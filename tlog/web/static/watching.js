@@ -1,11 +1,14 @@
 // Files on the page "Watching": chosen or dropped, examined here, and explained.
 
-import { encodeBase64 } from "./bytes.js";
+import { isEvidence } from "./alarms.js";
+import { decodeText, encodeBase64, encodeText } from "./bytes.js";
 import { examine, kindOf, MAX_FILE_BYTES } from "./brought.js";
 import { element } from "./element.js";
+import { keepAlarm, recallLogs } from "./known-log.js";
+import { isShown, segmentOf } from "./trusted.js";
 import { visibleText } from "./visible.js";
 
-const [zone, chooser, trust, policy, results] = ["drop", "files", "trust", "policy", "results"].map((id) =>
+const [zone, chooser, trust, policy, results, kept] = ["drop", "files", "trust", "policy", "results", "kept"].map((id) =>
   document.getElementById(id),
 );
 
@@ -33,11 +36,34 @@ async function receive(files) {
     trust.open = true;
   }
   const others = read.filter((one) => one !== given);
-  const said = { given: policy.value, witnesses: zone.dataset.witnesses };
-  const found = await Promise.all(others.map(async ({ name, raw }) => shownFile(name, await outcome(raw, said))));
+  const found = await Promise.all(others.map(async ({ name, raw }) => shownFile(name, await judged(raw, policy.value))));
   if (found.length === 0 && given) found.push(element("p", { class: "notice", tabindex: "-1" }, ADOPTED));
   results.prepend(...found);
   found[0]?.focus();
+}
+
+async function judged(raw, given) {
+  const found = await outcome(raw, given);
+  if (found.convicts && (await isOurs(raw, found))) {
+    keepAlarm(segmentOf(found.convicts), `Evidence proves it: ${found.said}`, [decodeText(raw, "evidence")]);
+  }
+  return found;
+}
+
+// Whatever policy was given: one that came with the file may have any key under the origin of a log of this server.
+async function isOurs(raw, { convicts }) {
+  const again = await outcome(raw, "");
+  return again.convicts === convicts && isShown(convicts);
+}
+
+async function showKept() {
+  const alarms = recallLogs().flatMap(([segment, known]) => (known?.alarms ?? []).map((alarm) => ({ segment, ...alarm })));
+  for (const { segment, files, at } of alarms) {
+    const name = `kept by this browser of ${segment} since ${new Date(at).toISOString().slice(0, 10)}`;
+    for (const file of files.filter(isEvidence)) kept.append(shownFile(name, await outcome(encodeText(file), "")));
+  }
+  const nothing = document.getElementById("nothing");
+  if (nothing) nothing.hidden ||= kept.firstChild !== null;
 }
 
 async function readFile(file) {
@@ -49,13 +75,14 @@ async function readFile(file) {
   }
 }
 
-async function outcome(raw, said) {
+async function outcome(raw, given) {
   if (raw === null) return failure("This file cannot be read", "the browser does not give it; is it a folder?");
   if (globalThis.crypto?.subtle === undefined) {
     return failure("This browser verifies nothing here", "it does so over HTTPS only, or where the server is on the same machine");
   }
   try {
-    return await examine(raw, said);
+    const { witnesses, monitors } = zone.dataset;
+    return await examine(raw, { given, witnesses, monitors: monitors.split(" ") });
   } catch (error) {
     return failure("This could not be verified", `the keys were not to be had: ${error.message}`);
   }
@@ -65,7 +92,7 @@ function failure(title, said) {
   return { tone: "warn", title, said, facts: [], heads: [], todo: [] };
 }
 
-function shownFile(name, { tone, title, said, facts, heads, tables = [], means, todo }) {
+function shownFile(name, { tone, title, said, facts, heads, means, todo }) {
   return element(
     "article",
     { class: `notice ${tone} brought`, tabindex: "-1", "aria-label": title },
@@ -73,7 +100,6 @@ function shownFile(name, { tone, title, said, facts, heads, tables = [], means, 
     element("p", { class: "faint" }, isolated(name)),
     element("p", { class: "said" }, isolated(said)),
     ...(heads.length ? [headTable(heads)] : []),
-    ...tables.map(({ head, rows }) => table(head, rows)),
     ...(facts.length ? [element("dl", { class: "facts" }, ...facts.map(shownFact))] : []),
     ...(means ? [element("h4", {}, "What it means"), element("p", {}, means)] : []),
     ...(todo.length ? [element("h4", {}, "What to do"), element("ul", {}, ...todo.map((one) => element("li", {}, one)))] : []),
@@ -110,3 +136,5 @@ function table(names, rows) {
 function isolated(text) {
   return element("bdi", {}, visibleText(text));
 }
+
+showKept();
