@@ -56,7 +56,7 @@ def test_an_event_that_has_items_or_records_is_one_event(tmp_path: Path, routes:
 def test_a_route_is_passed_by_an_event_that_cannot_fill_its_labels(tmp_path: Path) -> None:
     routes = tmp_path / "routes.toml"
     routes.write_text(
-        '[[route]]\nmatch = { format = "plain" }\nsegment = "labelled"\nlabels = { of = "{account}", kind = "{format}" }\n'
+        '[[route]]\nsegment = "labelled"\nlabels = { of = "{account}", kind = "{format}" }\n'
         '[[route]]\nsegment = "other"\n'
     )
     status, told, _ = run(tmp_path, lines({"account": "7"}, {"a": 1}), "--routes", routes)
