@@ -15,6 +15,9 @@ from tlog_core.entry import Entry
 from tlog_core.merkle import Frontier, leaf_hash
 from tlog_core.note import SignerKey, signer_from_seed
 
+NOTHING: Final = {"control": None, "access": None}
+"""What was looked through of `control` and `access`: nothing."""
+
 LOG: Final = signer_from_seed("example.com/segments/payments", bytes(32))
 
 
@@ -32,5 +35,5 @@ def bundle_of(part: Part, size: int, page: bytes = b"", log: SignerKey = LOG) ->
     """Return the bundle of a part that has so many entries."""
     trust = zip_member("trust.policy", bytes(trust_of(log.verifier)))
     members = [trust, *part.members(), zip_member("verify.html", page)]
-    manifest = bytes(Manifest(range(size), 0, "ann", listed(members), log.name, "test"))
+    manifest = bytes(Manifest(range(size), 0, "ann", listed(members), log.name, NOTHING, "test"))
     return format_archive([zip_member("manifest.json", manifest), *members], comment_of(manifest))

@@ -301,8 +301,9 @@ def evidence_part() -> Part:
 def manifests() -> Iterator[bytes]:
     """Yield one of a range and one of a search."""
     asks: list[range | Mapping[str, str | int]] = [range(2), {"q": "x", "since": 1}]
+    looked = {"access": range(1, 2), "control": None}
     for asked in asks:
-        yield bytes(Manifest(asked, 0, "ann", (Listed("a", "00", 1),), LOG.name, "fuzzing"))
+        yield bytes(Manifest(asked, 0, "ann", (Listed("a", "00", 1),), LOG.name, looked, "fuzzing"))
 
 
 def read_keys(raw: bytes) -> None:

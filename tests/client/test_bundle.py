@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from bundling import LOG, bundle_of, part_of
+from bundling import LOG, NOTHING, bundle_of, part_of
 from nodejs import NODE, needs_node
 from simulator import Simulator, alter
 
@@ -153,7 +153,7 @@ def hand_made(payloads: list[bytes], events: bytes, *, cosigned: int) -> tuple[b
     trust = TrustPolicy((TrustedLog(log.verifier),), (TrustedWitness("north", north.verifier),), (), "north")
     part = replace(make_part("segment", bytes(head), [], opened), events=events)
     rest = [member("trust.policy", bytes(trust)), *part.members(), member("verify.html", PAGE)]
-    manifest = bytes(Manifest(range(len(opened)), 0, "ann", listed(rest), log.name, "test"))
+    manifest = bytes(Manifest(range(len(opened)), 0, "ann", listed(rest), log.name, NOTHING, "test"))
     return format_archive([member("manifest.json", manifest), *rest], comment_of(manifest)), trust
 
 
@@ -188,7 +188,9 @@ def test_a_zip_with_more_than_the_end_of_one_can_count_is_refused(tmp_path: Path
     assert said_by_the_page(tmp_path, raw, TrustPolicy((), (), (), None)) == refusal
 
 
-MANIFEST = Manifest(range(3), 1, "ann", (), "log.example/segments/a", "tlog-client 0")
+MANIFEST = Manifest(
+    range(3), 1, "ann", (), "log.example/segments/a", {"control": range(5, 5), "access": None}, "tlog-client 0"
+)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +206,15 @@ MANIFEST = Manifest(range(3), 1, "ann", (), "log.example/segments/a", "tlog-clie
         (b'"by":"ann"', b'"by":"%b"' % (256 * b"x")),
         (b'"files":[]', b'"files":{}'),
         (b'"files":[]', b'"files":[1]'),
+        (b'"access":null', b'"access":{}'),
+        (b'"access":null', b'"access":0'),
+        (b'"access":null,', b""),
+        (b'"access":null', b'"access":null,"payments":null'),
+        (b'{"access":null,"control":{"end":5,"start":5}}', b"null"),
+        (b'"start":5', b'"start":6'),
+        (b'"start":5', b'"start":-1'),
+        (b'"start":5', b'"start":5,"step":1'),
+        (b"log.example/segments/a", b"log.example/segments/control"),
         (b'"v":1', b'"v":2'),
         (b'"v":1', b'"v":1,"w":1'),
         (b'{"asked"', b' {"asked"'),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tlog_client.bundle.manifest import parse_manifest
 from tlog_core.bulletin import open_bulletin
 from tlog_core.checkpoint import open_checkpoint
 from tlog_core.commitment import Commitment, Opening, verify_commitment
@@ -252,6 +253,13 @@ def bundle(case: Case) -> None:
     assert join_bundle(entries).hex() == case["bundle"]
 
 
+def manifest(case: Case) -> None:
+    found = parse_manifest(raw(case, "manifest"))
+    looked = {name: None if one is None else range(one["start"], one["end"]) for name, one in case["reserved"].items()}
+    assert (found.origin, found.reserved) == (case["origin"], looked)
+    assert bytes(found) == raw(case, "manifest")
+
+
 def canonical(case: Case) -> None:
     assert canonicalize(raw(case, "json")).decode() == case["canonical"]
 
@@ -281,6 +289,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "tlog-proof": tlog_proof,
     "tile-path": tile_path,
     "bundle": bundle,
+    "manifest": manifest,
     "json": canonical,
 }
 

@@ -132,6 +132,13 @@ def rebuilt(raw: bytes, **changed: bytes) -> bytes:
     return format_archive([member(NAME, manifest), *found], comment_of(manifest))
 
 
+def saying(raw: bytes, **said: Any) -> bytes:
+    """Return a bundle whose manifest says something else."""
+    members, _ = parse_archive(raw)
+    manifest = bytes(replace(parse_manifest(members[0].content), **said))
+    return format_archive([member(NAME, manifest), *members[1:]], comment_of(manifest))
+
+
 def place_of(error: pytest.ExceptionInfo[TlogError]) -> str:
     return str(getattr(error.value, "__notes__", ["nowhere"])[0])
 
@@ -168,9 +175,44 @@ def test_what_control_and_access_say_of_the_segment_goes_along_and_nothing_else(
     assert (reads[-1]["by"], reads[-1]["start"], reads[-1]["end"]) == ("ann", 0, 2)
 
 
-def test_what_the_exporter_may_not_read_is_left_out(house: House) -> None:
-    raw = house.export(range(2), "control", "access", who="bob")
-    assert [part.name for part in verified(house, raw).parts] == ["segment"]
+def test_what_the_exporter_may_not_read_is_left_out_and_the_bundle_says_so(house: House) -> None:
+    bundle = verified(house, house.export(range(2), "control", "access", who="bob"))
+    assert [part.name for part in bundle.parts] == ["segment"]
+    assert bundle.manifest.reserved == {"control": None, "access": None}
+    assert "Of control:     not looked through\n" in str(report(bundle))
+    assert "something was left out" in str(report(bundle))
+
+
+def test_all_of_control_and_access_is_looked_through_and_the_bundle_says_so(house: House) -> None:
+    bundle = verified(house, house.export(range(2), "control", "access"))
+    for part in bundle.parts[1:]:
+        assert bundle.manifest.reserved[part.name] == range(part.head.checkpoint.size)
+    assert "left out" not in str(report(bundle))
+
+
+def test_what_is_too_old_to_be_looked_through_is_left_out_and_the_bundle_says_so(house: House) -> None:
+    bundle = verified(house, house.export(range(2), "control", "access", reach=2))
+    # The last on record are that this export read the segment, and control; the last in control are tokens.
+    assert [(part.name, len(part.indexes)) for part in bundle.parts] == [("segment", 2), ("access", 1)]
+    end = bundle.parts[1].head.checkpoint.size
+    assert bundle.manifest.reserved["access"] == range(end - 2, end)
+    told = f"1 of the entries {end - 2} to {end - 1}; those before {end - 2} were not looked through"
+    assert f"Of access:      {told}\n" in str(report(bundle))
+    assert f"Reads of this segment are in the log: {told}; the last of " in str(report(bundle))
+    assert "Of control:     0 of the entries " in str(report(bundle))
+    assert "something was left out" in str(report(bundle))
+
+
+def test_what_there_is_no_room_for_is_left_out_from_the_oldest_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = verified(house, house.export(range(2), "control")).parts[1]
+    [_, last] = contents(house.export(range(2), "control"))["control/events.ndjson"].splitlines()
+    for room, first in ((len(last), whole.indexes[0] + 1), (len(last) - 1, whole.indexes[1] + 1)):
+        monkeypatch.setattr("tlog_client.bundle.export.MAX_RESERVED_BYTES", room)
+        bundle = verified(house, house.export(range(2), "control"))
+        assert bundle.manifest.reserved["control"] == range(first, whole.head.checkpoint.size)
+        assert [part.indexes for part in bundle.parts[1:]] == ([whole.indexes[1:]] if room == len(last) else [])
 
 
 def test_any_program_for_zips_reads_a_bundle(small: bytes) -> None:
@@ -228,7 +270,21 @@ def frauds(house: House, small: bytes) -> dict[str, tuple[bytes, str, str]]:
         ),
         "a hash is missing in the proof": (rebuilt(small, **proof), "the proof", "segment/proof"),
         "another index": (rebuilt(small, **index), "", "segment/proof"),
+        **{
+            f"control was looked through otherwise: {looked}": (
+                saying(small, reserved={"control": looked, "access": None}),
+                "control was",
+                NAME,
+            )
+            for looked in looked_otherwise(parse_manifest(contents(small)[NAME]).reserved["control"])
+        },
     }
+
+
+def looked_otherwise(control: range | None) -> list[range | None]:
+    """Return what cannot have been looked through of a segment whose first entry is in the bundle."""
+    assert control is not None
+    return [None, range(1, control.stop), range(control.stop + 1), range(control.stop - 1)]
 
 
 def segment_of(raw: bytes) -> dict[str, bytes]:
@@ -275,6 +331,7 @@ def otherwise(raw: bytes) -> dict[str, tuple[bytes, str]]:
     extra = member("segment/more", b"")
     unlisted = replace(parse_manifest(manifest.content), files=listed([policy, *rest[:-1]]))
     short = member(NAME, bytes(unlisted))
+    openings = contents(raw)["segment/openings.ndjson"]
     return {
         "a CRC-32 is wrong, in both places": (
             format_archive([manifest, policy, wrong, *rest[1:]], comment),
@@ -287,6 +344,14 @@ def otherwise(raw: bytes) -> dict[str, tuple[bytes, str]]:
         "the manifest leaves one out": (
             format_archive([short, policy, *rest], comment_of(short.content)),
             "verify.html",
+        ),
+        "openings that end without a newline": (
+            rebuilt(raw, **{"segment/openings.ndjson": openings[:-1]}),
+            "segment/openings.ndjson",
+        ),
+        "a line of openings goes on": (
+            rebuilt(raw, **{"segment/openings.ndjson": openings.replace(b"}", b"} ", 1)}),
+            "segment/openings.ndjson, line 1",
         ),
         "another comment": (format_archive(members, f"{comment}0"), NAME),
     }
@@ -324,9 +389,10 @@ def in_node(paths: list[str], *changes: list[tuple[int, int]]) -> list[Any]:
 def test_the_page_and_the_command_say_the_same(house: House, small: bytes, paths: list[str]) -> None:
     assert in_node(paths, []) == [str(report(verify_bundle(small, house.trust("payments", "control"))))]
     searched = house.export({"q": "refund"}, by="Ann \u202e \U0001f5c4")
-    Path(paths[0]).with_name("searched.zip").write_bytes(searched)
-    other = [str(house.folder / "searched.zip"), *paths[1:]]
-    assert in_node(other, []) == [str(report(verify_bundle(searched, house.trust("payments"))))]
+    for other in (searched, house.export(range(8)), house.export(range(2), "control", "access", reach=2)):
+        (house.folder / "other.zip").write_bytes(other)
+        [told] = in_node([str(house.folder / "other.zip"), *paths[1:]], [])
+        assert told == str(report(verify_bundle(other, house.trust("payments", "control"))))
 
 
 @needs_node
@@ -388,6 +454,8 @@ def test_an_unguarded_server_exports_under_the_head_that_its_witnesses_cosigned(
         answer = post_form(server, {"start": "1", "end": "3"})
         assert answer.status == 200, answer.body
         assert answer.headers["Content-Disposition"] == 'attachment; filename="payments.bundle.zip"'
+        assert answer.headers["Content-Type"] == "application/zip"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         # By the policy of who verifies, and not of the server.
         bundle = verify_bundle(answer.body, trusting(asked, keys["payments"]))
         assert bundle.parts[0].indexes == (1, 2)

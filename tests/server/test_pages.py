@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from http.cookies import SimpleCookie
@@ -11,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
-from house import House, build
+from house import House, build, lay
 from hypothesis import given
 from hypothesis import strategies as st
 from live import Answer, start
@@ -20,6 +21,8 @@ from tlog.errors import CrossSiteError, TooLargeError, UnauthorizedError
 from tlog.sessions import COOKIE, MAX_CREDENTIAL_BYTES, Sessions, session_key
 from tlog.web import PAGES
 from tlog.web.visible import visible
+from tlog_client.bundle.verify import trust_of, verify_bundle
+from tlog_core.note import parse_verifier
 
 FORM = "application/x-www-form-urlencoded"
 ACTIONS = {
@@ -377,3 +380,23 @@ def test_the_page_of_a_segment_that_is_damaged_says_so_and_shows_the_rest(tmp_pa
                 connection.execute("update head set time = ?", [time])
                 connection.executemany("insert or replace into bundle values (?, ?, ?)", bundles)
     assert house.server.stop() == 0
+
+
+SHORT_SIGHTED = "from tlog.cli import main; from tlog.web import export; export.MAX_LOOKED_AT = 1; main()"
+
+
+def test_an_export_says_from_where_on_control_and_access_were_looked_through(tmp_path: Path) -> None:
+    tokens, program = lay(tmp_path / "data"), (sys.executable, "-c", SHORT_SIGHTED)
+    house = House(start(tmp_path / "data", guarded=True, log_name=None, program=program), tokens)
+    assert house.append("writer").status == 201
+    browser = Browser(house)
+    assert browser.sign_in(tokens["examiner"]).status == 303
+    path = "/web/segments/payments/export"
+    answer = browser.post(path, {"form_token": browser.form_token(path), "start": "0", "end": "1"})
+    key = parse_verifier(house.ask("examiner", "GET", "/segments/payments").json()["vkey"])
+    assert house.server.stop() == 0
+    assert answer.status == 200, answer.body
+    bundle = verify_bundle(answer.body, trust_of(key))
+    for looked in bundle.manifest.reserved.values():
+        assert looked is not None
+        assert (len(looked), looked.start > 0) == (1, True)

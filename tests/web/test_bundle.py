@@ -58,7 +58,9 @@ def made(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Made:
             url = f"{server.url}/segments/{name}"
             return stack.enter_context(Log(url, key_of(name), state=folder / who, token=site.tokens[who]))
 
-        log("bundled", "writer").append_many([{"n": n, "text": HOSTILE[n % len(HOSTILE)]} for n in range(120)])
+        log("bundled", "writer").append_many(
+            [{"n": n, "text": HOSTILE[n % len(HOSTILE)], "~": {"10": n, "2": 0}} for n in range(120)]
+        )
         others = {name: log(name, "auditor") for name in ("control", "access")}
         names = ("bundled", *others)
         trust = TrustPolicy(tuple(TrustedLog(key_of(name)) for name in names), (), (), None)
@@ -115,6 +117,7 @@ def test_the_events_shown_are_those_of_the_bundle_and_whatever_they_say_is_text(
     shown = page.locator("pre").all_inner_texts()
     assert '\n  "n": 100,\n' in shown[0]
     assert "<script>alert(1)</script>" in shown[0]
+    assert '"~": {\n    "10": 100,\n    "2": 0\n  }' in shown[0]
     text = page.inner_text("main")
     assert "[U+202E]" in text
     assert not set("\u202e\u2066\x07\x1b") & set(text)

@@ -226,6 +226,15 @@ def test_what_a_page_would_not_show_is_made_visible_as_the_server_does() -> None
     assert outcomes(("visible", case) for case in cases) == ["accepted"] * len(cases)
 
 
+def test_json_by_lines_has_its_tokens_as_they_are_stored_and_in_their_order() -> None:
+    texts = ['{"10":{},"2":[],"~":["a\\"{[,:",1e+21,-0.5,{"é":null}]}', '"[,]"', "7", "[[]]", "{}"]
+    cases = [{"text": one, "lines": json.dumps(json.loads(one), indent=2, ensure_ascii=False)} for one in texts]
+    # It may take 2 MiB, and not a byte more.
+    fits = [f'["{"x" * (2**21 - length)}"]' for length in (8, 7)]
+    cases += [{"text": fits[0], "lines": f"[\n  {fits[0][1:-1]}\n]"}, {"text": fits[1], "lines": fits[1]}]
+    assert outcomes([("lines", case) for case in cases]) == ["accepted"] * len(cases)
+
+
 def test_names_of_members_are_not_taken_for_those_of_others() -> None:
     due = {"names": ["a", "b"], "together": ["c", "d"]}
     taken = ['{"b":1,"a":2}', '{"a":1,"b":2,"c":3,"d":4}']

@@ -6,6 +6,7 @@
 import assert from "node:assert";
 import { createInterface } from "node:readline";
 
+import { parseManifest } from "../../client/tlog_client/browser/bundle.js";
 import {
   decodeBase64,
   decodeHex,
@@ -22,7 +23,7 @@ import { parseEntry, parseWriterKey, verifyWriter } from "../../client/tlog_clie
 import { MalformedError, RefusedError } from "../../client/tlog_client/browser/errors.js";
 import { describeEvidence, parseEvidence } from "../../client/tlog_client/browser/evidence.js";
 import { leafHash } from "../../client/tlog_client/browser/hashes.js";
-import { canonicalText, exactMembers, parseJson } from "../../client/tlog_client/browser/json.js";
+import { canonicalText, exactMembers, jsonLines, parseJson } from "../../client/tlog_client/browser/json.js";
 import * as noble from "../../client/tlog_client/browser/noble-ed25519.js";
 import { openNote, parseNote, parseVerifier } from "../../client/tlog_client/browser/note.js";
 import { openWitnessed, parsePolicy } from "../../client/tlog_client/browser/policy.js";
@@ -147,6 +148,14 @@ const CHECKS = {
   },
   async members({ json, names, together }) {
     exactMembers(parseJson(encodeText(json)), names, together);
+  },
+  async manifest(found) {
+    const { origin, reserved } = parseManifest(bytes(found, "manifest"));
+    const spans = Object.fromEntries(reserved.map(({ name, looked }) => [name, looked]));
+    assert.deepStrictEqual([origin, spans], [found.origin, found.reserved]);
+  },
+  async lines({ text, lines }) {
+    assert.strictEqual(jsonLines(text), lines);
   },
   async visible({ text, keep, shown }) {
     assert.strictEqual(visibleText(text, keep), shown);

@@ -11,7 +11,7 @@ from flask import Response, g, request
 
 from tlog.access import Action
 from tlog.access.action import RESERVED
-from tlog.api.answer import SECRET, answer, number, query
+from tlog.api.answer import number, query
 from tlog.api.body import FORM_TYPE
 from tlog.api.reading import SEARCH, record_read, search
 from tlog.api.route import Call, Route
@@ -20,7 +20,8 @@ from tlog.errors import NotFoundError, UnavailableError
 from tlog.store.codec import Payload
 from tlog.submit import check_stored
 from tlog.web.entries import moment
-from tlog.web.page import page, refused, shown
+from tlog.web.page import attached, page, refused, shown
+from tlog.witnesses.panel import trust_in
 from tlog_client.answers import OpenedEntry
 from tlog_client.bundle.export import Asked, Exporter, export
 from tlog_client.bundle.page import make_page
@@ -30,7 +31,7 @@ from tlog_core.entry import parse_entry
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import Hash
 from tlog_core.note import parse_note, parse_verifier
-from tlog_core.policy import TrustedLog, TrustedWitness, TrustPolicy
+from tlog_core.policy import TrustedLog, TrustPolicy
 from tlog_core.proof import prove_subset
 
 MAX_EXPORTED: Final = 10_000
@@ -40,7 +41,7 @@ MAX_EXPORTED_BYTES: Final = 32 << 20
 """How many bytes of payloads one exports here at most: there are some copies of them until the bundle is sent."""
 
 MAX_LOOKED_AT: Final = 100_000
-"""How many entries `control` and `access` may have for them to be looked through here."""
+"""How many entries of `control` and of `access` are looked through here, the newest."""
 
 _FIELDS: Final = ("start", "end", *SEARCH)
 _SPAN: Final = ("start", "since", "until", "before")
@@ -120,9 +121,7 @@ def download(call: Call) -> Response:
             raw = _export(call, asked, opened)
     except (MalformedError, NotFoundError, UnavailableError) as error:
         return _form(call, given, error=str(error), status=HTTPStatus.BAD_REQUEST)
-    name = f"{call.segment.row.name}.bundle.zip"
-    more = [("Content-Disposition", f'attachment; filename="{name}"'), ("X-Content-Type-Options", "nosniff")]
-    return answer(raw, _ZIP, caching=SECRET, more=more)
+    return attached(raw, f"{call.segment.row.name}.bundle.zip", _ZIP)
 
 
 def _form(call: Call, given: Mapping[str, str], *, error: str | None = None, status: int = 200) -> Response:
@@ -130,7 +129,7 @@ def _form(call: Call, given: Mapping[str, str], *, error: str | None = None, sta
     terms = {name: value for name, value in given.items() if name not in ("start", "end")}
     name = call.segment.row.name
     values = {"name": name, "size": size, "given": given, "terms": terms, "most": MAX_EXPORTED, "error": error}
-    return page(call, "export.html", status=status, **values)
+    return page(call, "export.html", status=status, reach=MAX_LOOKED_AT, **values)
 
 
 def _asked(given: Mapping[str, str], size: int) -> Asked:
@@ -154,14 +153,13 @@ def _export(call: Call, asked: Asked, opened: ExitStack) -> bytes:
     source = StoredSource(call)
     trust = _trust(call, [source, *reserved.values()])
     tool = f"tlog {version('tlog')}"
-    exporter = Exporter(
-        call.caller.principal.name, call.services.control.now(), tool, trust, make_page(), MAX_EXPORTED_BYTES
-    )
+    who, now = call.caller.principal.name, call.services.control.now()
+    exporter = Exporter(who, now, tool, trust, make_page(), MAX_EXPORTED_BYTES, MAX_LOOKED_AT)
     return export(asked, source, reserved, exporter)
 
 
 def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
-    """Return a reserved segment, if who asks may read it, and it is neither too large nor without a cosigned head."""
+    """Return a reserved segment, if who asks may read it, and it is not without a cosigned head."""
     target = call.services.guard.target(name)
     if name == call.segment.row.name or target is None:
         return None
@@ -170,20 +168,13 @@ def _reserved(call: Call, name: str, opened: ExitStack) -> StoredSource | None:
     segment = opened.enter_context(call.services.segments.use(name))
     asker = call.services.asker
     is_shown = asker is None or asker.newest(segment) is not None
-    if not is_shown or segment.store.head().size > MAX_LOOKED_AT:
-        return None
-    return StoredSource(replace(call, opened=segment))
+    return StoredSource(replace(call, opened=segment)) if is_shown else None
 
 
 def _trust(call: Call, sources: Sequence[StoredSource]) -> TrustPolicy:
     logs = tuple(TrustedLog(parse_verifier(one.call.segment.row.vkey)) for one in sources)
     asker = call.services.asker
-    if asker is None:
-        return TrustPolicy(logs, (), (), None)
-    panel = asker.panel
-    # Where they are asked is nothing to who verifies.
-    witnesses = tuple(TrustedWitness(one.name, one.key) for one in panel.witnesses)
-    return TrustPolicy(logs, witnesses, panel.groups, panel.quorum)
+    return trust_in(None if asker is None else asker.panel, logs)
 
 
 def _signed(note: bytes) -> SignedCheckpoint:

@@ -58,10 +58,10 @@ def html(template: str, *, status: int = 200, **values: Any) -> Response:
     return answer(text.encode("utf-8", "replace"), HTML, status=status, caching=SECRET, more=_HEADERS)
 
 
-def attached(data: bytes, name: str) -> Response:
+def attached(data: bytes, name: str, kind: str = OPAQUE) -> Response:
     """Return bytes as a file of this name, which no browser shows."""
     more = [("Content-Disposition", f'attachment; filename="{name}"'), *_HEADERS]
-    return answer(data, OPAQUE, caching=SECRET, more=more)
+    return answer(data, kind, caching=SECRET, more=more)
 
 
 def redirect(place: str) -> Response:

@@ -1,6 +1,5 @@
 """Watching: what witnesses say of the segments, what was found, and files that others bring (spec/pages.md)."""
 
-from dataclasses import replace
 from typing import Final
 
 from flask import Response, request
@@ -11,6 +10,7 @@ from tlog.api.route import Call, Services
 from tlog.api.segments import page_of_rows
 from tlog.web.overview import Overview, overview, with_monitors
 from tlog.web.page import page, shown
+from tlog.witnesses.panel import trust_in
 
 _PAGE: Final = 50
 _LATE: Final = 3_600_000
@@ -43,12 +43,9 @@ def _is_late(found: Overview, now: int) -> bool:
 
 
 def _witnesses_text(services: Services) -> str:
-    """Return what a trust policy says of the witnesses that are asked, but not where: that is nobody's business."""
-    if services.asker is None:
-        return "quorum none\n"
-    panel = services.asker.panel
-    bare = replace(panel, witnesses=tuple(replace(one, url="") for one in panel.witnesses))
-    return bytes(bare).decode("utf-8", "surrogateescape")
+    """Return what a trust policy says of the witnesses that are asked."""
+    panel = None if services.asker is None else services.asker.panel
+    return bytes(trust_in(panel)).decode("utf-8", "surrogateescape")
 
 
 ROUTES = (shown("/web/watching", Action.LIST_SEGMENTS, watching, "Who watches, and what they found", query=("after",)),)

@@ -1,5 +1,6 @@
 """The witnesses that a log asks, as a C2SP tlog-policy says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -7,7 +8,7 @@ from urllib.parse import urlsplit
 from tlog.errors import ConfigError
 from tlog_client.credential import is_private
 from tlog_core.errors import MalformedError
-from tlog_core.policy import TrustedWitness, TrustPolicy, parse_policy
+from tlog_core.policy import TrustedLog, TrustedWitness, TrustPolicy, parse_policy
 
 MAX_WITNESSES: Final = 32
 """How many witnesses a log asks at most: a note has 100 signatures at most, and each witness costs threads."""
@@ -39,6 +40,14 @@ def read_panel(path: Path) -> TrustPolicy:
                 "segment is a copy, which stops it for good; give an https URL, or one of this machine itself"
             )
     return policy
+
+
+def trust_in(panel: TrustPolicy | None, logs: tuple[TrustedLog, ...] = ()) -> TrustPolicy:
+    """Return the trust policy of who believes these logs, and demands the quorum of the panel, if there is one."""
+    if panel is None:
+        return TrustPolicy(logs, (), (), None)
+    # Where witnesses are asked is nothing to who verifies, and nobody else's business.
+    return replace(panel, logs=logs, witnesses=tuple(replace(one, url="") for one in panel.witnesses))
 
 
 def submission_url(witness: TrustedWitness) -> str:

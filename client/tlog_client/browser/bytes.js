@@ -68,7 +68,9 @@ export function concatBytes(...parts) {
 }
 
 export function equalBytes(one, other) {
-  return one.length === other.length && one.every((byte, place) => byte === other[place]);
+  if (one.length !== other.length) return false;
+  for (let place = 0; place < one.length; place += 1) if (one[place] !== other[place]) return false;
+  return true;
 }
 
 /** Return the big-endian number, a BigInt, that the bytes are. */

@@ -6,8 +6,8 @@ import { HASH_BYTES } from "./hashes.js";
 import { canonicalJson, isJsonObject, numberMember, parseJson, textMember } from "./json.js";
 import { NOTE_KEY, parseVerifier, verifySignature } from "./note.js";
 
-const MAX_ENTRY_BYTES = 65_535;
-const MAX_WRITER_BYTES = 255;
+export const MAX_ENTRY_BYTES = 65_535;
+export const MAX_WRITER_BYTES = 255;
 const WRITER_SIGNATURE_BYTES = 68;
 
 /**

@@ -11,6 +11,8 @@ const JSON_NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 const JSON_SPACE = /[ \t\n\r]*/y;
 // The names of the members of an object whose numbers are not written as integers, be they whole.
 const FRACTIONS = Symbol("fractions");
+const JSON_TOKEN = /\{\}|\[\]|[{}[\],:]|"[^"\\]*(?:\\.[^"\\]*)*"|[^"{}[\],:]+/g;
+const MAX_INDENTED_BYTES = 2 ** 21;
 const JSON_WORDS = { true: true, false: false, null: null };
 
 /** Return the value of bytes of JSON, objects without a prototype; raise MalformedError. */
@@ -30,6 +32,30 @@ export function canonicalText(value) {
 /** Return the RFC 8785 form of a value, as bytes. */
 export function canonicalJson(value) {
   return encodeText(canonicalText(value));
+}
+
+/**
+ * Return JSON without spaces with an indented line for each member and element; as it is, if that takes more than 2 MiB.
+ *
+ * Its tokens stay as they are, and in their order: objects in between would put members whose names are numbers first.
+ */
+export function jsonLines(text) {
+  const parts = [];
+  let [depth, room] = [0, MAX_INDENTED_BYTES - encodeText(text).length];
+  for (const [token] of text.matchAll(JSON_TOKEN)) {
+    depth += "{[".includes(token) - "}]".includes(token);
+    const [before, after] = tokenSpaces(token, `\n${"  ".repeat(depth)}`);
+    room -= before.length + after.length;
+    if (room < 0) return text;
+    parts.push(before, token, after);
+  }
+  return parts.join("");
+}
+
+function tokenSpaces(token, line) {
+  if (token === ":") return ["", " "];
+  if ("{[,".includes(token)) return ["", line];
+  return "}]".includes(token) ? [line, ""] : ["", ""];
 }
 
 /** Return the member, a string that is not empty; raise MalformedError. */

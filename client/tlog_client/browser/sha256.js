@@ -40,7 +40,7 @@ export class Hasher {
     this.#view.setUint32(padded - 8, Math.floor(this.#length / 2 ** 29));
     this.#view.setUint32(padded - 4, this.#length << 3);
     this.#state.set(FIRST_STATE);
-    for (let place = 0; place < padded; place += BLOCK_BYTES) compress(this.#state, this.#scratch, place);
+    for (let place = 0; place < padded; place += BLOCK_BYTES) compress(this.#state, this.#view, place);
     const hash = new Uint8Array(32);
     for (let place = 0; place < 32; place += 1) hash[place] = this.#state[place >> 2] >>> (24 - 8 * (place & 3));
     return hash;
@@ -54,12 +54,10 @@ export class Hasher {
   }
 }
 
-function compress(state, bytes, place) {
+function compress(state, view, place) {
   const w = SCHEDULE;
   const k = ROUND_CONSTANTS;
-  for (let t = 0, at = place; t < 16; t += 1, at += 4) {
-    w[t] = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
-  }
+  for (let t = 0; t < 16; t += 1) w[t] = view.getInt32(place + 4 * t);
   for (let t = 16; t < 64; t += 1) {
     const two = w[t - 2];
     const fifteen = w[t - 15];

@@ -1,6 +1,6 @@
 // The zip of an evidence bundle in its one form (spec/bundle.md, "The zip").
 
-import { encodeText } from "./bytes.js";
+import { encodeText, equalBytes } from "./bytes.js";
 import { MalformedError } from "./errors.js";
 import { atPlace } from "./place.js";
 
@@ -13,6 +13,7 @@ const CENTRAL_SIGNATURE = 0x02014b50;
 const END_SIGNATURE = 0x06054b50;
 const HEADER_BYTES = 30;
 const MEMBER_NAME = /^(?:[a-z]+\/)?[a-z]+(?:\.[a-z]+)?$/;
+const CRC_STEP = 16;
 const CRC_TABLES = crcTables();
 
 /**
@@ -32,7 +33,7 @@ export function parseZip(raw) {
   const comment = String.fromCharCode(...raw.subarray(start + empty.length, start + empty.length + 0xffff));
   const due = zipDirectory(members, start, comment);
   const rest = raw.subarray(start);
-  if (!isSame(rest, due)) {
+  if (!equalBytes(rest, due)) {
     const place = rest.findIndex((byte, at) => byte !== due[at]);
     atPlace("the directory of the zip", () => {
       throw new MalformedError(`from byte ${start + (place < 0 ? rest.length : place)} on it is not as the members before it demand`);
@@ -62,7 +63,7 @@ function readMember(raw, start) {
   });
   atPlace(found.name, () => {
     const header = zipHeader(found);
-    if (found.end > raw.length || !isSame(raw.subarray(start, start + header.length), header)) {
+    if (found.end > raw.length || !equalBytes(raw.subarray(start, start + header.length), header)) {
       throw new MalformedError("its header in the zip is not as a bundle has it");
     }
   });
@@ -100,46 +101,46 @@ function packed(...fields) {
   return Uint8Array.from(bytes);
 }
 
-function isSame(one, other) {
-  return one.length === other.length && one.every((byte, place) => byte === other[place]);
-}
-
 function viewOf(raw) {
   return new DataView(raw.buffer, raw.byteOffset, raw.byteLength);
 }
 
-// Eight bytes a step, each by a table of its own.
+// Sixteen bytes a step, each by a table of its own, 256 numbers behind the one before.
 export function crc32(data) {
-  const [t0, t1, t2, t3, t4, t5, t6, t7] = CRC_TABLES;
+  const view = viewOf(data);
   let [crc, place] = [-1, 0];
-  for (; place + 8 <= data.length; place += 8) {
-    const low = crc ^ (data[place] | (data[place + 1] << 8) | (data[place + 2] << 16) | (data[place + 3] << 24));
+  for (; place + CRC_STEP <= data.length; place += CRC_STEP) {
     crc =
-      t7[low & 255] ^
-      t6[(low >>> 8) & 255] ^
-      t5[(low >>> 16) & 255] ^
-      t4[low >>> 24] ^
-      t3[data[place + 4]] ^
-      t2[data[place + 5]] ^
-      t1[data[place + 6]] ^
-      t0[data[place + 7]];
+      crcOfFour(crc ^ view.getInt32(place, true), 12) ^
+      crcOfFour(view.getInt32(place + 4, true), 8) ^
+      crcOfFour(view.getInt32(place + 8, true), 4) ^
+      crcOfFour(view.getInt32(place + 12, true), 0);
   }
-  for (; place < data.length; place += 1) crc = t0[(crc ^ data[place]) & 255] ^ (crc >>> 8);
+  for (; place < data.length; place += 1) crc = CRC_TABLES[(crc ^ data[place]) & 255] ^ (crc >>> 8);
   return ~crc >>> 0;
 }
 
+// Of four bytes, the first the lowest, which so many come behind.
+function crcOfFour(bits, behind) {
+  const table = behind << 8;
+  return (
+    CRC_TABLES[(table + 768) | (bits & 255)] ^
+    CRC_TABLES[(table + 512) | ((bits >>> 8) & 255)] ^
+    CRC_TABLES[(table + 256) | ((bits >>> 16) & 255)] ^
+    CRC_TABLES[table | (bits >>> 24)]
+  );
+}
+
 function crcTables() {
-  const tables = Array.from({ length: 8 }, () => new Int32Array(256));
+  const tables = new Int32Array(CRC_STEP << 8);
   for (let byte = 0; byte < 256; byte += 1) {
     let crc = byte;
     for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
-    tables[0][byte] = crc;
+    tables[byte] = crc;
   }
-  for (let number = 1; number < 8; number += 1) {
-    for (let byte = 0; byte < 256; byte += 1) {
-      const before = tables[number - 1][byte];
-      tables[number][byte] = tables[0][before & 255] ^ (before >>> 8);
-    }
+  for (let place = 256; place < tables.length; place += 1) {
+    const before = tables[place - 256];
+    tables[place] = tables[before & 255] ^ (before >>> 8);
   }
   return tables;
 }

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tlog_client.bundle.archive import MAX_BUNDLE_BYTES
 from tlog_client.bundle.export import Advance, Exporter, export
+from tlog_client.bundle.manifest import SEGMENTS, reserved_beside
 from tlog_client.bundle.page import make_page
-from tlog_client.bundle.part import ACCESS, CONTROL
 from tlog_client.bundle.report import Report, report
 from tlog_client.bundle.source import LogSource
-from tlog_client.bundle.verify import SEGMENTS, trust_of, verify_bundle
+from tlog_client.bundle.verify import trust_of, verify_bundle
 from tlog_client.files import read_whole
 from tlog_client.log import Log
 from tlog_core.errors import MalformedError
@@ -44,9 +44,9 @@ def export_bundle(
 
 def reserved_logs(url: str, key: VerifierKey, trust: TrustPolicy) -> Iterator[tuple[str, str, VerifierKey]]:
     """Yield name, URL and key of each of the segments `control` and `access` beside one that a trust policy has."""
-    log, is_segment, own = key.name.rpartition(SEGMENTS)
+    log, is_segment, _ = key.name.rpartition(SEGMENTS)
     base, is_ours, _ = url.rstrip("/").rpartition(SEGMENTS)
-    for name in {CONTROL, ACCESS} - {own} if is_segment and is_ours else ():
+    for name in reserved_beside(key.name) if is_segment and is_ours else ():
         for other in trust.log_keys(f"{log}{SEGMENTS}{name}")[:1]:
             yield name, f"{base}{SEGMENTS}{name}", other
 

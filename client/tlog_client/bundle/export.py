@@ -1,5 +1,6 @@
 """Making a bundle out of what a segment holds: all is verified before it is handed out."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,9 +8,9 @@ from typing import Any, Final, Protocol
 
 from tlog_client.answers import OpenedEntry
 from tlog_client.bundle.archive import MAX_BUNDLE_BYTES, format_archive, member
-from tlog_client.bundle.manifest import NAME, PAGE, POLICY, Manifest, comment_of, listed
-from tlog_client.bundle.part import ACCESS, CONTROL, MAX_ENTRIES, SEGMENT, Part, make_part
-from tlog_client.bundle.verify import SEGMENTS, verify_bundle
+from tlog_client.bundle.manifest import NAME, PAGE, POLICY, SEGMENTS, Manifest, comment_of, listed, reserved_beside
+from tlog_client.bundle.part import MAX_ENTRIES, SEGMENT, Part, make_part
+from tlog_client.bundle.verify import verify_bundle
 from tlog_client.errors import RefusedError
 from tlog_client.state import SignedCheckpoint
 from tlog_core.errors import MalformedError
@@ -23,6 +24,9 @@ Advance = Callable[[int], None]
 Asked = range | Mapping[str, str | int]
 """What to export: a range of indexes, or the parameters of a search."""
 
+MAX_RESERVED_BYTES: Final = 32 << 20
+"""How many bytes of payloads go along of `control`, and of `access`, at most."""
+
 _CHANGES: Final = frozenset(("policy.applied", "key.added", "key.removed", "issuers.changed"))
 """What `control` says that is about every segment."""
 
@@ -31,7 +35,8 @@ _CHANGES: Final = frozenset(("policy.applied", "key.added", "key.removed", "issu
 class Exporter:
     """Who exports, at a time in milliseconds, with which tool, by which trust policy; and the page that goes along.
 
-    The payloads of a part, all of which are in memory, have at most so many bytes as `most`.
+    The payloads of the segment, all of which are in memory, have at most so many bytes as `most`. Of `control` and
+    `access` the newest `reach` entries are looked through.
     """
 
     by: str
@@ -40,6 +45,7 @@ class Exporter:
     trust: TrustPolicy
     page: bytes
     most: int = MAX_BUNDLE_BYTES
+    reach: int = MAX_ENTRIES
 
 
 class Source(Protocol):
@@ -67,18 +73,21 @@ def export(
 ) -> bytes:
     """Return the bundle of what is asked for, verified, with what `control` and `access` of `reserved` say of it.
 
-    One of them that may not be read is left out. Raises MalformedError if there is nothing or too much, else as the
-    sources and `verify_bundle` do.
+    The manifest says what was looked through of these: nothing of one that is not there, or may not be read. Raises
+    MalformedError if there is nothing or too much, else as the sources and `verify_bundle` do.
     """
     head = source.head(exporter.trust)
     asked, opened = _read(asked, source, head, exporter.most, advance)
     parts = [_part(SEGMENT, source, head, opened)]
     segment = source.origin.rpartition(SEGMENTS)[2]
+    names = reserved_beside(source.origin)
+    looked: dict[str, range | None] = dict.fromkeys(names)
     # Last of all `access`, in which what was read here is then found.
-    for name in (one for one in (CONTROL, ACCESS) if one in reserved):
+    for name in (one for one in names if one in reserved):
         with suppress(RefusedError):
-            parts += _reserved(name, segment, reserved[name], exporter, advance)
-    whole = _bundle(asked, source.origin, parts, exporter)
+            looked[name], found = _reserved(name, segment, reserved[name], exporter, advance)
+            parts += found
+    whole = _bundle(asked, source.origin, parts, looked, exporter)
     verify_bundle(whole, exporter.trust)
     return whole
 
@@ -119,15 +128,33 @@ def _counted(opened: Iterable[OpenedEntry], most: int, advance: Advance) -> list
     return entries
 
 
-def _reserved(name: str, segment: str, source: Source, exporter: Exporter, advance: Advance) -> list[Part]:
+def _reserved(
+    name: str, segment: str, source: Source, exporter: Exporter, advance: Advance
+) -> tuple[range, list[Part]]:
+    """Return what was looked through, and the part of what was found there."""
     head, requests = source.head(exporter.trust), set[str]()
+    size = head.checkpoint.size
+    start = max(size - exporter.reach, 0)
     entries = (
         one
-        for one in source.entries(head, 0, head.checkpoint.size)
+        for one in source.entries(head, start, size)
         if one.payload_type == JSON_TYPE and about_segment(one.event(), segment, requests)
     )
-    opened = _counted(entries, exporter.most, advance)
-    return [_part(name, source, head, opened)] if opened else []
+    start, opened = _newest(entries, start, advance)
+    return range(start, size), [_part(name, source, head, opened)] if opened else []
+
+
+def _newest(opened: Iterable[OpenedEntry], start: int, advance: Advance) -> tuple[int, Sequence[OpenedEntry]]:
+    """Return the newest entries for which there is room, and from where on they are all."""
+    kept, room = deque[OpenedEntry](), MAX_RESERVED_BYTES
+    for one in opened:
+        kept.append(one)
+        room -= len(one.payload)
+        while room < 0:
+            room += len(kept[0].payload)
+            start = kept.popleft().index + 1
+        advance(1)
+    return start, kept
 
 
 def _part(name: str, source: Source, head: SignedCheckpoint, opened: Sequence[OpenedEntry]) -> Part:
@@ -136,11 +163,13 @@ def _part(name: str, source: Source, head: SignedCheckpoint, opened: Sequence[Op
     return make_part(name, head.note, source.prove(head, [one.index for one in opened]), opened)
 
 
-def _bundle(asked: Asked, origin: str, parts: Sequence[Part], exporter: Exporter) -> bytes:
+def _bundle(
+    asked: Asked, origin: str, parts: Sequence[Part], looked: Mapping[str, range | None], exporter: Exporter
+) -> bytes:
     members = [
         member(POLICY, bytes(exporter.trust)),
         *(one for part in parts for one in part.members()),
         member(PAGE, exporter.page),
     ]
-    manifest = bytes(Manifest(asked, exporter.at, exporter.by, listed(members), origin, exporter.tool))
+    manifest = bytes(Manifest(asked, exporter.at, exporter.by, listed(members), origin, looked, exporter.tool))
     return format_archive([member(NAME, manifest), *members], comment_of(manifest))

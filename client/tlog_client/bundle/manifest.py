@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tlog_client.bundle.archive import Member
+from tlog_client.bundle.part import ACCESS, CONTROL
 from tlog_core.encoding import canonical_json, number_member, parse_json, text_member
 from tlog_core.errors import MalformedError
 
@@ -15,6 +16,8 @@ PAGE: Final = "verify.html"
 MAX_MANIFEST_BYTES: Final = 1 << 20
 MAX_WORDS: Final = 255
 VERSION: Final = 1
+SEGMENTS: Final = "/segments/"
+"""What stands in an origin between the name of the log and that of the segment."""
 
 _COMMENT: Final = "tlog/bundle/v1 "
 _TERMS: Final = frozenset(("action", "actor", "before", "outcome", "q", "since", "source", "start", "target", "until"))
@@ -33,7 +36,8 @@ class Listed:
 class Manifest:
     """What was asked for, by whom, when in milliseconds, of which log and with what; and the other members.
 
-    `asked` is a range of indexes, or the parameters of a search.
+    `asked` is a range of indexes, or the parameters of a search. `reserved` says of `control` and `access` which of
+    their entries were looked through for what is about the segment, up to the end of each; None if none were.
     """
 
     asked: range | Mapping[str, str | int]
@@ -41,18 +45,16 @@ class Manifest:
     by: str
     files: tuple[Listed, ...]
     origin: str
+    reserved: Mapping[str, range | None]
     tool: str
 
     def __bytes__(self) -> bytes:
         """Return the manifest as it stands in a bundle; MalformedError for values that none has."""
-        asked = (
-            {"end": self.asked.stop, "start": self.asked.start}
-            if isinstance(self.asked, range)
-            else {"search": dict(self.asked)}
-        )
+        asked = _members(self.asked) if isinstance(self.asked, range) else {"search": dict(self.asked)}
         files = [{"name": one.name, "sha256": one.sha256, "size": one.size} for one in self.files]
         members = {"asked": asked, "at": self.at, "by": self.by, "files": files, "origin": self.origin}
-        return canonical_json({**members, "tool": self.tool, "v": VERSION})
+        reserved = {name: None if one is None else _members(one) for name, one in self.reserved.items()}
+        return canonical_json({**members, "reserved": reserved, "tool": self.tool, "v": VERSION})
 
 
 def parse_manifest(raw: bytes) -> Manifest:
@@ -69,11 +71,17 @@ def parse_manifest(raw: bytes) -> Manifest:
         by=_words(members, "by"),
         files=tuple(map(_listed, files if isinstance(files, list) else [])),
         origin=text_member(members, "origin"),
+        reserved=_reserved(members.get("reserved"), text_member(members, "origin")),
         tool=_words(members, "tool"),
     )
     if bytes(found) != raw:
         raise MalformedError("the manifest is not canonical, or has members that no manifest has")
     return found
+
+
+def reserved_beside(origin: str) -> list[str]:
+    """Return the names of the reserved segments beside a segment, which may be one of them itself."""
+    return [name for name in (CONTROL, ACCESS) if not origin.endswith(f"{SEGMENTS}{name}")]
 
 
 def comment_of(manifest: bytes) -> str:
@@ -94,11 +102,29 @@ def _asked(value: Any) -> range | Mapping[str, str | int]:
         if not all(type(one) in (str, int) for one in terms.values()):
             raise MalformedError("a parameter of the search is neither a text nor a number")
         return terms
-    members = value if isinstance(value, dict) else {}
-    found = range(number_member(members, "start"), number_member(members, "end"))
+    found = _range(value)
     if not found:
         raise MalformedError("a range has at least one entry")
     return found
+
+
+def _reserved(value: Any, origin: str) -> Mapping[str, range | None]:
+    due = reserved_beside(origin)
+    if not isinstance(value, dict) or sorted(value) != sorted(due):
+        raise MalformedError(f"what was looked through is not said of {' and '.join(due)}")
+    return {name: None if one is None else _range(one) for name, one in value.items()}
+
+
+def _range(value: Any) -> range:
+    members = value if isinstance(value, dict) else {}
+    found = range(number_member(members, "start"), number_member(members, "end"))
+    if found.start > found.stop:
+        raise MalformedError("a range ends before it starts")
+    return found
+
+
+def _members(span: range) -> dict[str, int]:
+    return {"end": span.stop, "start": span.start}
 
 
 def _listed(value: Any) -> Listed:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
+from tlog_client.bundle.part import ACCESS, CONTROL
 from tlog_client.bundle.verify import VerifiedBundle, VerifiedPart
 from tlog_client.text import format_time
 from tlog_core.encoding import encode_base64
@@ -58,6 +59,8 @@ def _facts(bundle: VerifiedBundle) -> Iterator[tuple[str, str]]:
     yield "Key of the log", " ".join(map(str, part.keys))
     yield "Head", f"{tree.size} entries, root {encode_base64(tree.root)}"
     yield "Cosigned by", _cosigned(part) or "nobody whom this trust policy knows"
+    for name in (one for one in (CONTROL, ACCESS) if one in manifest.reserved):
+        yield f"Of {name}", _looked(manifest.reserved[name], _count(bundle, name))
     yield "Exported by", manifest.by
     yield "Exported at", format_time(manifest.at)
     yield "Exported with", manifest.tool
@@ -74,8 +77,8 @@ def _details(bundle: VerifiedBundle) -> Iterator[tuple[str, str]]:
     if isinstance(manifest.asked, range):
         yield "complete", f"{manifest.asked.start} to {manifest.asked.stop - 1}"
     for one in bundle.parts[1:]:
-        last = format_time(one.last_time)
-        yield one.name, f"entries of {one.head.checkpoint.origin}: {len(one.indexes)}, the last of {last}"
+        looked = _looked(manifest.reserved[one.name], len(one.indexes))
+        yield one.name, f"{looked}; the last of {format_time(one.last_time)}"
     yield "bytes", str(len(manifest.files) + 1)
 
 
@@ -83,8 +86,11 @@ def _notes(bundle: VerifiedBundle) -> Iterator[str]:
     yield "claims"
     if not isinstance(bundle.manifest.asked, range):
         yield "search"
-    if bundle.parts[1:]:
+    looked = bundle.manifest.reserved.values()
+    if any(one is not None for one in looked):
         yield "parts"
+    if any(one is None or one.start for one in looked):
+        yield "omitted"
     if not all(one.is_own for one in bundle.parts):
         yield "stated"
     yield "clauses"
@@ -96,6 +102,17 @@ def _exported(bundle: VerifiedBundle) -> str:
         return f"entries {asked.start} to {asked.stop - 1}"
     count = len(bundle.parts[0].indexes)
     return f"{count} entries, found by {', '.join(f'{name}={asked[name]}' for name in sorted(asked))}"
+
+
+def _count(bundle: VerifiedBundle, name: str) -> int:
+    return sum(len(one.indexes) for one in bundle.parts if one.name == name)
+
+
+def _looked(looked: range | None, count: int) -> str:
+    if looked is None:
+        return "not looked through"
+    told = f"{count} of the entries {looked.start} to {looked.stop - 1}" if looked else "no entries"
+    return f"{told}; those before {looked.start} were not looked through" if looked.start else told
 
 
 def _cosigned(part: VerifiedPart) -> str:

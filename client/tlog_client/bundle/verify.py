@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlog_client.bundle.archive import Member, parse_archive, verify_crc
-from tlog_client.bundle.manifest import NAME, PAGE, POLICY, Manifest, comment_of, listed, parse_manifest
+from tlog_client.bundle.manifest import NAME, PAGE, POLICY, SEGMENTS, Manifest, comment_of, listed, parse_manifest
 from tlog_client.bundle.part import ACCESS, CONTROL, FILES, SEGMENT, Part, verify_range
 from tlog_client.bundle.place import at
 from tlog_core.checkpoint import parse_checkpoint
@@ -18,8 +18,6 @@ Advance = Callable[[int], None]
 """Given how many bytes are done with."""
 
 _ZIP: Final = "the zip"
-SEGMENTS: Final = "/segments/"
-"""What stands in an origin between the name of the log and that of the segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,8 @@ def verify_bundle(raw: bytes, trust: TrustPolicy, advance: Advance = lambda _: N
     )
     with at(NAME):
         _verify_origins(manifest.origin, parts)
+        for part in parts[1:]:
+            _verify_looked(manifest.reserved.get(part.name), part)
         if isinstance(manifest.asked, range):
             verify_range(parts[0].indexes, manifest.asked)
     for name in contents:
@@ -142,3 +142,12 @@ def _verify_origins(origin: str, parts: Sequence[VerifiedPart]) -> None:
         due = origin if part.name == SEGMENT else f"{log}{SEGMENTS}{part.name}"
         if part.head.checkpoint.origin != due:
             raise ProofError(f"{part.name} is of {part.head.checkpoint.origin}, not of {due}")
+
+
+def _verify_looked(looked: range | None, part: VerifiedPart) -> None:
+    if looked is None:
+        raise ProofError(f"{part.name} was not looked through, and is there")
+    size, first = part.head.checkpoint.size, part.indexes[0]
+    if looked.stop != size or first < looked.start:
+        told = f"was looked through from {looked.start} to before {looked.stop}"
+        raise ProofError(f"{part.name} {told}, but it has {size} entries, and entry {first} is there")

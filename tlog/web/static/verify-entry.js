@@ -5,6 +5,7 @@ import { decodeText, encodeHex } from "./bytes.js";
 import { element } from "./element.js";
 import { ENTRY_CHECKS } from "./entry-checks.js";
 import { MalformedError } from "./errors.js";
+import { jsonLines } from "./json.js";
 import { forgetLog, keepTrust, recallLog } from "./known-log.js";
 import { approachLog, outcomeOf, readTrust, rememberLog } from "./log-checks.js";
 import { proofPicture } from "./proof-picture.js";
@@ -21,8 +22,6 @@ const WORDS = {
 };
 // In the one form of a name: under another, this browser would know nothing of the log.
 const ENTRY_PATH = /^\/web\/segments\/([a-z0-9][a-z0-9-]{0,62})\/entries\/([0-9]+)$/;
-const MAX_INDENTED = 2 ** 21;
-const TOKEN = /\{\}|\[\]|[{}[\],:]|"[^"\\]*(?:\\.[^"\\]*)*"|[^"{}[\],:]+/g;
 const MAX_HEX = 4096;
 const HEX_WIDTH = 8;
 
@@ -209,36 +208,13 @@ function named(text) {
 }
 
 function readable({ isJson, payload, payloadType }) {
-  if (isJson) {
-    const text = decodeText(payload, "JSON");
-    return byLines(text, MAX_INDENTED - payload.length) ?? text;
-  }
+  if (isJson) return jsonLines(decodeText(payload, "JSON"));
   try {
     if (payloadType.toLowerCase().startsWith("text/")) return decodeText(payload, "text");
   } catch {
     // Then it is shown as bytes.
   }
   return hexLines(payload.subarray(0, MAX_HEX));
-}
-
-// The tokens as they are stored: an object in between would put its members into another order.
-function byLines(text, room) {
-  const parts = [];
-  let depth = 0;
-  for (const [token] of text.matchAll(TOKEN)) {
-    depth += "{[".includes(token) - "}]".includes(token);
-    const [before, after] = spaces(token, "\n" + "  ".repeat(depth));
-    room -= before.length + after.length;
-    if (room < 0) return null;
-    parts.push(before, token, after);
-  }
-  return parts.join("");
-}
-
-function spaces(token, line) {
-  if (token === ":") return ["", " "];
-  if ("{[,".includes(token)) return ["", line];
-  return "}]".includes(token) ? [line, ""] : ["", ""];
 }
 
 function hexLines(payload) {

@@ -155,13 +155,15 @@
     return item;
   }
 
+  // Of what is no JSON, although its log says so, no character may be left out.
   function readable(raw) {
-    const text = decodeText(raw, "an event");
+    const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(raw);
     try {
-      return JSON.stringify(JSON.parse(text), null, 2);
+      JSON.parse(text);
     } catch {
       return text;
     }
+    return jsonLines(text);
   }
 
   file.onchange = () => {
