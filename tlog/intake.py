@@ -108,7 +108,7 @@ class Intake:
     ) -> Taken:
         """Log events, each given as its JSON text, durably when this returns.
 
-        `faults` are no events to begin with, and those are none of which `is_event` says so.
+        `faults` are no events to begin with, nor is what `is_event` refuses once it is read.
 
         Raises QuotaError; NotFoundError if something is to be kept in the quarantine segment, and who sends it may not
         write there; and what `submit.append` raises: then some may be logged, and are not again if all are sent again.

@@ -36,7 +36,7 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 class Found:
     """The events of a body, each as its JSON text, and what stands there that is none.
 
-    A text of which `is_event` says so, once it is read, is none either.
+    What `is_event` refuses, once it is read, is none either.
     """
 
     texts: Sequence[bytes] = ()
