@@ -27,13 +27,16 @@ _NO_ADMINISTRATOR: Final = (
 
 @click.group()
 def token() -> None:
-    """Issue, rotate and revoke API tokens, whether or not a server runs. Each change is on record."""
+    """Issue, rotate and revoke API tokens.
+
+    Works whether or not a server runs. Each change is on record.
+    """
 
 
 @token.command("issue")
 @data_option
 @click.argument("principal")
-@click.option("--group", "groups", multiple=True, help="May be given more than once.")
+@click.option("--group", "groups", multiple=True, help="A group of the principal. May be given more than once.")
 @click.option("--days", default=30.0, show_default=True, help="How long it is good for: at most 90 days.")
 def issue(data: Path, principal: str, groups: tuple[str, ...], days: float) -> None:
     """Issue a token for a principal and print it, this once."""
@@ -79,7 +82,10 @@ def list_tokens(data: Path) -> None:
 
 @click.group()
 def writer() -> None:
-    """Register the keys by which writers sign, whether or not a server runs. Each change is on record."""
+    """Register the keys by which writers sign.
+
+    Works whether or not a server runs. Each change is on record.
+    """
 
 
 @writer.command("add")
@@ -111,7 +117,7 @@ def remove_writer(data: Path, file: Path) -> None:
 @writer.command("list")
 @data_option
 def list_writers(data: Path) -> None:
-    """Print each verifier key of a writer, since when it is there, and whether it is in use, separated by tabs."""
+    """Print each verifier key of writers, since when it is there, and whether it is in use, separated by tabs."""
 
     def show() -> None:
         for row in _open(config_of(data)).all_writer_keys():
@@ -123,7 +129,10 @@ def list_writers(data: Path) -> None:
 
 @click.group()
 def policy() -> None:
-    """Say who may do what, and ask why, whether or not a server runs. Each change is on record."""
+    """Say who may do what, and ask why.
+
+    Works whether or not a server runs. Each change is on record.
+    """
 
 
 @policy.command("apply")
@@ -152,10 +161,10 @@ def show_policy(data: Path) -> None:
 @click.argument("principal")
 @click.argument("action")
 @click.argument("segment")
-@click.option("--group", "groups", multiple=True, help="A group that the principal is in.")
-@click.option("--claim", "claims", multiple=True, metavar="PATH=VALUE", help="A claim that the principal has.")
+@click.option("--group", "groups", multiple=True, help="A group of the principal.")
+@click.option("--claim", "claims", multiple=True, metavar="PATH=VALUE", help="A claim of the principal.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label to make the segment with.")
-@click.option("--address", help="Where the request comes from.")
+@click.option("--address", help="The IP address that the request comes from.")
 def explain(
     data: Path,
     principal: str,

@@ -21,12 +21,13 @@ from tlog.witness_cli import witness
 
 
 @click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Example:
   $ tlog segment create payments --data audit --log-name example.com/audit --label env=prod
   $ tlog serve --data audit &
   $ tlog fsck --data audit
-"""
+""",
 )
 def main() -> None:
     """Run a transparency log of audit events, and look after its data."""
@@ -42,9 +43,15 @@ def main() -> None:
     envvar="TLOG_ANCHOR",
     help="The folder of anchors, best on another disk; by default DATA.anchor beside the data.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="An IP address of this machine.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--workers", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1, 64))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The IP address to listen at.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535), help="The port to listen at.")
+@click.option(
+    "--workers",
+    default=os.cpu_count() or 1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many processes answer requests.",
+)
 @click.option("--certificate", type=click.Path(path_type=Path), help="Speak TLS with this PEM file.")
 @click.option("--key", type=click.Path(path_type=Path), help="The certificate's private key, a PEM file.")
 @click.option("--plain-http", is_flag=True, help="Bind to any address without TLS, which ends at a proxy in front.")
@@ -53,13 +60,13 @@ def main() -> None:
     "--witnesses",
     type=click.Path(path_type=Path),
     envvar="TLOG_WITNESSES",
-    help="Ask the witnesses in this file, a C2SP tlog-policy, to cosign.",
+    help="Ask the witnesses of this trust policy, a C2SP tlog-policy, to cosign.",
 )
 @click.option(
     "--peers",
     type=click.Path(path_type=Path),
     envvar="TLOG_PEERS",
-    help="Ask those whose URLs are in this file, one a line, what they have seen last, before anything is signed.",
+    help="Before anything is signed, ask the monitors whose URLs are in this file, one a line, for the head they know.",
 )
 @click.option(
     "--monitor-key",
@@ -67,7 +74,7 @@ def main() -> None:
     multiple=True,
     type=click.Path(path_type=Path),
     envvar="TLOG_MONITOR_KEYS",
-    help="Carry what the monitor says whose verifier key is in this file; may be given several times.",
+    help="Carry what the monitor says whose verifier key is in this file; may be given more than once.",
 )
 @click.option(
     "--recosign-seconds",
@@ -91,7 +98,7 @@ def main() -> None:
     show_default=True,
     type=click.FloatRange(min=0),
     envvar="TLOG_SCRUB_RATE",
-    help="How many entries a second are checked again, all over and over; 0 for none.",
+    help="How many stored entries a second are checked, from the first to the last and again; 0 for none.",
 )
 @click.option(
     "--reserve-mib",
@@ -99,7 +106,7 @@ def main() -> None:
     show_default=True,
     type=click.IntRange(min=0),
     envvar="TLOG_RESERVE_MIB",
-    help="With less free on the disk nothing more is taken in.",
+    help="Take nothing more in while the disk has less free than this.",
 )
 @log_name_option
 def serve(
@@ -121,9 +128,10 @@ def serve(
     reserve_mib: int,
     log_name: str | None,
 ) -> None:
-    """Run the server on a data folder, which is made if it is not there. One server a folder.
+    """Run the server on a data folder.
 
-    On an empty folder it begins with a segment, a policy, and credentials, which it prints once.
+    The folder is made if it is not there, and has one server. On an empty one it begins with a segment, a policy, and
+    credentials, which it prints once.
     """
     from tlog.serve import Listen
     from tlog.serve import serve as run
@@ -151,7 +159,13 @@ def serve(
 @data_option
 @click.option("--fast", is_flag=True, help="Check only the heads, and the last entries below them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each finding, and one that sums up.")
-@click.option("--processes", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--processes",
+    default=os.cpu_count() or 1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many processes check.",
+)
 @click.option(
     "--resume",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -159,9 +173,10 @@ def serve(
 )
 @click.argument("names", nargs=-1, metavar="[SEGMENT]...")
 def fsck(data: Path, fast: bool, as_json: bool, processes: int, resume: Path | None, names: tuple[str, ...]) -> None:
-    """Check every byte that is stored: payloads, commitments, entries, tiles, roots, signatures, indexes.
+    """Check every byte that is stored, of all segments or of these.
 
-    Exits 0 if all is well, and 1 after printing each finding with its place. A server may run meanwhile.
+    That is payloads, commitments, entries, tiles, roots, signatures, indexes. A server may run meanwhile. Exits 0 if
+    all is well, and 1 after printing each finding with its place.
     """
     from tlog.fsck.run import Plan, check, check_ends
     from tlog.fsck_shell import Report
@@ -188,7 +203,7 @@ def fsck(data: Path, fast: bool, as_json: bool, processes: int, resume: Path | N
 def backup(data: Path, target: Path) -> None:
     """Make a verified backup of a data folder in the new folder TARGET. A server may run meanwhile.
 
-    It has the signer keys: keep it as safe as the data itself.
+    The backup has the signer keys: keep it as safe as the data itself.
     """
     from tlog.backup import back_up
     from tlog.fsck_shell import Report
@@ -205,9 +220,9 @@ def backup(data: Path, target: Path) -> None:
 @data_option
 @click.argument("backup", type=click.Path(path_type=Path))
 def restore(data: Path, backup: Path) -> None:
-    """Put a backup back as a new data folder, and say which segments may sign.
+    """Put a backup back as a new data folder.
 
-    A segment is frozen unless its anchor shows that nothing was signed after the backup.
+    Says which segments may sign: one is frozen unless its anchor shows that nothing was signed after the backup.
     """
     from tlog import backup as backups
     from tlog.status import describe_all

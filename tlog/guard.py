@@ -23,7 +23,7 @@ from tlog.access.action import CONTROL, RESERVED
 from tlog.access.document import read_policy
 from tlog.access.oidc import Oidc
 from tlog.access.policy import Decider
-from tlog.access.rule import Address, Grant, Policy, Target
+from tlog.access.rule import Address, Grant, Policy, Quota, Target
 from tlog.access.token import PREFIX, Token, parse_token, verify_token
 from tlog.config import Config
 from tlog.control import Control
@@ -167,6 +167,10 @@ class Guard:
         Then nothing is counted: what would be, would be so again each time that the request comes again.
         """
         self._quotas.draw(self._draws(self._current(), caller.principal, sizes))
+
+    def used(self, quota: Quota, of: str) -> float:
+        """Return how much of a quota is used now, as `Quotas.used` says."""
+        return self._quotas.used(quota, of)
 
     def anyone_may(self, action: Action, target: Target) -> bool:
         """Tell whether everyone may do this in a segment: without a credential, and from wherever."""

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
+
+from msgspec import Struct
 
 from tlog.access import Action
 from tlog.access.rule import Target
@@ -59,8 +61,8 @@ class Request:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+# As `Place`.
+class Event(Struct, frozen=True):
     """An event in canonical form, with what tells it apart for as long as it is remembered: 38 bytes, or nothing."""
 
     payload: bytes
@@ -96,13 +98,22 @@ class Intake:
         self._routing = routing
         self._placing = Placing(routing, canonicalize)
 
-    def take(self, request: Request, texts: Sequence[bytes], waits: Waits, faults: Iterable[bytes] = ()) -> Taken:
-        """Log events, each given as its JSON text, durably when this returns; `faults` are no events to begin with.
+    def take(
+        self,
+        request: Request,
+        texts: Sequence[bytes],
+        waits: Waits,
+        faults: Iterable[bytes] = (),
+        is_event: Callable[[Any], bool] = lambda _: True,
+    ) -> Taken:
+        """Log events, each given as its JSON text, durably when this returns.
+
+        `faults` are no events to begin with, nor is what `is_event` refuses once it is read.
 
         Raises QuotaError; NotFoundError if something is to be kept in the quarantine segment, and who sends it may not
         write there; and what `submit.append` raises: then some may be logged, and are not again if all are sent again.
         """
-        found = self._sort(request, texts, faults)
+        found = _sort(request, self._placing.find(texts, faults, is_event))
         found.placed = self._admitted(request, found)
         sizes = self._sizes(found)
         self._guard.draw(request.caller, sizes)
@@ -138,16 +149,6 @@ class Intake:
             there = self._guard.target(wanted.segment) or wanted
             sizes.append((there, sum(len(data) for data, _ in found.rejected)))
         return sizes
-
-    def _sort(self, request: Request, texts: Sequence[bytes], faults: Iterable[bytes]) -> _Sorted:
-        found = _Sorted()
-        for number, place in enumerate(self._placing.find(texts, faults)):
-            if place.target is None:
-                found.rejected.append((place.data, place.reason))
-            else:
-                event = Event(place.data, _key(request, place, number, found.equal))
-                found.placed.setdefault(place.target, []).append(event)
-        return found
 
     def _admitted(self, request: Request, found: _Sorted) -> dict[Target, list[Event]]:
         """Return the events whose sender may write to their segments, or make these; the others are rejected."""
@@ -225,6 +226,17 @@ class Intake:
             self._log(request.caller, target, chunk, waits)
 
 
+def _sort(request: Request, places: Iterable[Place]) -> _Sorted:
+    found = _Sorted()
+    for number, place in enumerate(places):
+        if place.target is None:
+            found.rejected.append((place.data, place.reason))
+        else:
+            event = Event(place.data, _key(request, place, number, found.equal))
+            found.placed.setdefault(place.target, []).append(event)
+    return found
+
+
 def _key(request: Request, place: Place, number: int, equal: Counter[bytes]) -> bytes | None:
     """Return what tells an event apart: its own id, or its place in a request that has one; None if it has neither."""
     if place.id is not None:
@@ -244,7 +256,7 @@ def _digest(request: Request, kind: str, one: str, payload: bytes, near: int = 0
     So keys of a request stand side by side in the database, which would else write a page for each.
     """
     # With the payload, so that an event of another's id keeps nothing out; and the writer, whose entry it is to be.
-    head = "\n".join([request.caller.principal.name, kind, one]).encode("utf-8", "surrogatepass")
+    head = f"{request.caller.principal.name}\n{kind}\n{one}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(b"%d\n%b%b" % (len(head), head, payload)).digest()
     return max(0, min(near, _LAST_NEAR)).to_bytes(6, "big") + digest
 

@@ -1,8 +1,9 @@
 """From events as they came to payloads, each with the segment that the routing has for it, or why it has none."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
+
+from msgspec import Struct
 
 from tlog.access.rule import Target
 from tlog.canonical import TOGETHER, Canonicalizer
@@ -15,8 +16,8 @@ from tlog_core.errors import MalformedError
 _NO_EVENT: Final = "it is no event of this format"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+# There is one for each event: a dataclass takes as long to make as to find out all that is in it.
+class Place(Struct, frozen=True):
     """An event: its payload, or its text as it came if it can be none; its format, its own id, and its time, if there.
 
     If it `counts`, all events that equal it have this id.
@@ -40,27 +41,31 @@ class Placing:
         self._routing = routing
         self._canonicalize = canonicalize
 
-    def find(self, texts: Sequence[bytes], faults: Iterable[bytes] = ()) -> Iterator[Place]:
-        """Yield the place of each event, given as its JSON text, and then of what is none."""
+    def find(
+        self, texts: Sequence[bytes], faults: Iterable[bytes] = (), is_event: Callable[[Any], bool] = lambda _: True
+    ) -> Iterator[Place]:
+        """Yield the place of each event, given as its JSON text, and then of what is none, as `is_event` may tell."""
         for start in range(0, len(texts), TOGETHER):
-            yield from self._some(texts[start : start + TOGETHER])
+            yield from self._some(texts[start : start + TOGETHER], is_event)
         yield from (Place(fault, reason=_NO_EVENT) for fault in faults)
 
-    def _some(self, texts: Sequence[bytes]) -> Iterator[Place]:
+    def _some(self, texts: Sequence[bytes], is_event: Callable[[Any], bool]) -> Iterator[Place]:
         try:
-            pairs = self._canonicalize.read(texts)
+            read = self._canonicalize.read(texts)
         except MalformedError:
-            return map(self._one, texts)
-        return (self._place(text, payload, event) for text, (payload, event) in zip(texts, pairs, strict=True))
+            return (self._one(text, is_event) for text in texts)
+        return (self._place(text, *pair, is_event) for text, pair in zip(texts, read, strict=True))
 
-    def _one(self, text: bytes) -> Place:
+    def _one(self, text: bytes, is_event: Callable[[Any], bool]) -> Place:
         try:
             [(payload, event)] = self._canonicalize.read([text])
-            return self._place(text, payload, event)
+            return self._place(text, payload, event, is_event)
         except MalformedError as error:
             return Place(text, reason=str(error))
 
-    def _place(self, text: bytes, payload: bytes, event: Any) -> Place:
+    def _place(self, text: bytes, payload: bytes, event: Any, is_event: Callable[[Any], bool]) -> Place:
+        if not is_event(event):
+            return Place(text, reason=_NO_EVENT)
         if len(payload) > MAX_PAYLOAD_BYTES:
             return Place(text, reason=f"it has more than {MAX_PAYLOAD_BYTES} bytes")
         form = format_of(event)

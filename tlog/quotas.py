@@ -71,6 +71,15 @@ class Quotas:
                 place, paid = self._find(tag, now)
                 _SLOT.pack_into(self._map, place, tag, max(now, paid - microseconds))
 
+    def used(self, quota: Quota, of: str) -> float:
+        """Return how much of what may come at once is used now, from 0 to 1.
+
+        `of` is the principal or the segment if each has its own, and is not looked at if not.
+        """
+        now = self._clock()
+        ahead = max(self._find(tag, now)[1] - now for tag, _ in _costs(Draw(quota, of, of, 0)))
+        return min(max(ahead / _AHEAD, 0.0), 1.0)
+
     def _find(self, tag: int, now: int) -> tuple[int, int]:
         """Return the place of a slot, and the time up to which it is paid for; one that is past is anybody's."""
         free = None

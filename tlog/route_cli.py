@@ -33,12 +33,12 @@ def route() -> None:
 )
 @click.argument("file", type=click.File("rb"))
 def test(data: Path, routes: Path | None, file: BinaryIO) -> None:
-    """Print for each event of FILE: number, format, segment, and what is to be said of that, separated by tabs.
+    """Print for each event of FILE: number, format, segment, and a remark, separated by tabs.
 
-    That is `new`, with the labels, for a segment that is yet to be made, and for quarantine the reason; what is no
-    event comes last. FILE is an EventList of Kubernetes, a file of CloudTrail, or JSON: an array, lines, or one behind
-    the other. Who may write where is not asked, which tlog policy explain tells. Exits 1 if an event goes into
-    quarantine.
+    The remark is `new` and the labels of a segment that is yet to be made, or why the event goes into quarantine; what
+    is no event comes last. FILE is an EventList of Kubernetes, a file of CloudTrail, or JSON: an array, lines, or one
+    value behind the other. Who may write there is not looked at: tlog policy explain tells that. Exits 1 if an event
+    goes into quarantine.
     """
     from tlog.canonical import Canonicalizer
     from tlog.placing import Placing

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -131,7 +131,7 @@ def route(routing: Routing, event: Any, form: Format) -> Target:
     if settled is not None:
         return settled
     found = form.fields(event) if routing.asks else _NOT_ASKED
-    for rule in routing.rules:
+    for rule in _open(routing, form.name):
         target = _by(rule, event, form.name, found)
         if target is not None:
             return target
@@ -141,36 +141,45 @@ def route(routing: Routing, event: Any, form: Format) -> Target:
 @lru_cache(maxsize=64)
 def _settled(routing: Routing, name: str) -> Target | None:
     """Return where all events of a format go, None if that is for each to say."""
-    for rule in routing.rules:
-        of_format = [(steps, globs) for steps, globs in rule.match if steps.field == _FORMAT]
-        if all(_has(None, name, _NOT_ASKED, steps, globs) for steps, globs in of_format):
-            # Whatever else it goes by is not there.
-            return _by(rule, None, name, _NOT_ASKED)
+    for rule in _open(routing, name)[:1]:
+        # Whatever else it goes by is not there.
+        return _by(rule, None, name, _NOT_ASKED)
     return None
+
+
+@lru_cache(maxsize=64)
+def _open(routing: Routing, name: str) -> tuple[Rule, ...]:
+    """Return the routes that events of a format may take, less what they ask of the format."""
+    return tuple(
+        replace(rule, match=tuple(asked for asked in rule.match if asked[0].field != _FORMAT))
+        for rule in routing.rules
+        if all(_has(None, name, _NOT_ASKED, *asked) for asked in rule.match if asked[0].field == _FORMAT)
+    )
 
 
 def _by(rule: Rule, event: Any, name: str, found: Fields) -> Target | None:
     """Return where a route has an event go, None if it does not match, or the event has not all values."""
-    if not all(_has(event, name, found, steps, globs) for steps, globs in rule.match):
-        return None
+    for steps, globs in rule.match:
+        if not _has(event, name, found, steps, globs):
+            return None
     segment = _fill(rule.segment, event, name, found)
-    labels = [(key, _fill(template, event, name, found)) for key, template in rule.labels]
-    if segment is None or any(value is None for _, value in labels):
-        return None
-    return _target(segment, tuple((key, value) for key, value in labels if value is not None))
+    return _target(segment, tuple([(key, _fill(template, event, name, found)) for key, template in rule.labels]))
 
 
 # Of many events few segments come, and to check their names takes longer than to find them.
 @lru_cache(maxsize=4_096)
-def _target(segment: str, labels: tuple[tuple[str, str], ...]) -> Target:
+def _target(segment: str | None, labels: tuple[tuple[str, str | None], ...]) -> Target | None:
+    filled = {key: value for key, value in labels if value is not None}
+    if segment is None or len(filled) < len(labels):
+        return None
     fitting = _UNFIT.sub("-", segment.lower())
     try:
-        check_labels(dict(labels))
+        check_labels(filled)
     except MalformedError as error:
         raise UnroutedError(str(error)) from None
     if not is_name(fitting):
         raise UnroutedError(f"no segment can have the name {fitting[:100]!r}")
-    return Target(fitting, tuple(sorted(labels)))
+    return Target(fitting, tuple(sorted(filled.items())))
 
 
 def _has(event: Any, name: str, found: Fields, steps: Steps, globs: tuple[str, ...]) -> bool:

@@ -20,7 +20,10 @@ _names = click.argument("names", nargs=-1, metavar="[SEGMENT]...")
 
 @click.group()
 def search() -> None:
-    """Build, erase, and look after the indexes by which segments are searched, whether or not a server runs."""
+    """Look after the indexes by which segments are searched.
+
+    Works whether or not a server runs.
+    """
 
 
 @search.command("build")

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 @click.group()
 def segment() -> None:
-    """Create and list segments, and look after them, whether or not a server runs."""
+    """Create and list segments, and look after them.
+
+    Works whether or not a server runs.
+    """
 
 
 @segment.command("create")
 @data_option
 @click.argument("name")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be given more than once.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label. May be given more than once.")
 @click.option("--signed", is_flag=True, help="Take signed events only.")
 @log_name_option
 def create(data: Path, name: str, labels: tuple[str, ...], signed: bool, log_name: str | None) -> None:

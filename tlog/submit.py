@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tlog.access.token import OWN_NAMES
+from tlog.config import MAX_PAGE_BYTES
 from tlog.errors import (
     CorruptError,
     IdempotencyError,
@@ -105,6 +106,17 @@ def append(
 def logged_under(segment: Segment, logged: Logged, head: CosignedHead) -> Logged:
     """Return where entries are under a later head than that with which they were logged."""
     return replace(logged, size=head.size, node=segment.nodes.at(head.size), note=head.note)
+
+
+def read_page(segment: Segment, start: int, end: int, most: int = MAX_PAGE_BYTES) -> list[tuple[bytes, Payload]]:
+    """Return entries from `start` on with their payloads, checked, until `end` or until those have `most` bytes.
+
+    Raises CorruptError, and LostError if the first payload was lost.
+    """
+    payloads = segment.store.payload_page(start, end, most)
+    entries = segment.store.entries(start, start + len(payloads))
+    check_stored(segment, start, entries, payloads)
+    return list(zip(entries, payloads, strict=True))
 
 
 def check_stored(segment: Segment, start: int, entries: Sequence[bytes], payloads: Sequence[Payload]) -> None:

@@ -27,7 +27,10 @@ Example:
 """
 )
 def witness() -> None:
-    """Cosign the checkpoints of logs that only grow, as C2SP tlog-witness says."""
+    """Run a witness: it cosigns checkpoints of logs that only grow.
+
+    As C2SP tlog-witness says.
+    """
 
 
 @witness.command()
@@ -35,7 +38,7 @@ def witness() -> None:
 @_name_option
 @click.option("--ml-dsa-44", is_flag=True, help="Make a key of ML-DSA-44 too, which also signs subtrees.")
 def key(data: Path, name: str | None, ml_dsa_44: bool) -> None:
-    """Print the verifier keys of the witness, one a line; on an empty folder, make it first."""
+    """Print the verifier keys of the witness, one a line; on an empty folder, make one first."""
     from tlog.witness.folder import Folder
 
     def run() -> None:
@@ -53,8 +56,8 @@ def key(data: Path, name: str | None, ml_dsa_44: bool) -> None:
 @_data_option
 @click.option("--logs", required=True, type=click.Path(path_type=Path), help="The logs to serve, a C2SP tlog-list.")
 @_name_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="An IP address of this machine.")
-@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The IP address to listen at.")
+@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="The port to listen at.")
 def serve(data: Path, logs: Path, name: str | None, host: str, port: int) -> None:
     """Run the witness. One a folder, which is made if it is not there; it prints its verifier key."""
     from tlog.witness.folder import Folder

@@ -232,7 +232,11 @@ WRITER_KEYS: Final[Decorator] = click.option(
 )
 SECONDS: Final = click.IntRange(1, MAX_SECONDS)
 OUTPUT: Final[Decorator] = click.option(
-    "-o", "--output", type=click.File("wb", lazy=True), default="-", help="Write to this file."
+    "-o",
+    "--output",
+    type=click.File("wb", lazy=True),
+    default="-",
+    help="Write to this file, and not to standard output.",
 )
 
 
@@ -249,7 +253,7 @@ def searching(command: Command) -> Command:
         ),
         click.option("--action", metavar="WHAT", help="What was done."),
         click.option("--target", metavar="WHAT", help="What it was done to."),
-        click.option("--outcome", type=click.Choice(["success", "failure"])),
+        click.option("--outcome", type=click.Choice(["success", "failure"]), help="How it ended."),
         click.option("--source", metavar="WHERE", help="From where it was done."),
         click.option(
             "--since", callback=_convert_time, metavar="TIME", help="Not before this, such as 2026-07-01T09:30:00Z."
@@ -309,7 +313,7 @@ Example:
 @click.option(
     "--cosigned",
     is_flag=True,
-    help="Wait for the log's witnesses, as far as it does. Ends with status 4 if they did not answer in time.",
+    help="Have the receipts cosigned by the log's witnesses. Ends with status 4 if not all were in time.",
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=INPUT)
 def append(
@@ -353,7 +357,7 @@ Example:
     $ tlog-client get 0 --stop 1000 | jq .payload"""
 )
 @segment
-@click.option("--stop", type=click.IntRange(0), metavar="N", help="All from INDEX up to, and not with, this one.")
+@click.option("--stop", type=click.IntRange(0), metavar="N", help="Print all from INDEX to before this one.")
 @click.argument("index", type=click.IntRange(0), metavar="INDEX")
 def get(url: str, key: VerifierKey, state: Path | None, stop: int | None, index: int) -> None:
     """Print the verified entry at INDEX, and its payload.
@@ -379,7 +383,8 @@ def search(
 ) -> None:
     """Print the verified entries that have all this, the latest first, as get does.
 
-    That no other has it is the log's word. Where its index is behind, that is said.
+    A WORD may be anywhere in the event. That no other entry has all this is only the log's word. Where its index is
+    behind, that is said.
     """
     terms = _terms(words, given)
     if not terms:
@@ -417,7 +422,7 @@ Example:
     $ tlog-client upgrade receipt.json --policy trust.policy -o cosigned.json"""
 )
 @segment
-@policy_option("Also check that this C2SP tlog-policy holds then, with the quorum that it demands.", required=False)
+@policy_option("Also check that this trust policy (C2SP tlog-policy) holds then.", required=False)
 @OUTPUT
 @click.argument("receipt", type=INPUT, metavar="RECEIPT")
 def upgrade(
@@ -445,12 +450,13 @@ def upgrade(
     epilog="""\b
 Example:
     $ tlog-client verify receipt.json --event event.json
-    verified: log.example/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too
+    verified: log.example/audit/segments/payments, entry 7 of 9, logged 2026-07-01T09:30:00.000Z by alice, the event too
     $ tlog-client verify receipt.json --policy trust.policy"""
 )
 @key_option(required=False)
 @policy_option(
-    "A C2SP tlog-policy, in place of the key: which logs to believe, and which witnesses must have cosigned.",
+    "A trust policy (C2SP tlog-policy), in place of the key: which logs to believe, and which witnesses must have "
+    "cosigned.",
     required=False,
 )
 @click.option(
@@ -497,8 +503,8 @@ Example:
 )
 @segment
 @policy_option(
-    "A C2SP tlog-policy by which to verify, and under whose quorum to export. If it has the logs control and access, "
-    "what they say of the segment is exported too, as far as you may read it.",
+    "A trust policy (C2SP tlog-policy) by which to verify, and under whose quorum to export. If it has the logs "
+    "control and access, what they say of the segment is exported too, as far as you may read it.",
     required=False,
 )
 @click.option("--start", type=click.IntRange(0), metavar="N", help="The first entry.")
@@ -569,16 +575,16 @@ def verify_page(output: IO[bytes]) -> None:
     epilog="""\b
 Example:
     $ tlog-client verify-evidence fork.evidence --policy trust.policy
-    proven: log log.example/segments/payments signed two roots of 9 entries: 1wUQZbkq... and 9cJpMzw7...""",
+    proven: log log.example/audit/segments/payments signed two roots of 9 entries: 1wUQZbkq... and 9cJpMzw7...""",
 )
-@policy_option("The C2SP tlog-policy with the keys that you believe.", required=True)
+@policy_option("The trust policy (C2SP tlog-policy) with the keys that you believe.", required=True)
 @click.argument("evidence", type=INPUT, metavar="FILE")
 def verify_evidence(policy: TrustPolicy, evidence: Path) -> None:
     """Judge evidence against a log or a witness offline.
 
-    Prints who did what, and ends with status 0, only if FILE proves it by keys of the policy; - is standard input.
-    Otherwise it ends with status 1, and says why nothing is proven; with 3 if FILE cannot be read, or what is proven
-    not be written.
+    Prints who did what, and ends with status 0, only if FILE proves it by keys of the trust policy; - is standard
+    input. Otherwise it ends with status 1, and says why nothing is proven; with 3 if FILE cannot be read, or what is
+    proven not be written.
     """
     found = read_evidence(evidence)
     try:
@@ -656,7 +662,9 @@ Example:
 Exit status with --once: 0 nothing found, 1 evidence, 2 wrong usage, 3 complaints that last, 4 a violation, 5 the
 monitor could not do its work.""",
 )
-@policy_option("The C2SP tlog-policy: the logs to follow, with their URLs, and the witnesses.", required=True)
+@policy_option(
+    "The trust policy (C2SP tlog-policy): the logs to follow, with their URLs, and the witnesses.", required=True
+)
 @click.option(
     "--state",
     envvar="TLOG_MONITOR",

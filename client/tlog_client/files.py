@@ -85,22 +85,15 @@ def read_signer(path: Path) -> SignerKey:
 def write_signer(path: Path, signer: SignerKey) -> None:
     """Make a new file with a signer key, readable by its owner only, durable when this returns; raise FetchError."""
     with _naming(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{signer.format()}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _write(path, f"{signer.format()}\n".encode())
+        sync_folder(path.parent)
 
 
 def write_new(path: Path, content: bytes) -> None:
     """Write a file, readable by its owner only, that is whole or not there; raise FetchError, also if there is one."""
     with _naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".tlog-") as folder:
         fresh = Path(folder) / path.name
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(fresh, content)
         os.link(fresh, path)
         sync_folder(path.parent)
 
@@ -168,6 +161,14 @@ def read_receipts(path: Path) -> Iterator[tuple[str, Receipt]]:
         rest = iter(lambda: file.readline(MAX_RECEIPT_FILE_BYTES), b"")
         for number, raw in enumerate(chain([first], rest), 1):
             yield f"{_name(path)}:{number}", _parse_one(raw, f"{_name(path)}:{number}")
+
+
+def _write(fresh: Path, content: bytes) -> None:
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _parsed(path: Path, parse: Callable[[bytes], Parsed], limit: int) -> Parsed:

@@ -259,6 +259,27 @@ def test_what_others_call_their_event_is_none_of_splunk(event: Any, name: str) -
 
 
 @pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ({"auditID": "1", "stage": "Panic", "verb": "get"}, "kubernetes"),
+        ({"eventID": "1", "eventSource": "s3", "eventName": "GetObject"}, "cloudtrail"),
+        ({"eventID": "1", "insightDetails": {}}, "cloudtrail"),
+        ({"type": "request", "request": {"id": "1"}}, "vault"),
+        ({"record": {}, "resource": {}, "scope": {}}, "otlp"),
+        ({"specversion": "1.0", "type": "t", "source": "/s", "id": "1"}, "cloudevents"),
+        ({"event": "login", "fields": {}}, "splunk"),
+        ({"syslog": {"facility": 1, "severity": 2}}, "syslog"),
+        ({"quarantined": "why", "sha256": "", "receiver": "json"}, "quarantine"),
+    ],
+)
+def test_a_format_is_told_by_all_that_it_is_told_by_and_no_more(event: dict[str, Any], name: str) -> None:
+    assert format_of(event).name == name
+    for member in event:
+        less = {other: value for other, value in event.items() if other != member}
+        assert format_of(less).name == "plain"
+
+
+@pytest.mark.parametrize(
     ("event", "fields"),
     [
         ({"actor": {"name": "ann", "id": "7"}, "action": "refund"}, Fields(actor="ann", action="refund")),

@@ -134,6 +134,15 @@ def test_a_file_that_is_not_text_is_an_error_of_one_line(common: Folder, command
 # diff
 
 
+def test_diff_of_what_would_take_for_ever_tells_the_rules_and_what_to_do(common: Folder) -> None:
+    claims = ", ".join(f"c{claim} = {[str(value) for value in range(20)]}" for claim in range(10))
+    hostile = POLICY.replace('claims = { ns = "*" }', f"claims = {{ {claims} }}")
+    status, lines, errors = common.run("policy", "diff", common.file(hostile))
+    assert status == 2
+    assert [line[:12] for line in lines] == ['- rule "pods', '+ rule "pods']
+    assert "takes too many steps; name fewer principals, groups and values of claims in one rule" in errors
+
+
 def test_diff_prints_rules_and_quotas_and_then_who_gains_and_loses(folder: Folder) -> None:
     folder.issue("dev", "developers")
     folder.issue("dev", "developers", "interns")

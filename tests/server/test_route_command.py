@@ -53,6 +53,16 @@ def test_an_event_that_has_items_or_records_is_one_event(tmp_path: Path, routes:
         assert (status, told) == (0, [["1", "plain", "plain-till", "new system=other"]])
 
 
+def test_a_route_is_passed_by_an_event_that_cannot_fill_its_labels(tmp_path: Path) -> None:
+    routes = tmp_path / "routes.toml"
+    routes.write_text(
+        '[[route]]\nsegment = "labelled"\nlabels = { of = "{account}", kind = "{format}" }\n'
+        '[[route]]\nsegment = "other"\n'
+    )
+    status, told, _ = run(tmp_path, lines({"account": "7"}, {"a": 1}), "--routes", routes)
+    assert (status, [line[2:] for line in told]) == (0, [["labelled", "new kind=plain,of=7"], ["other", "new"]])
+
+
 def test_it_says_why_an_event_goes_into_quarantine_and_exits_1(tmp_path: Path, routes: Path) -> None:
     body = lines(EVENT, {"who": "ann"}, {"service": "-" * 90}) + b'{"a": 9007199254740993}\nbroken \xff\n'
     status, told, _ = run(tmp_path, body, "--routes", routes)

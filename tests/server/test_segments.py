@@ -3,16 +3,18 @@
 import json
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 
+import click
 import pytest
 from live import JSON, LOG_NAME, TLOG, Server
 
+from tlog.cli import main
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import Control
@@ -21,6 +23,7 @@ from tlog.segments import Nobody, Segment, Segments, prepare_data
 from tlog.store.connection import DatabaseError, connect
 from tlog.store.cosigned import Frozen
 from tlog.store.segment import Head, SegmentStore
+from tlog_client.cli import cli
 from tlog_core.merkle import EMPTY_ROOT
 from tlog_core.note import parse_verifier
 
@@ -193,6 +196,18 @@ def test_the_command_refuses_what_no_segment_may_be_called(tmp_path: Path) -> No
         assert refused.stderr.startswith("tlog: a segment's name has 1 to 63 characters")
     assert tlog("segment", "list", "--data", tmp_path / "nothing").returncode == 2
     assert not (tmp_path / "nothing").exists()
+
+
+def commands(one: click.Command) -> Iterator[click.Command]:
+    yield one
+    for below in one.commands.values() if isinstance(one, click.Group) else ():
+        yield from commands(below)
+
+
+def test_a_list_of_commands_says_what_each_is_for_and_each_option_has_help() -> None:
+    assert [name for name, one in main.commands.items() if one.get_short_help_str(65).endswith("...")] == []
+    options = [param for one in (*commands(main), *commands(cli)) for param in one.params]
+    assert [one.name for one in options if isinstance(one, click.Option) and not one.help] == []
 
 
 def test_the_command_says_its_version_and_its_use() -> None:

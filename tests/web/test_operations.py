@@ -11,9 +11,11 @@ from browsing import PEOPLE, POLICY, SEGMENTS, Site, bearer, lay, serve
 from live import JSON, Answer, faultless, start, tell
 from playwright.sync_api import Page
 
+from tlog.access.document import read_policy
 from tlog.clock import now
 from tlog.config import Config
 from tlog.control import OPERATOR, Control
+from tlog.quotas import Draw, Quotas
 from tlog.segments import Nobody, Segments
 from tlog.web.figures import Figure, tables
 
@@ -115,7 +117,8 @@ def test_a_policy_is_applied_to_the_letter_once_its_differences_were_shown(
     admin.get_by_role("button", name="Show what changes").click()
     cells = [[cell.strip() for cell in row.inner_text().split("\t")] for row in admin.locator("tbody tr").all()]
     rule = "rule “the <b>new</b> one”"
-    assert cells == [["writer", "gains", action, "payments", rule] for action in ("payload:read", "tile:read")]
+    gained = ("payload:read", "tile:read", "bulletin:post")
+    assert cells == [["writer", "gains", action, "payments", rule] for action in gained]
     said = admin.inner_text("main")
     assert '+ quota "enough": anyone = true, requests_per_second = 50' in said
     assert '+# [U+202E] "quoted" &amp; </textarea></pre><script>alert(1)</script>[U+0009]tab' in said
@@ -130,6 +133,38 @@ def test_a_policy_is_applied_to_the_letter_once_its_differences_were_shown(
     assert "requests_per_second = 50" in admin.locator("table").last.inner_text()
 
 
+def test_how_much_of_a_quota_is_used_now_is_shown(admin: Page, desk: Site, check_page: Check) -> None:
+    slow = {"bytes_per_second": 0.01}
+    quotas = [
+        {"name": "of each", "each": "principal", **slow},
+        {"name": "of segments", "each": "segment", **slow},
+        {"name": "shared", "principals": ["writer"], **slow},
+        {"name": "unused", "principals": ["monitor"], **slow},
+    ]
+    apply(desk, POLICY.decode() + policies.write([], quotas).decode())
+    shown = {**bearer(desk.tokens["writer"]), "Content-Type": JSON}
+    # What is no event is drawn all the same, and nothing is logged.
+    assert desk.server.request("POST", "/segments/refunds/entries", b"{", shown).status == 400
+    admin.goto(HOME)
+    rows = admin.locator("table").last.locator("tbody tr").all()
+    assert [row.locator("td").last.inner_text() for row in rows] == [
+        "100 % by writer",
+        "100 % by refunds",
+        "100 %",
+        "0 %",
+    ]
+    check_page(admin)
+    apply(desk, POLICY.decode())
+
+
+def test_a_quota_is_used_for_as_long_as_what_came_is_ahead_of_its_rate(tmp_path: Path) -> None:
+    [quota] = read_policy(policies.write([], [{"name": "q", "each": "segment", "bytes_per_second": 100}])).quotas
+    clock = iter((1_000_000, 1_000_000, 1_250_000, 1_250_000, 9_000_000))
+    quotas = Quotas(tmp_path / "quotas", lambda: next(clock))
+    quotas.draw([Draw(quota, "writer", "payments", 75)])
+    assert [quotas.used(quota, of) for of in ("payments", "payments", "refunds", "payments")] == [0.75, 0.5, 0, 0]
+
+
 def test_what_goes_is_told_by_the_rule_that_gave_it(admin: Page, desk: Site) -> None:
     apply(desk, POLICY.decode() + MORE)
     admin.goto(f"{HOME}/policy")
@@ -139,6 +174,22 @@ def test_what_goes_is_told_by_the_rule_that_gave_it(admin: Page, desk: Site) -> 
     assert re.split(r"\s+", first.inner_text())[:2] == ["writer", "loses"]
     assert "the <b>new</b> one" in first.inner_text()
     assert '- quota "enough"' in admin.inner_text("main")
+
+
+def test_a_policy_a_draft_and_what_it_changes_are_printed(admin: Page, desk: Site) -> None:
+    apply(desk, POLICY.decode())
+    admin.emulate_media(media="print")
+    admin.goto(f"{HOME}/policy")
+    assert admin.inner_text("main").split("In force")[1].strip() == POLICY.decode().strip()
+    assert admin.get_by_role("textbox").count() == 0
+    for draft, said in (("nonsense", "nonsense"), (POLICY.decode() + MORE, '+ quota "enough"')):
+        admin.emulate_media(media="screen")
+        admin.get_by_role("textbox").fill(draft)
+        admin.get_by_role("button", name="Show what changes").click()
+        admin.emulate_media(media="print")
+        assert said in admin.inner_text("main")
+    assert "gains" in admin.inner_text("main")
+    assert admin.get_by_role("button").count() == admin.get_by_role("textbox").count() == 0
 
 
 def test_nobody_overwrites_a_policy_that_he_has_not_seen(admin: Page, desk: Site, check_page: Check) -> None:

@@ -87,13 +87,14 @@ def _share_principal(one: Who, other: Who) -> bool:
     """Tell whether two rules provably are about one principal: a name, a group or a value of a claim in common."""
     if one.principals and other.principals and one.principals.isdisjoint(other.principals):
         return False
+    of_other = dict(other.claims)
     return (
         not one.principals.isdisjoint(other.principals)
         or not one.groups.isdisjoint(other.groups)
         or any(
-            path == claim and (ANY_VALUE in values | wanted or not values.isdisjoint(wanted))
-            for path, values in one.claims
-            for claim, wanted in other.claims
+            ANY_VALUE in values | of_other[claim] or not values.isdisjoint(of_other[claim])
+            for claim, values in one.claims
+            if claim in of_other
         )
     )
 

@@ -105,6 +105,11 @@ class Decider:
         """Return the quotas on which a request of this principal to this segment draws."""
         return self._find(principal, _ON_CONTROL if target is None else target).quotas
 
+    def rules(self, principal: Principal, target: Target) -> set[Rule]:
+        """Return the rules that are about this principal in this segment, whatever time and network."""
+        found = self._find(principal, target)
+        return {holding.rule for holding in (*found.denied, *found.held)}
+
     def _find(self, principal: Principal, target: Target) -> _Found:
         key = (principal, target)
         found = self._found.get(key)

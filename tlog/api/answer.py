@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FRESH = "no-cache"
 SECRET = "no-store"
+FOR_EVER = "public, max-age=31536000, immutable"
 OPAQUE = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"
 

@@ -13,10 +13,10 @@ from tlog.api.reading import SEARCH, record_read
 from tlog.api.route import Call, Route
 from tlog.api.searching import answer_search, payload_json
 from tlog.api.signed import SIGNED_TYPE
-from tlog.config import DEFAULT_PAGE, MAX_PAGE, MAX_PAGE_BYTES
+from tlog.config import DEFAULT_PAGE, MAX_PAGE
 from tlog.errors import NoWitnessesError
 from tlog.sequencer import Logged, Submission
-from tlog.submit import append, check_stored, commit_to, logged_under, verify_signatures
+from tlog.submit import append, commit_to, logged_under, read_page, verify_signatures
 from tlog.witnesses.asker import Asker
 from tlog_core.errors import MalformedError
 from tlog_core.proof import prove_inclusion, prove_range
@@ -83,9 +83,6 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
     if start >= end:
         return []
     record_read(call, start, end)
-    payloads = call.segment.store.payload_page(start, end, MAX_PAGE_BYTES)
-    entries = call.segment.store.entries(start, start + len(payloads))
-    check_stored(call.segment, start, entries, payloads)
     return [
         Entry(
             entry=entry.decode(),
@@ -94,7 +91,7 @@ def _page(call: Call, start: int, end: int) -> list[Entry]:
             payload=payload_json(payload),
             payload_type=payload.type,
         )
-        for index, (entry, payload) in enumerate(zip(entries, payloads, strict=True), start)
+        for index, (entry, payload) in enumerate(read_page(call.segment, start, end), start)
     ]
 
 

@@ -7,10 +7,9 @@ from typing import Final
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.api.answer import answer, conditional
+from tlog.api.answer import FOR_EVER, answer, conditional
 from tlog.api.route import Call
 
-_PUBLIC: Final = "public, max-age=31536000, immutable"
 _PRIVATE: Final = "private, max-age=31536000, immutable"
 _CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH")
 
@@ -23,7 +22,7 @@ def immutable(
     It is not called for who has it. `encoding` is the content coding, empty for none where there may be one.
     """
     public = call.services.guard.anyone_may(action, call.target)
-    caching, headers = _PUBLIC if public else _PRIVATE, _headers(call, place, encoding, public=public)
+    caching, headers = FOR_EVER if public else _PRIVATE, _headers(call, place, encoding, public=public)
     if any(condition in request.environ for condition in _CONDITIONS):
         known = conditional(answer(b"", kind, caching=caching, more=headers))
         if known.status_code == HTTPStatus.NOT_MODIFIED:

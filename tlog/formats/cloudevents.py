@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tlog.formats.envelope import FormatOf, envelope
-from tlog.formats.fields import Fields, Format, find, joined, milliseconds, text
+from tlog.formats.fields import Fields, Format, find, milliseconds, text
 
 _REQUIRED: Final = frozenset({"specversion", "id", "source", "type"})
 
 
 def cloudevents(format_of: FormatOf) -> Format:
     """Return the format, of events around data whose format `format_of` finds."""
-    found = envelope("cloudevents", _recognizes, _fields, lambda event: find(event, "data"), format_of)
+    found = envelope("cloudevents", "specversion", _recognizes, _fields, lambda event: find(event, "data"), format_of)
     return replace(found, id=_id, time=lambda event: found.time(event) or milliseconds(find(event, "time")))
 
 
@@ -31,4 +31,4 @@ def _fields(event: Any) -> Fields:
 
 def _id(event: Any) -> str | None:
     source, own = text(event, "source"), text(event, "id")
-    return joined("\n", source, own) if source and own else None
+    return f"{source}\n{own}" if source and own else None

@@ -7,7 +7,7 @@ from tlog.formats.fields import FAILURE, SUCCESS, Fields, Format, find, millisec
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:
-    return "eventID" in event and (("eventSource" in event and "eventName" in event) or "insightDetails" in event)
+    return ("eventSource" in event and "eventName" in event) or "insightDetails" in event
 
 
 def _fields(event: Any) -> Fields:
@@ -43,4 +43,4 @@ def _id(event: Any) -> str | None:
     return text(event, "eventID")
 
 
-FORMAT: Final = Format("cloudtrail", _recognizes, _fields, _id, _time)
+FORMAT: Final = Format("cloudtrail", "eventID", _recognizes, _fields, _id, _time)

@@ -15,6 +15,7 @@ _NAMES: Final = tuple(field.name for field in fields(Fields))
 
 def envelope(
     name: str,
+    mark: str,
     recognizes: Callable[[Mapping[str, Any]], bool],
     own: Callable[[Any], Fields],
     within: Callable[[Any], Any],
@@ -40,7 +41,7 @@ def envelope(
         inner = within(event)
         return format_of(inner).time(inner)
 
-    return Format(name, recognizes, fields_of, id_of, time_of)
+    return Format(name, mark, recognizes, fields_of, id_of, time_of)
 
 
 def _over(first: Fields, second: Fields) -> Fields:

@@ -37,13 +37,15 @@ class Fields:
 class Format:
     """A format of events: its name, and pure functions of an event, which is a JSON object as Python has it.
 
-    `recognizes` tells whether it is one; the others take whatever stands where, and never raise. An `id` is the event's
-    own, the same whenever it is sent; None if it has none. `time` is that of the fields, found without the others: in
-    its order events with ids are remembered, and without it the more slowly the more there are. A format `counts` if
-    only the whole event is one: equal events of one request are told apart by their number.
+    `recognizes` tells of an object that has the member `mark` whether it is one; the others take whatever stands where,
+    and never raise. An `id` is the event's own, the same whenever it is sent; None if it has none. `time` is that of
+    the fields, found without the others: in its order events with ids are remembered, and without it the more slowly
+    the more there are. A format `counts` if only the whole event is one: equal events of one request are told apart by
+    their number.
     """
 
     name: str
+    mark: str
     recognizes: Callable[[Mapping[str, Any]], bool]
     fields: Callable[[Any], Fields]
     id: Callable[[Any], str | None]

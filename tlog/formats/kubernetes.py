@@ -9,7 +9,7 @@ _FIRST_FAILURE: Final = 400
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:
-    return "auditID" in event and "stage" in event and "verb" in event
+    return "stage" in event and "verb" in event
 
 
 def _fields(event: Any) -> Fields:
@@ -54,4 +54,4 @@ def _id(event: Any) -> str | None:
     return f"{audit_id}/{stage}" if audit_id and stage else None
 
 
-FORMAT: Final = Format("kubernetes", _recognizes, _fields, _id, _time)
+FORMAT: Final = Format("kubernetes", "auditID", _recognizes, _fields, _id, _time)

@@ -24,7 +24,7 @@ _MILLISECOND: Final = 1_000_000
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:
-    return "record" in event and "resource" in event and "scope" in event
+    return "resource" in event and "scope" in event
 
 
 def _fields(event: Any) -> Fields:
@@ -105,4 +105,6 @@ def _id(event: Any) -> str | None:
     return str(time) if observed or time % _SECOND else None
 
 
-FORMAT: Final = Format("otlp", _recognizes, _fields, _id, lambda event: _time(find(event, "record")), counts=True)
+FORMAT: Final = Format(
+    "otlp", "record", _recognizes, _fields, _id, lambda event: _time(find(event, "record")), counts=True
+)

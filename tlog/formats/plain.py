@@ -57,4 +57,4 @@ def _outcome(event: Any) -> Outcome | None:
     return None
 
 
-FORMAT: Final = Format("plain", lambda _: True, _fields, lambda _: None)
+FORMAT: Final = Format("plain", "", lambda _: True, _fields, lambda _: None)

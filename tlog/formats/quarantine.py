@@ -42,7 +42,7 @@ def _kept(part: bytes) -> dict[str, str]:
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:
-    return "quarantined" in event and "sha256" in event and "receiver" in event
+    return "sha256" in event and "receiver" in event
 
 
-FORMAT: Final = Format("quarantine", _recognizes, lambda _: Fields(), lambda _: None)
+FORMAT: Final = Format("quarantine", "quarantined", _recognizes, lambda _: Fields(), lambda _: None)

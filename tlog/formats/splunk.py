@@ -13,13 +13,13 @@ _MEMBERS: Final = _OWN | {"event", "time", "source"}
 
 def splunk(format_of: FormatOf) -> Format:
     """Return the format, of events around one whose format `format_of` finds."""
-    return envelope("splunk", _recognizes, _fields, _within, format_of)
+    return envelope("splunk", "event", _recognizes, _fields, _within, format_of)
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:
     # Others call what was done their event.
     own = isinstance(event.get("event"), dict) or not _OWN.isdisjoint(event)
-    return "event" in event and own and event.keys() <= _MEMBERS
+    return own and event.keys() <= _MEMBERS
 
 
 def _fields(event: Any) -> Fields:

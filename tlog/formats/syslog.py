@@ -15,7 +15,7 @@ _COOKIE = "@cee:"
 
 def syslog(format_of: FormatOf) -> Format:
     """Return the format, of messages around an event whose format `format_of` finds."""
-    return envelope("syslog", _recognizes, _fields, _within, format_of)
+    return envelope("syslog", "syslog", _recognizes, _fields, _within, format_of)
 
 
 def _recognizes(event: Mapping[str, Any]) -> bool:

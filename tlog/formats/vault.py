@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tlog.formats.fields import FAILURE, SUCCESS, Fields, Format, Outcome, find, joined, milliseconds, text
+from tlog.formats.fields import FAILURE, SUCCESS, Fields, Format, Outcome, find, milliseconds, text
 
 _RESPONSE: Final = "response"
 
@@ -34,7 +34,7 @@ def _outcome(event: Any) -> Outcome | None:
 
 def _id(event: Any) -> str | None:
     own, stage = text(event, "request", "id"), text(event, "type")
-    return joined("/", own, stage) if own and stage else None
+    return f"{own}/{stage}" if own and stage else None
 
 
-FORMAT: Final = Format("vault", _recognizes, _fields, _id, lambda event: milliseconds(find(event, "time")))
+FORMAT: Final = Format("vault", "request", _recognizes, _fields, _id, lambda event: milliseconds(find(event, "time")))

@@ -26,6 +26,7 @@ _BATCH: Final = "application/cloudevents-batch+json"
 _ANY_FORM: Final = "application/cloudevents"
 _HEADER: Final = "HTTP_CE_"
 _DATA: Final = ("data", "data_base64")
+_VALUES: Final = (str, int, type(None))
 _ATTRIBUTE: Final = re.compile(r"[a-z0-9]+")
 _JSON: Final = re.compile(r"[^/]+/([^/]+\+)?json")
 _TEXT: Final = re.compile(r"text/[^/]+|[^/]+/([^/]+\+)?xml")
@@ -64,10 +65,7 @@ def read_batch(raw: bytes) -> Found:
     found = array(raw)
     if found.faults:
         raise MalformedError("a batch is an array of events")
-    texts, faults = list[bytes](), list[bytes]()
-    for text in found.texts:
-        (texts if _is_event(text) else faults).append(text)
-    return Found(texts, faults)
+    return Found(found.texts, is_event=_is_event)
 
 
 def read_binary(headers: Mapping[str, str], kind: str, raw: bytes) -> bytes:
@@ -121,9 +119,9 @@ def _decoded(name: str, value: str) -> str:
         raise MalformedError(f"ce-{name} is not UTF-8 once its percent-encoding is undone") from None
 
 
-def _is_event(text: bytes) -> bool:
+def _is_event(event: Any) -> bool:
     try:
-        read_structured(text)
+        _check(event)
     except MalformedError:
         return False
     return True
@@ -138,8 +136,8 @@ def _check(event: Any) -> None:
     for name in ("id", "source", "type"):
         if not isinstance(event.get(name), str) or not event[name]:
             raise MalformedError(f"{name} is a text that is not empty")
-    for name in event.keys() - {*_DATA}:
-        if not _ATTRIBUTE.fullmatch(name) or not isinstance(event[name], str | int | None):
+    for name, value in event.items():
+        if name not in _DATA and not (_ATTRIBUTE.fullmatch(name) and isinstance(value, _VALUES)):
             raise MalformedError(f"{name!r} is no attribute, a-z and 0-9, that is a text, integer, boolean or null")
     if event.get("time") is not None and milliseconds(event["time"]) is None:
         raise MalformedError("time is one of RFC 3339, as 2026-01-02T03:04:05Z")

@@ -34,10 +34,14 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The events of a body, each as its JSON text, and what stands there that is none."""
+    """The events of a body, each as its JSON text, and what stands there that is none.
+
+    What `is_event` refuses, once it is read, is none either.
+    """
 
     texts: Sequence[bytes] = ()
     faults: Sequence[bytes] = ()
+    is_event: Callable[[Any], bool] = lambda _: True
 
 
 def array(raw: bytes) -> Found:
@@ -163,7 +167,7 @@ def take(call: Call, receiver: str, found: Found) -> Taken:
     if len(found.texts) + len(found.faults) > MAX_INGEST_EVENTS:
         raise _too_many()
     sent = intake.Request(call.caller, receiver, idempotency_key(request))
-    taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults)
+    taken = call.services.intake.take(sent, found.texts, call.services.working.leave, found.faults, found.is_event)
     outcomes = {"logged": taken.logged, "quarantined": taken.quarantined, "seen": taken.seen}
     for outcome, events in outcomes.items():
         call.services.metrics.received(receiver, outcome, events)

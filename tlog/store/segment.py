@@ -53,10 +53,8 @@ insert into request (key, start, count, size)
 select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from json_each(?)
 """
 _FIND_EVENTS = "select key from event where key in (select unhex(value) from json_each(?))"
-# All of them or none.
 _TAKE_EVENTS = """
-insert into event (key, time) select unhex(value), ?2 from json_each(?1)
-where not exists (select 1 from event where key in (select unhex(value) from json_each(?1)))
+insert into event (key, time) select unhex(value), ?2 from json_each(?1) where true on conflict do nothing
 """
 _FORGET_EVENTS = """
 delete from event where key in (select key from event where time < ? order by time limit ?)
@@ -149,8 +147,14 @@ class Transaction:
         Some of those from `before` that time are forgotten, in milliseconds, so that they become fewer by and by.
         """
         self._connection.execute(_FORGET_EVENTS, [before, 2 * len(keys)])
-        taken = self._connection.execute(_TAKE_EVENTS, [json.dumps([key.hex() for key in keys]), now])
-        return taken.rowcount == len(keys)
+        self._connection.execute("savepoint taking")
+        # In their order, so that each is put where the last one was.
+        values = json.dumps([key.hex() for key in sorted(keys)])
+        taken = self._connection.execute(_TAKE_EVENTS, [values, now]).rowcount == len(keys)
+        if not taken:
+            self._connection.execute("rollback to taking")
+        self._connection.execute("release taking")
+        return taken
 
     def append(self, start: int, entries: Sequence[bytes], payloads: Columns) -> None:
         """Store entries and payloads from index `start` on; runs that reach a multiple of 256 are packed into one."""

@@ -12,7 +12,7 @@ from typing import Final
 from flask import Response, request
 
 from tlog.access import Action
-from tlog.api.answer import answer
+from tlog.api.answer import FOR_EVER, answer
 from tlog.api.route import Call, Route
 from tlog.errors import NotFoundError
 
@@ -20,7 +20,6 @@ _KINDS: Final = MappingProxyType(
     {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 )
 _FOLDERS: Final = ("tlog.web", "static"), ("tlog_client", "browser")
-_FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,8 @@ def static(_call: Call, digest: str, name: str) -> Response:
     more = [("Vary", "Accept-Encoding"), ("X-Content-Type-Options", "nosniff")]
     if request.accept_encodings["gzip"] > 0:
         more.append(("Content-Encoding", "gzip"))
-        return answer(found.packed, found.kind, caching=_FOR_EVER, more=more)
-    return answer(found.plain, found.kind, caching=_FOR_EVER, more=more)
+        return answer(found.packed, found.kind, caching=FOR_EVER, more=more)
+    return answer(found.plain, found.kind, caching=FOR_EVER, more=more)
 
 
 ROUTES = (

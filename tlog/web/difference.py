@@ -9,12 +9,14 @@ from typing import Final
 
 from tlog.access.compare import Change, compare
 from tlog.access.document import read_policy
+from tlog.access.effort import Budget
 from tlog.access.rule import Policy, Target
 from tlog.access.wording import restated
 from tlog.control import Control
+from tlog.errors import PolicyError
 
 _MAX_SECONDS: Final = 1.0
-_MAX_STEPS: Final = 100_000
+_MAX_STEPS: Final = 5_000_000
 _MAX_SEGMENTS: Final = 1_000
 _MAX_CHANGES: Final = 500
 _MAX_LINES: Final = 2_000
@@ -46,21 +48,15 @@ def difference(control: Control, document: str, new: Policy, draft: str) -> Diff
     return Difference(document == draft, restated(old, new), few, more, lines)
 
 
-class _TooLongError(Exception):
-    pass
-
-
-class _Patience:
-    """Counts the steps of a comparison, and the time of the processor, and ends it when there were too many."""
+class _Patience(Budget):
+    """Ends a comparison also by the time of the processor that it took."""
 
     def __init__(self) -> None:
-        self._left = _MAX_STEPS
+        super().__init__(_MAX_STEPS)
         self._end = time.thread_time() + _MAX_SECONDS
 
-    def step(self) -> None:
-        self._left -= 1
-        if self._left < 0 or time.thread_time() > self._end:
-            raise _TooLongError
+    def step(self, steps: int) -> None:
+        super().step(steps if time.thread_time() < self._end else _MAX_STEPS + 1)
 
 
 def _changes(control: Control, old: Policy, new: Policy) -> Sequence[Change] | None:
@@ -69,8 +65,8 @@ def _changes(control: Control, old: Policy, new: Policy) -> Sequence[Change] | N
     if len(targets) > _MAX_SEGMENTS:
         return None
     try:
-        return compare(old, new, control.store.holders(now), targets, now=now, step=_Patience().step)
-    except _TooLongError:
+        return list(compare(old, new, control.store.holders(now), targets, now=now, step=_Patience().step))
+    except PolicyError:
         return None
 
 

@@ -21,8 +21,10 @@ from tlog.web.page import page, shown
 from tlog_core.errors import MalformedError
 
 _PAGE: Final = 50
+TIMES: Final = ("since", "until")
+"""Fields of forms that are times, in UTC, to a minute or finer."""
+
 _BEFORE: Final = "before"
-_TIMES: Final = ("since", "until")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?", re.ASCII)
 
 
@@ -59,7 +61,7 @@ def entries(call: Call) -> Response:
 
 def _page(call: Call, given: Mapping[str, str], terms: Mapping[str, str], **values: Any) -> Response:
     name = call.segment.row.name
-    given = {name: value for name, value in given.items() if name not in _TIMES or _milliseconds(value) is not None}
+    given = {name: value for name, value in given.items() if name not in TIMES or _milliseconds(value) is not None}
     return page(call, "entries.html", name=name, base=f"/web/segments/{name}", given=given, terms=terms, **values)
 
 
@@ -87,7 +89,7 @@ def _within(hits: Iterable[Hit], most: int) -> Iterator[Hit]:
 
 
 def _found(call: Call, given: Mapping[str, str]) -> Listed:
-    asked = {name: moment(name, value) if name in _TIMES else value for name, value in given.items()}
+    asked = {name: moment(name, value) if name in TIMES else value for name, value in given.items()}
     found = search(call, asked, _PAGE)
     size = call.segment.store.head().size
     return Listed(list(map(glance, found.hits)), size, found.next, indexed=found.indexed)

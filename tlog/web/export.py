@@ -15,11 +15,11 @@ from tlog.api.answer import number, query
 from tlog.api.body import FORM_TYPE
 from tlog.api.reading import SEARCH, record_read, search
 from tlog.api.route import Call, Route
-from tlog.config import MAX_PAGE, MAX_PAGE_BYTES
+from tlog.config import MAX_PAGE
 from tlog.errors import NotFoundError, UnavailableError
 from tlog.store.codec import Payload
-from tlog.submit import check_stored
-from tlog.web.entries import moment
+from tlog.submit import read_page
+from tlog.web.entries import TIMES, moment
 from tlog.web.page import attached, page, refused, shown
 from tlog.witnesses.panel import trust_in
 from tlog_client.answers import OpenedEntry
@@ -45,7 +45,6 @@ MAX_LOOKED_AT: Final = 100_000
 
 _FIELDS: Final = ("start", "end", *SEARCH)
 _SPAN: Final = ("start", "since", "until", "before")
-_TIMES: Final = ("since", "until")
 _ZIP: Final = "application/zip"
 
 
@@ -75,14 +74,10 @@ class StoredSource:
     def entries(self, _head: SignedCheckpoint, start: int, stop: int) -> Iterator[OpenedEntry]:
         """Yield the entries [start, stop)."""
         record_read(self.call, start, stop)
-        segment = self.call.segment
         while start < stop:
-            payloads = segment.store.payload_page(start, stop, MAX_PAGE_BYTES)
-            entries = segment.store.entries(start, start + len(payloads))
-            check_stored(segment, start, entries, payloads)
-            for place, one in enumerate(zip(entries, payloads, strict=True), start):
-                yield _opened(place, *one)
-            start += len(payloads)
+            page = read_page(self.call.segment, start, stop)
+            yield from (_opened(place, *one) for place, one in enumerate(page, start))
+            start += len(page)
 
     def found(self, head: SignedCheckpoint, terms: Mapping[str, str | int]) -> Iterator[OpenedEntry]:
         """Yield what a search finds, the latest first; UnavailableError if the index is behind the head."""
@@ -145,7 +140,7 @@ def _asked(given: Mapping[str, str], size: int) -> Asked:
 
 def _number(name: str, text: str) -> int:
     """Return an index, or a time in milliseconds, which may be as forms of pages have it."""
-    return number(name, moment(name, text) if name in _TIMES and "T" in text else text)
+    return number(name, moment(name, text) if name in TIMES and "T" in text else text)
 
 
 def _export(call: Call, asked: Asked, opened: ExitStack) -> bytes:

@@ -11,7 +11,7 @@ from tlog.api.answer import query
 from tlog.api.route import Call
 from tlog.errors import TooLargeError, UnauthorizedError
 from tlog.sessions import MAX_CREDENTIAL_BYTES
-from tlog.web.page import html, redirect, shown
+from tlog.web.page import html, redirect, set_cookie, shown
 from tlog.web.sign_in import HOME, ask_again, begin, place_in
 
 COOKIE: Final = "__Host-tlog-sign-in"
@@ -64,7 +64,7 @@ def _returned() -> Returned:
 
 
 def _keep(response: Response, value: str, seconds: int) -> None:
-    response.set_cookie(COOKIE, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="Lax")
+    set_cookie(response, COOKIE, value, seconds=seconds, same_site="Lax")
 
 
 ROUTES = (

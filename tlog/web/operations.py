@@ -1,5 +1,6 @@
 """What who runs the log looks at: segments, the disk, the scrub, quotas, metrics (spec/pages.md, "Operations")."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,19 +8,22 @@ from flask import Response, request
 
 from tlog.access import Action
 from tlog.access.document import read_policy
+from tlog.access.rule import Each, Quota
 from tlog.access.wording import members
 from tlog.api.answer import query
 from tlog.api.operations import counted
 from tlog.api.route import Call, Services
 from tlog.api.segments import page_of_rows
 from tlog.errors import CorruptError, FrozenError, UnavailableError
+from tlog.guard import Guard
 from tlog.store.changes import SegmentRow
 from tlog.web.figures import tables
-from tlog.web.overview import Overview, overview
+from tlog.web.overview import Overview, overview, overview_of
 from tlog.web.page import page, shown
 from tlog.web.policy import rights
 
 _PAGE: Final = 50
+_MAX_DRAWN: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,19 @@ class _Weighed:
 
     overview: Overview
     stored: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A quota, what the policy says of it, how much of it is used now, from 0 to 1, and by whom that draws most.
+
+    `used` is None where there are too many to look at.
+    """
+
+    name: str
+    says: str
+    used: float | None
+    by: str
 
 
 def summary(call: Call) -> Response:
@@ -43,7 +60,7 @@ def summary(call: Call) -> Response:
         next=following,
         log_name=services.control.store.log_name(),
         version=version,
-        quotas=[(quota.name, members(quota)) for quota in read_policy(document.encode()).quotas],
+        quotas=_drawn(services, read_policy(document.encode()).quotas, [row.name for row in rows]),
         room=services.room,
         scrub=None if services.scrub is None else services.scrub.progress(),
         now=services.control.now(),
@@ -58,12 +75,24 @@ def metrics(call: Call) -> Response:
 
 
 def _weighed(services: Services, row: SegmentRow) -> _Weighed:
-    found = overview(services, row)
     try:
         with services.segments.use(row.name) as segment:
-            return _Weighed(found, segment.store.stored_bytes())
+            return _Weighed(overview_of(services, segment, row), segment.store.stored_bytes())
     except (CorruptError, FrozenError, UnavailableError):
-        return _Weighed(found, None)
+        return _Weighed(overview(services, row), None)
+
+
+def _drawn(services: Services, quotas: Sequence[Quota], segments: Sequence[str]) -> list[_Drawn]:
+    people = sorted({one.name for one in services.control.store.holders(services.control.now())})
+    each: dict[Each | None, Sequence[str]] = {Each.PRINCIPAL: people, Each.SEGMENT: segments, None: [""]}
+    if len(quotas) * max(len(people), len(segments)) > _MAX_DRAWN:
+        return [_Drawn(quota.name, members(quota), None, "") for quota in quotas]
+    return [_Drawn(quota.name, members(quota), *_most(services.guard, quota, each[quota.each])) for quota in quotas]
+
+
+def _most(guard: Guard, quota: Quota, names: Iterable[str]) -> tuple[float, str]:
+    used, by = max(((guard.used(quota, name), name) for name in names), default=(0.0, ""))
+    return used, by if used else ""
 
 
 ROUTES = (

@@ -69,6 +69,11 @@ def redirect(place: str) -> Response:
     return answer(b"", HTML, status=HTTPStatus.SEE_OTHER, caching=SECRET, more=[("Location", place), *_HEADERS])
 
 
+def set_cookie(response: Response, name: str, value: str, *, seconds: int | None, same_site: str) -> None:
+    """Give a browser a cookie that goes to this host only, over TLS, and to no script."""
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite=same_site)
+
+
 def refused(problem: Problem) -> Response:
     """Return an error as a page; who is not signed in is sent to where they can do so, if they follow a link."""
     if problem.status == HTTPStatus.UNAUTHORIZED and request.method == "GET":

@@ -12,7 +12,7 @@ from tlog.api.route import Call
 from tlog.config import MAX_FORM_BYTES
 from tlog.errors import UnauthorizedError
 from tlog.sessions import COOKIE
-from tlog.web.page import SIGN_IN, form, page, redirect, shown
+from tlog.web.page import SIGN_IN, form, page, redirect, set_cookie, shown
 from tlog_core.errors import TlogError
 
 HOME: Final = "/web/"
@@ -49,12 +49,12 @@ def begin(call: Call, response: Response, credential: str) -> Response:
 def sign_out(_call: Call) -> Response:
     """Answer `POST /web/sign-out`."""
     response = redirect(SIGN_IN)
-    _set(response, "", max_age=0)
+    _set(response, "", seconds=0)
     return response
 
 
-def _set(response: Response, value: str, max_age: int | None = None) -> None:
-    response.set_cookie(COOKIE, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="Strict")
+def _set(response: Response, value: str, seconds: int | None = None) -> None:
+    set_cookie(response, COOKIE, value, seconds=seconds, same_site="Strict")
 
 
 def place_in(given: dict[str, str]) -> str:

@@ -1,16 +1,20 @@
 import random
-from itertools import permutations
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
+from itertools import permutations, product
+from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import Document, moment, write
-from random_policies import NOW, random_rules
+from policies import Document, moment, naive_decide, write
+from random_policies import NOW, PRINCIPALS, SEGMENTS, random_rules
 
-from tlog.access.action import Action
+from tlog.access.action import OPEN_ACTIONS, RESERVED, Action
 from tlog.access.compare import Change, compare, differences
 from tlog.access.document import parse_policy, read_policy
+from tlog.access.effort import MAX_STEPS, Budget
 from tlog.access.principal import Principal
 from tlog.access.rule import Policy, Target
 from tlog.errors import PolicyError
@@ -23,14 +27,20 @@ def rule(**members: Any) -> dict[str, Any]:
 
 
 def changes(old: Document, new: Document, *principals: Principal) -> list[Change]:
-    return compare(parse_policy(write(old)), parse_policy(write(new)), principals, [PAYMENTS], now=NOW)
+    return list(compared(parse_policy(write(old)), parse_policy(write(new)), principals, [PAYMENTS]))
+
+
+def compared(
+    old: Policy, new: Policy, principals: Iterable[Principal], targets: Iterable[Target], steps: int = MAX_STEPS
+) -> Iterator[Change]:
+    return compare(old, new, principals, targets, now=NOW, step=Budget(steps).step)
 
 
 def stated(old: Document, new: Document, *quotas: Document) -> list[str]:
     """Return what is said of the rules and quotas themselves, where no segment is that anything could be said of."""
     before, after = quotas or ([], [])
     policies = parse_policy(write(old, before)), parse_policy(write(new, after))
-    return differences(*policies, [], [], now=NOW)
+    return list(differences(*policies, [], [], now=NOW))
 
 
 def lines(old: Document, new: Document, *principals: Principal) -> list[str]:
@@ -87,6 +97,8 @@ def test_what_changes_from_one_network_is_told_for_that_network() -> None:
     here = [rule(principals=["bob"], networks=["10.0.0.0/8"])]
     assert lines([], here) == ['+ bob  segment:create  payments from 10.0.0.0/8  (rule "it")']
     assert lines(here, [rule(principals=["bob"])]) == ['+ bob  segment:create  payments  (rule "it")']
+    not_all = [*here, rule(name="no", effect="deny", principals=["bob"], networks=["10.0.0.0/9"])]
+    assert lines([], not_all) == ['+ bob  segment:create  payments from 10.0.0.0/8  (rule "it")']
     both = [*here, rule(name="other", principals=["bob"])]
     assert lines([], both) == ['+ bob  segment:create  payments  (rule "other")']
     elsewhere = [rule(principals=["bob"], networks=["192.0.2.0/24"])]
@@ -144,7 +156,7 @@ def test_claims_are_tried_with_the_values_that_names_of_segments_call_for(
     pattern: str, name: str, values: list[str]
 ) -> None:
     pods = parse_policy(write([rule(claims={"ns": "*"}, segments=[pattern])]))
-    found = {change.principal for change in compare(Policy(), pods, [], [Target(name)], now=NOW)}
+    found = {change.principal for change in compared(Policy(), pods, [], [Target(name)])}
     assert found == {f"anyone with ns = {value}" for value in values}
 
 
@@ -152,7 +164,7 @@ def test_claims_are_tried_with_the_values_that_labels_of_segments_call_for() -> 
     pods = rule(principals=["bob"], claims={"iss": "x"}, segments=["{app}-{ns}"], labels={"of": "n-{ns}"})
     target = Target("web-pay", (("of", "n-pay"),))
     new = parse_policy(write([pods]))
-    assert list(map(str, compare(Policy(), new, [], [target, PAYMENTS], now=NOW))) == [
+    assert list(map(str, compared(Policy(), new, [], [target, PAYMENTS]))) == [
         '+ bob with app = web with iss = x with ns = pay  segment:create  web-pay  (rule "it")'
     ]
 
@@ -162,7 +174,7 @@ def test_of_the_values_that_a_name_leaves_only_those_are_tried_that_the_labels_a
     everywhere = rule(name="all", roles=["approver"], claims={"ns": "*"}, segments=["*"])
     target = Target("k-a-b-x", (("of", "a-b"),))
     new = parse_policy(write([pods, everywhere]))
-    assert {change.principal for change in compare(Policy(), new, [], [target], now=NOW)} == {
+    assert {change.principal for change in compared(Policy(), new, [], [target])} == {
         "anyone with ns = a-b",
         "anyone with ns = any",
     }
@@ -284,32 +296,81 @@ def test_nothing_is_told_only_if_both_policies_say_the_same(
             new = read_policy(write(document, new_quotas))
         except PolicyError:
             continue
-        told = differences(old, new, [], [PAYMENTS], now=NOW)
+        told = list(differences(old, new, [], [PAYMENTS], now=NOW))
         assert (told == []) == (content(old) == content(new)), told
     dice = data.draw(st.randoms(use_true_random=False))
-    assert differences(old, read_policy(write(shuffled(rules, dice), quotas)), [], [PAYMENTS], now=NOW) == []
+    again = read_policy(write(shuffled(rules, dice), quotas))
+    assert list(differences(old, again, [], [PAYMENTS], now=NOW)) == []
 
 
-class EnoughError(Exception):
-    pass
+NETWORKS = ["0.0.0.0/1", "10.0.0.0/8", "10.0.0.0/16", "10.255.0.0/16"]
+# One address of each region that these make.
+ADDRESSES = list(map(IPv4Address, ["1.0.0.0", "10.0.0.0", "10.1.0.0", "10.255.0.0", "11.0.0.0", "128.0.0.0"]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(random_rules(), random_rules(), PRINCIPALS, st.data())
+def test_what_is_told_of_who_is_known_is_where_one_decides_otherwise(
+    rules: Document, others: Document, known: Principal, data: st.DataObject
+) -> None:
+    for one in (*rules, *others):
+        if "networks" in one or data.draw(st.booleans()):
+            one["networks"] = data.draw(st.lists(st.sampled_from(NETWORKS), min_size=1, max_size=2))
+    others = [*data.draw(st.lists(st.sampled_from(rules), unique_by=str)), *others]
+    others = [one | {"name": f"rule {number}"} for number, one in enumerate(others)]
+    places = [Target(name, (("env", "a"),)) for name in SEGMENTS if name not in RESERVED] + list(map(Target, RESERVED))
+    asked = list(product((one for one in Action if one not in OPEN_ACTIONS), places, ADDRESSES))
+    was, now_is = (
+        [
+            naive_decide(each, known, action, where, now=NOW, address=address, grants=[])
+            for action, where, address in asked
+        ]
+        for each in (rules, others)
+    )
+    other = zip(asked, was, now_is, strict=True)
+    expected = {(after, action, where.segment) for (action, where, _), before, after in other if before != after}
+    changed = compared(read_policy(write(rules)), read_policy(write(others)), [known], places)
+    told = {(one.gained, one.action, one.segment) for one in changed if one.principal == known.name}
+    assert told == expected
+
+
+# What is too much to compare
+
+MANY = [str(number) for number in range(2_000)]
+LONG = Target("-".join("x" * 30))
 
 
 @pytest.mark.parametrize(
-    "who",
+    "rules",
     [
-        {"principals": [f"p{number}" for number in range(1_000)], "groups": [f"g{number}" for number in range(1_000)]},
-        {"claims": {f"c{claim}": [str(value) for value in range(20)] for claim in range(10)}},
-        {"claims": dict.fromkeys("abcdefgh", "*"), "segments": [f"{{{'}-{'.join('abcdefgh')}}}"]},
+        [{"principals": [f"p{one}" for one in MANY], "groups": [f"g{one}" for one in MANY]}],
+        [{"claims": {f"c{claim}": MANY[:20] for claim in range(10)}}],
+        [{"claims": dict.fromkeys("abcdefgh", "*"), "segments": [f"{{{'}-{'.join('abcdefgh')}}}"]}],
+        [{"claims": dict.fromkeys([f"c{number}" for number in range(30_000)], "v")}],
+        [{"groups": ["g"], "segments": [f"{{c{number}}}-*" for number in range(30_000)]}],
+        [
+            {
+                "name": one,
+                "groups": ["g"],
+                "roles": ["auditor"],
+                "networks": [f"10.{n}.{len(one)}.{int(one) % 250}/32" for n in range(9)],
+            }
+            for one in MANY
+        ],
     ],
 )
-def test_a_comparison_of_more_than_ever_ends_is_ended_by_its_step(who: dict[str, Any]) -> None:
-    left = iter(range(2_000))
+def test_what_would_take_for_ever_to_compare_is_refused_at_once(rules: list[dict[str, Any]]) -> None:
+    policy = read_policy(write([rule(**{"segments": ["*"], **each}) for each in rules]))
+    begun = process_time()
+    with pytest.raises(PolicyError, match="takes too many steps; name fewer principals"):
+        list(compared(Policy(), policy, [], [LONG]))
+    assert process_time() - begun < 10
 
-    def step() -> None:
-        if next(left, None) is None:
-            raise EnoughError
 
-    policy = parse_policy(write([rule(**who)]))
-    long = Target("-".join("x" * 30))
-    with pytest.raises(EnoughError):
-        compare(Policy(), policy, [], [long], now=NOW, step=step)
+def test_what_the_policies_have_in_common_is_cheap_to_compare() -> None:
+    rules = [rule(name=name, groups=[f"g{name}"], segments=["*"]) for name in MANY[:300]]
+    old, new = (read_policy(write(each)) for each in (rules[1:], rules))
+    everywhere = [Target(f"s{name}") for name in MANY]
+    assert len(list(compared(old, new, [], everywhere, 1_000_000))) == 2_000
+    with pytest.raises(PolicyError):
+        list(compared(Policy(), new, [], everywhere, 1_000_000))
