@@ -17,6 +17,8 @@ from witnessing import RunningWitness, start_witness, witness_signer
 from tlog.clock import now
 from tlog.config import Config
 from tlog.segments import Nobody, Segments
+from tlog.store.connection import connect
+from tlog.store.control import ControlStore
 from tlog.store.cosigned import Frozen
 from tlog_core.bulletin import Bulletin, Tally, Verified, sign_bulletin
 from tlog_core.checkpoint import Checkpoint, parse_head, sign_checkpoint
@@ -105,6 +107,19 @@ def test_findings_and_witnesses_are_seen_at_a_glance(
     assert [" ".join(one.split()) for one in cells] == ["1", "not cosigned", f"1 {HOURS} hours ago", "never"]
     check_page(page)
     shot(page, "watching-findings")
+
+
+def test_a_bulletin_that_is_damaged_hides_nothing_of_witnesses(watched: Site) -> None:
+    config, vkey = Config(watched.server.data), str(MONITOR.verifier)
+    with closing(ControlStore.open(config.control)) as control:
+        path = config.segment(control.find("payments").id)
+    with closing(connect(path)) as connection:
+        connection.execute("insert into bulletin (vkey, time, received, note) values (?, 1, 1, x'00')", [vkey])
+        shown = watched.server.request("GET", "/web/watching", None, bearer(watched.tokens["auditor"])).body.decode()
+        connection.execute("delete from bulletin where vkey = ?", [vkey])
+    assert "payments</a> is damaged.</strong> the bulletin of monitor.example cannot be trusted" in shown
+    assert "payments</a> waits for its quorum" in shown
+    assert '<span class="badge warn">never</span>' in shown[shown.index("payments</a></th>") :]
 
 
 def test_nobody_sees_of_a_segment_what_is_not_theirs(watched: Site, signed_in: Callable[..., Page]) -> None:

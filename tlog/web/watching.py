@@ -27,7 +27,7 @@ def watching(call: Call) -> Response:
         "watching.html",
         segments=found,
         stopped=[one for one in found if one.state in ("frozen", "damaged")],
-        late=[one for one in found if one.state != "damaged" and _is_late(one, now)],
+        late=[one for one in found if _is_late(one, now)],
         accused=[(one, each) for one in found for each in one.monitors or () if each.accuses],
         keys=services.bulletins.keys,
         panel=None if services.asker is None else services.asker.panel,
