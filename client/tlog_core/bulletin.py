@@ -4,7 +4,7 @@ tlog/bulletin/v1
 origin <origin>
 time <decimal, milliseconds>
 [head <size> <root in base64> <decimal, milliseconds>]
-[gossip <decimal, milliseconds> <asked> <answered>]
+[gossip <decimal, milliseconds> <asked> <heard>]
 [convicted]
 [finding <class> <kind> <number>]
 …

@@ -335,6 +335,17 @@ def test_what_cannot_be_compared_is_no_alarm(visitor: Page, heard: Heard) -> Non
     expect(alarms(visitor)).to_have_count(0)
 
 
+def test_what_is_no_key_is_refused_and_not_kept(visitor: Page, liar: Liar, heard: Heard) -> None:
+    assert heard
+    expect(here(visitor)).to_contain_text("holds")
+    liar.lies[HEARD] = lambda body: body.replace(b'data-vkey="monitor', b'data-vkey="monitor.example+no-key+monitor')
+    expect(here(visitor)).to_contain_text("not base64")
+    expect(alarms(visitor)).to_contain_text("not base64")
+    liar.lies.clear()
+    expect(here(visitor)).to_contain_text("holds")
+    expect(alarms(visitor)).to_have_count(0)
+
+
 def test_at_first_sight_a_name_has_one_key(visitor: Page, liar: Liar, heard: Heard) -> None:
     quiet = f'data-vkey="{QUIET.verifier}"'.encode()
     other = f'data-vkey="{OTHER.verifier}" data-note="{sign_bulletin(saying(heard.site), OTHER).decode()}"'.encode()

@@ -27,7 +27,7 @@ export function lastSeen(known, segment) {
 }
 
 /** Keep the key of a monitor if there is none yet, and that a bulletin of this time, a BigInt, was seen of a segment. */
-export function keepMonitor(name, vkey, segment, time) {
+export function keepMonitor({ name, vkey }, segment, time) {
   const known = recallMonitor(name) ?? { vkey, since: Date.now(), seen: {}, others: [] };
   keep(name, { ...known, seen: { ...known.seen, [segment]: String(time) } });
 }

@@ -11,31 +11,35 @@ import { shownTime } from "./times.js";
 const MAX_AHEAD = 300_000n;
 
 /**
- * Check what a server shows of the monitor `vkey`: `note`, undefined if it shows none, of the log of a segment.
+ * Check what a server shows of a monitor, { vkey, note, segment, origin }: the note is undefined if it shows none.
  *
  * Return { state, said, bulletin }: the state is good, none or broken, the bulletin null if it is not the monitor's. The key
  * is kept at first sight, under the monitor's name.
  */
-export async function checkBulletin({ vkey, note, segment, origin }) {
-  const [name] = vkey.split("+");
-  const known = recallMonitor(name);
-  if (known && known.vkey !== vkey) keepOtherKey(name, vkey);
-  const last = lastSeen(known, segment);
-  if (note === undefined) return withheld(last);
+export async function checkBulletin(shown) {
   try {
-    const bulletin = await openBulletin(encodeText(note), await parseVerifier(known?.vkey ?? vkey));
-    // A trust policy may have other segments of the log too, and which of them this is the page says.
-    if (bulletin.origin !== origin || !origin.endsWith(`/segments/${segment}`)) {
-      throw new RefusedError(`it speaks of ${bulletin.origin}, not of the log of ${segment}`, "bulletin");
-    }
-    const fault = faultOfTime(bulletin, last);
-    if (fault !== null) return { state: "broken", said: fault, bulletin };
-    keepMonitor(name, vkey, segment, bulletin.time);
-    return { state: "good", said: "signed by this monitor, verified here", bulletin };
+    const key = await parseVerifier(shown.vkey);
+    const known = recallMonitor(key.name);
+    if (known && known.vkey !== shown.vkey) keepOtherKey(key.name, shown.vkey);
+    const last = lastSeen(known, shown.segment);
+    if (shown.note === undefined) return withheld(last);
+    return await checkShown(shown, known ? await parseVerifier(known.vkey) : key, last);
   } catch (error) {
     if (!(error instanceof MalformedError || error instanceof RefusedError)) throw error;
     return { state: "broken", said: error.message, bulletin: null };
   }
+}
+
+async function checkShown({ note, segment, origin }, key, last) {
+  const bulletin = await openBulletin(encodeText(note), key);
+  // A trust policy may have other segments of the log too, and which of them this is the page says.
+  if (bulletin.origin !== origin || !origin.endsWith(`/segments/${segment}`)) {
+    throw new RefusedError(`it speaks of ${bulletin.origin}, not of the log of ${segment}`, "bulletin");
+  }
+  const fault = faultOfTime(bulletin, last);
+  if (fault !== null) return { state: "broken", said: fault, bulletin };
+  keepMonitor(key, segment, bulletin.time);
+  return { state: "good", said: "signed by this monitor, verified here", bulletin };
 }
 
 function faultOfTime({ time }, last) {

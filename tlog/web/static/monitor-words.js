@@ -16,8 +16,8 @@ export function accuses({ convicted, tallies }) {
 
 /** Return the findings of a bulletin as a list of words. */
 export function findingWords({ convicted, tallies }) {
-  const found = tallies.map(({ found: whose, kind, number }) => `${whose}: ${kind}${number > 1n ? ` (${number})` : ""}`);
-  return [...(convicted ? ["convicted by evidence"] : []), ...found];
+  const tallied = tallies.map(({ found, kind, number }) => `${found}: ${kind}${number > 1n ? ` (${number})` : ""}`);
+  return [...(convicted ? ["convicted by evidence"] : []), ...tallied];
 }
 
 /** Return how a monitor gossips. */
