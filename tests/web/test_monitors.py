@@ -335,6 +335,13 @@ def test_what_cannot_be_compared_is_no_alarm(visitor: Page, heard: Heard) -> Non
     expect(alarms(visitor)).to_have_count(0)
 
 
+def test_at_first_sight_a_log_has_a_key_and_nothing_else(visitor: Page, liar: Liar, heard: Heard) -> None:
+    vkey = str(json.loads(read(heard.site, ""))["vkey"])
+    liar.lies[HEARD] = lambda body: body.replace(f'-vkey="{vkey}'.encode(), f'-vkey="log {vkey}\nquorum none'.encode())
+    visitor.goto(HEARD)
+    expect(visitor.locator("#monitors .words")).to_contain_text("whom to believe cannot be read")
+
+
 def test_what_is_no_key_is_refused_and_not_kept(visitor: Page, liar: Liar, heard: Heard) -> None:
     assert heard
     expect(here(visitor)).to_contain_text("holds")

@@ -25,10 +25,10 @@ export class ContradictionError extends RefusedError {
 }
 
 /** Return { segment, known, trust, read, readProof }: what checks of a segment begin with; raise MalformedError. */
-export async function approachLog(segment, { vkey, origin }) {
+export async function approachLog(segment, shown) {
   const known = recallLog(segment);
-  const trust = await readTrust(known?.trusted ?? vkey, origin);
-  checkKey(trust, known, segment, vkey);
+  const trust = await trustOf(known, shown);
+  checkKey(trust, known, segment, shown.vkey);
   return { segment, known, trust, ...reader(segment) };
 }
 
@@ -53,16 +53,23 @@ export async function outcomeOf(run, found) {
   }
 }
 
+/** Return whom to believe: what is known of a log says it, or else the key that the server shows; raise MalformedError. */
+export async function trustOf(known, { vkey, origin }) {
+  return known?.trusted ? readTrust(known.trusted, origin) : readKey(vkey);
+}
+
 /** Return whom to believe, { origin, keys, policy }, of the text of a vkey or a trust policy; raise MalformedError. */
 export async function readTrust(text, origin) {
-  if (!/\s/.test(text.trim())) {
-    const key = await parseVerifier(text.trim());
-    return { origin: key.name, keys: [key] };
-  }
+  if (!/\s/.test(text.trim())) return readKey(text.trim());
   const policy = await parsePolicy(encodeText(text.endsWith("\n") ? text : `${text}\n`));
   const keys = policy.logs.map(({ key }) => key).filter(({ name }) => name === origin);
   if (keys.length === 0) throw new MalformedError(`the trust policy has no log ${origin}`);
   return { origin, keys, policy };
+}
+
+async function readKey(vkey) {
+  const key = await parseVerifier(vkey);
+  return { origin: key.name, keys: [key] };
 }
 
 /** Read the head, and check that the log signed it. */

@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 import { MalformedError } from "./errors.js";
 import { recallLog } from "./known-log.js";
-import { readTrust } from "./log-checks.js";
+import { trustOf } from "./log-checks.js";
 import { badge, goneAlarms, keyAlarms, nameOf } from "./monitor-cells.js";
 import { checkBulletin } from "./monitor-checks.js";
 import { accuses, findingWords, isLate } from "./monitor-words.js";
@@ -31,7 +31,7 @@ async function verifyCell(cell, row, vkey) {
 
 async function outcome(segment, shown, { vkey, note }) {
   try {
-    const trust = await readTrust(recallLog(segment)?.trusted ?? shown.vkey, shown.origin);
+    const trust = await trustOf(recallLog(segment), shown);
     return await checkBulletin({ vkey, note, segment, origin: trust.origin });
   } catch (error) {
     if (!(error instanceof MalformedError)) throw error;
