@@ -62,7 +62,7 @@ class Bulletins:
         self._compare(segment, key, bulletin, head)
 
     def of(self, segment: Segment) -> list[Carried]:
-        """Return what is kept of a segment, in the order of the keys; CorruptError if one is not as it was signed."""
+        """Return what is kept of a segment, in the order of the keys; CorruptError if one is not of it, as signed."""
         rows, origin = {row.vkey: row for row in segment.store.bulletins()}, segment.row.origin
         return [_open(key, rows[str(key)], origin) for key in self.keys if str(key) in rows]
 
