@@ -144,7 +144,8 @@ def test_without_scripts_it_is_the_servers_word(
     expect(page.get_by_role("row", name=MONITOR.name)).to_contain_text("the server's word")
     expect(page.get_by_role("row", name=MONITOR.name)).to_contain_text("heard 2 of 3")
     page.goto(WATCHING)
-    expect(page.get_by_role("row", name="heard").last).to_contain_text("none")
+    expect(page.locator("tr[data-segment=heard]").last).to_contain_text("none")
+    expect(page.get_by_role("row", name="Gossip").get_by_role("cell")).to_contain_text(["", "heard 2 of 3", "—"])
     context.close()
 
 
@@ -197,6 +198,14 @@ def test_a_forged_bulletin_is_not_shown(visitor: Page, liar: Liar, heard: Heard,
     expect(here(visitor)).to_contain_text(FORGED)
     assert row(visitor).get_by_role("cell").all_inner_texts()[2] == "—"
     expect(alarms(visitor)).to_contain_text(FORGED)
+
+
+def test_gossip_in_a_forged_bulletin_is_not_shown(visitor: Page, liar: Liar, heard: Heard, real: bytes) -> None:
+    forged = sign_bulletin(saying(heard.site), MONITOR).replace(b" 3 2\n", b" 3 3\n")
+    instead(liar, real, forged, WATCHING)
+    verified(visitor, WATCHING)
+    gossip = visitor.get_by_role("row", name="Gossip").get_by_role("cell")
+    expect(gossip).to_have_text(["", "—", "—"])
 
 
 def test_a_bulletin_of_another_log_is_refused(visitor: Page, liar: Liar, heard: Heard, real: bytes) -> None:
@@ -386,6 +395,8 @@ def test_who_accuses_the_log_stands_under_the_findings(
 ) -> None:
     expect(told(visitor).locator(".badge.good")).to_be_visible()
     expect(visitor.locator("#nothing")).to_be_visible()
+    gossip = visitor.get_by_role("row", name="Gossip").get_by_role("cell")
+    expect(gossip).to_contain_text(["", "heard 2 of 3", "—"])
     accusing = replace(saying(heard.site), convicted=True, tallies=(Tally("evidence", "fork", 2),))
     instead(liar, real, sign_bulletin(accusing, MONITOR), WATCHING)
     expect(told(visitor)).to_contain_text("convicted by evidence, evidence: fork (2)")

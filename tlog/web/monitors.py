@@ -1,5 +1,6 @@
 """What monitors say of a segment, as a page tells it (spec/bulletin.md)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,12 @@ class Monitor:
         if self.said is None:
             return ()
         return ("convicted by evidence",) * self.said.convicted + tuple(map(_tallied, self.said.tallies))
+
+
+def latest_of(key: VerifierKey, monitors: Iterable[Monitor]) -> Bulletin | None:
+    """Return the latest bulletin by this key, of whatever segments these speak; None if there is none."""
+    said = [one.said for one in monitors if one.key == key and one.said is not None]
+    return max(said, key=lambda bulletin: bulletin.time, default=None)
 
 
 def _tallied(tally: Tally) -> str:

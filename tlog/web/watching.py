@@ -8,6 +8,7 @@ from tlog.access import Action
 from tlog.api.answer import query
 from tlog.api.route import Call, Services
 from tlog.api.segments import page_of_rows
+from tlog.web.monitors import latest_of
 from tlog.web.overview import Overview, overview, with_monitors
 from tlog.web.page import page, shown
 from tlog.witnesses.panel import trust_in
@@ -20,8 +21,9 @@ def watching(call: Call) -> Response:
     """Answer `GET /web/watching`."""
     services, after = call.services, query(request, "after").get("after", "")
     rows, following = page_of_rows(call, after, _PAGE)
-    now = services.control.now()
+    now, keys = services.control.now(), services.bulletins.keys
     found = [with_monitors(call, overview(services, row)) for row in rows]
+    monitors = [each for one in found for each in one.monitors or ()]
     return page(
         call,
         "watching.html",
@@ -29,7 +31,8 @@ def watching(call: Call) -> Response:
         stopped=[one for one in found if one.state in ("frozen", "damaged")],
         late=[one for one in found if _is_late(one, now)],
         accused=[(one, each) for one in found for each in one.monitors or () if each.accuses],
-        keys=services.bulletins.keys,
+        keys=keys,
+        latest=[latest_of(key, monitors) for key in keys],
         panel=None if services.asker is None else services.asker.panel,
         witnesses=_witnesses_text(services),
         after=after,

@@ -6,7 +6,7 @@ import { recallLog } from "./known-log.js";
 import { trustOf } from "./log-checks.js";
 import { badge, goneAlarms, keyAlarms, nameOf } from "./monitor-cells.js";
 import { checkBulletin } from "./monitor-checks.js";
-import { accuses, findingWords, isLate } from "./monitor-words.js";
+import { accuses, findingWords, gossipWords, isLate } from "./monitor-words.js";
 import { shownAge } from "./times.js";
 import { visibleText } from "./visible.js";
 
@@ -16,17 +16,17 @@ const section = document.getElementById("monitors");
 
 async function verifyRow(row, vkeys) {
   row.cells[0].replaceChildren(linkTo(row.dataset.segment));
-  const findings = [];
+  const outcomes = [];
   // One after another: of two keys of one name the first is kept, and the second seen to be another.
-  for (const [place, vkey] of vkeys.entries()) findings.push(...(await verifyCell(row.cells[place + BEFORE], row, vkey)));
-  return findings;
+  for (const [place, vkey] of vkeys.entries()) outcomes.push(await verifyCell(row.cells[place + BEFORE], row, vkey));
+  return outcomes;
 }
 
 async function verifyCell(cell, row, vkey) {
   const found = await outcome(row.dataset.segment, row.dataset, { vkey, note: cell.dataset.note });
   cell.replaceChildren(element("span", {}, ...partsOf(found)));
   cell.dataset.name = visibleText(nameOf(vkey));
-  return findingsOf(row.dataset.segment, nameOf(vkey), found);
+  return { vkey, segment: row.dataset.segment, ...found };
 }
 
 async function outcome(segment, shown, { vkey, note }) {
@@ -48,7 +48,8 @@ function partsOf({ state, said, bulletin }) {
   return [badge(kind, size), " ", shownAge(bulletin.time), ...(words ? [`: ${words}`] : [])];
 }
 
-function findingsOf(segment, name, { state, said, bulletin }) {
+function findingsOf({ vkey, segment, state, said, bulletin }) {
+  const name = nameOf(vkey);
   const broken = finding(segment, " shows a bulletin that does not hold, of ", name, said);
   if (!bulletin || !accuses(bulletin)) return state === "broken" ? [broken] : [];
   const more = `Said ${shownAge(bulletin.time)}, ${said}. It proves nothing by itself: ask the monitor for its evidence, and bring that here.`;
@@ -72,12 +73,24 @@ async function verifyAll() {
   const columns = [...section.querySelectorAll("th[data-monitor]")];
   const vkeys = columns.map((column) => column.dataset.monitor);
   columns.forEach((column, place) => column.replaceChildren(element("bdi", {}, visibleText(nameOf(vkeys[place])))));
-  const findings = [];
-  for (const row of section.querySelectorAll("tbody tr")) findings.push(...(await verifyRow(row, vkeys)));
+  const outcomes = [];
+  for (const row of section.querySelectorAll("tbody tr")) outcomes.push(...(await verifyRow(row, vkeys)));
   section.querySelector(".words").textContent =
     "Signatures are checked by the keys that this browser saw first. Heads are compared on the page of a segment.";
   document.getElementById("monitor-findings").replaceChildren();
-  showFindings([...goneAlarms(vkeys), ...keyAlarms(vkeys), ...findings]);
+  showFindings([...goneAlarms(vkeys), ...keyAlarms(vkeys), ...outcomes.flatMap(findingsOf)]);
+  showGossip(vkeys, outcomes);
+}
+
+// A monitor's gossip is the same of whatever log it speaks: its latest bulletin says it.
+function showGossip(vkeys, outcomes) {
+  const { cells } = section.querySelector("tfoot tr");
+  for (const [place, vkey] of vkeys.entries()) {
+    const held = outcomes.filter((one) => one.vkey === vkey && one.state === "good").map(({ bulletin }) => bulletin);
+    const latest = held.reduce((one, other) => (one && one.time > other.time ? one : other), null);
+    cells[place + BEFORE].dataset.name = visibleText(nameOf(vkey));
+    cells[place + BEFORE].replaceChildren(element("span", {}, latest ? gossipWords(latest) : "—"));
+  }
 }
 
 function showFindings(findings) {
