@@ -141,10 +141,9 @@ def route(routing: Routing, event: Any, form: Format) -> Target:
 @lru_cache(maxsize=64)
 def _settled(routing: Routing, name: str) -> Target | None:
     """Return where all events of a format go, None if that is for each to say."""
-    for rule in _open(routing, name)[:1]:
-        # Whatever else it goes by is not there.
-        return _by(rule, None, name, _NOT_ASKED)
-    return None
+    rules = _open(routing, name)
+    # Whatever else the first goes by is not there.
+    return _by(rules[0], None, name, _NOT_ASKED) if rules else None
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ from typing import Final
 from tlog_core.encoding import decode_base64, encode_base64, parse_decimal
 from tlog_core.errors import MalformedError
 from tlog_core.merkle import HASH_BYTES, Hash
-from tlog_core.note import SIGNATURE_BYTES, Note, SignerKey, VerifierKey, open_parsed, parse_note, sign_note
+from tlog_core.note import Note, SignerKey, VerifierKey, open_parsed, parse_lone, sign_note
 
 BULLETIN_HEADER: Final = "tlog/bulletin/v1"
 MAX_BULLETIN_BYTES: Final = 8_192
@@ -110,11 +110,7 @@ def sign_bulletin(bulletin: Bulletin, signer: SignerKey) -> bytes:
 
 def parse_bulletin(raw: bytes) -> SignedBulletin:
     """Return the bulletin in `raw`, of at most 8,192 bytes, not verified; raise MalformedError."""
-    if len(raw) > MAX_BULLETIN_BYTES:
-        raise MalformedError(f"a bulletin has at most {MAX_BULLETIN_BYTES} bytes")
-    note = parse_note(raw)
-    if len(note.signatures) != 1 or len(note.signatures[0].blob) != SIGNATURE_BYTES:
-        raise MalformedError("a bulletin has one signature line, of one Ed25519 signature")
+    note = parse_lone(raw, what="a bulletin", limit=MAX_BULLETIN_BYTES)
     bulletin = _parse_text(note.text)
     if str(bulletin) != note.text:
         raise MalformedError("the lines of the bulletin are not in order, or not in their only form")

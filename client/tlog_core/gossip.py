@@ -21,13 +21,12 @@ from tlog_core.evidence import MAX_EVIDENCE_BYTES
 from tlog_core.merkle import HASH_BYTES
 from tlog_core.note import (
     ED25519,
-    SIGNATURE_BYTES,
     KeyId,
     Note,
     SignerKey,
     VerifierKey,
     open_note,
-    parse_note,
+    parse_lone,
     parse_verifier,
     sign_note,
 )
@@ -117,11 +116,7 @@ def parse_message(raw: bytes) -> SignedMessage:
 
     `open_parsed` of its note with the key of the sender verifies it. Its items may be anything.
     """
-    if len(raw) > MAX_MESSAGE_BYTES:
-        raise MalformedError(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
-    note = parse_note(raw)
-    if len(note.signatures) != 1 or len(note.signatures[0].blob) != SIGNATURE_BYTES:
-        raise MalformedError("a message has one signature line, of one Ed25519 signature")
+    note = parse_lone(raw, what="a message", limit=MAX_MESSAGE_BYTES)
     message = _parse_text(note.text)
     if str(message) != note.text:
         raise MalformedError("the lines of the message are not in order, or not in their only form")

@@ -183,6 +183,19 @@ def parse_note(raw: bytes) -> Note:
     return note
 
 
+def parse_lone(raw: bytes, *, what: str, limit: int) -> Note:
+    """Return the note in `raw`, of at most `limit` bytes and with one Ed25519 signature line; raise MalformedError.
+
+    The error says `what` should have been such a note. Nothing is verified.
+    """
+    if len(raw) > limit:
+        raise MalformedError(f"{what} has at most {limit} bytes")
+    note = parse_note(raw)
+    if len(note.signatures) != 1 or len(note.signatures[0].blob) != SIGNATURE_BYTES:
+        raise MalformedError(f"{what} has one signature line, of one Ed25519 signature")
+    return note
+
+
 def sign_note(text: str, *signers: SignerKey) -> Note:
     """Return the note of `text`, which must end in a newline, signed by each of `signers`.
 

@@ -92,15 +92,22 @@ def overview_of(services: Services, segment: Segment, row: SegmentRow) -> Overvi
     )
 
 
-def with_monitors(call: Call, found: Overview) -> Overview:
+def watched(call: Call, row: SegmentRow) -> Overview:
+    """Return how a segment stands, with what monitors say of it; one that cannot be opened is damaged."""
+    try:
+        with call.services.segments.use(row.name) as segment:
+            return with_monitors(call, segment, overview_of(call.services, segment, row))
+    except (CorruptError, UnavailableError, FrozenError):
+        return overview(call.services, row)
+
+
+def with_monitors(call: Call, segment: Segment, found: Overview) -> Overview:
     """Return the same with what monitors say, if who asks may read the checkpoint; damaged if that is."""
-    target = Target(found.row.name, found.row.labels)
-    if found.state == "damaged" or not call.services.guard.may(call.caller, Action.READ_CHECKPOINT, target):
+    if not call.services.guard.may(call.caller, Action.READ_CHECKPOINT, Target(found.row.name, found.row.labels)):
         return found
     try:
-        with call.services.segments.use(found.row.name) as segment:
-            said = {one.key: one for one in call.services.bulletins.of(segment)}
-    except (CorruptError, UnavailableError, FrozenError) as error:
+        said = {one.key: one for one in call.services.bulletins.of(segment)}
+    except CorruptError as error:
         return replace(found, state="damaged", reason=found.reason or str(error))
     return replace(found, monitors=tuple(Monitor(key, said.get(key)) for key in call.services.bulletins.keys))
 

@@ -55,7 +55,7 @@ def one(call: Call) -> Response:
 
 def _grown(call: Call, now: int) -> tuple[Overview, Chart | None]:
     """Return how the segment of a page stands, and the picture of its growth, if its entries can be read for one."""
-    found = with_monitors(call, overview_of(call.services, call.segment, control_row(call)))
+    found = with_monitors(call, call.segment, overview_of(call.services, call.segment, control_row(call)))
     try:
         return found, chart(growth(call.segment), now)
     except CorruptError as error:

@@ -9,7 +9,7 @@ from tlog.api.answer import query
 from tlog.api.route import Call, Services
 from tlog.api.segments import page_of_rows
 from tlog.web.monitors import latest_of
-from tlog.web.overview import Overview, overview, with_monitors
+from tlog.web.overview import Overview, watched
 from tlog.web.page import page, shown
 from tlog.witnesses.panel import trust_in
 
@@ -22,7 +22,7 @@ def watching(call: Call) -> Response:
     services, after = call.services, query(request, "after").get("after", "")
     rows, following = page_of_rows(call, after, _PAGE)
     now, keys = services.control.now(), services.bulletins.keys
-    found = [with_monitors(call, overview(services, row)) for row in rows]
+    found = [watched(call, row) for row in rows]
     monitors = [each for one in found for each in one.monitors or ()]
     return page(
         call,

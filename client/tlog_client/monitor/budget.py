@@ -15,6 +15,12 @@ LONGEST_BACKOFF: Final = 3_600_000
 MAX_REMEMBERED: Final = 64
 
 
+def later(now: int, last: int, *, skew: int) -> int:
+    """Return the time to sign next: now, or 1 after the last if the clock has not moved on."""
+    # A time more than `skew` ahead is that of a clock that was set back since: nobody minds it any more.
+    return now if last > now + skew else max(now, last + 1)
+
+
 @dataclass(slots=True)
 class Count:
     """A count of at most `most`, of which one comes back in each `interval`.

@@ -8,13 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from tlog_client.credential import Bearer
 from tlog_client.errors import RefusedError
 from tlog_client.monitor.app import TEXT, Answer, Handler
+from tlog_client.monitor.budget import later
 from tlog_client.monitor.finding import Class
 from tlog_client.monitor.judge import Judge
 from tlog_client.monitor.memory import Known, Memory
-from tlog_client.transport import MAX_PROBLEM_BYTES, Backoff, Transport, new_session
+from tlog_client.monitor.source import log_transports
+from tlog_client.transport import MAX_PROBLEM_BYTES, Backoff
 from tlog_core.bulletin import MAX_AHEAD, Bulletin, Round, Tally, Verified, sign_bulletin
 from tlog_core.checkpoint import parse_checkpoint
 from tlog_core.errors import FetchError, MalformedError
@@ -91,7 +92,7 @@ class Herald:
         """Return why the log has not taken a bulletin; nothing if it has."""
         # Of two that were signed at one time only one is taken: the second attempt is later.
         for _ in range(2):
-            posted.signed = _later(self._clock(), posted.signed)
+            posted.signed = later(self._clock(), posted.signed, skew=MAX_AHEAD)
             try:
                 self._send(log, sign_bulletin(replace(bulletin, time=posted.signed), self._signer))
             except (FetchError, MalformedError) as error:
@@ -129,21 +130,10 @@ def bulletin_routes(herald: Herald, judge: Judge) -> Mapping[tuple[str, str], Ha
 
 def http_sender(token: str | Path | None, *, seconds: float = POST_SECONDS) -> SendBulletin:
     """Return what posts bulletins over HTTP, once each; `token` is shown to the logs."""
-    logs: dict[str, Transport] = {}
+    transport_of = log_transports(token, timeout=seconds, backoff=Backoff(attempts=1), deadline=seconds)
 
     def send(log: TrustedLog, raw: bytes) -> None:
-        if log.url not in logs:
-            session = new_session(seconds)
-            if token is not None:
-                session.auth = Bearer(token)
-            logs[log.url] = Transport(
-                log.url,
-                session=session,
-                timeout=seconds,
-                backoff=Backoff(attempts=1),
-                deadline=seconds,
-            )
-        logs[log.url].post("bulletins", raw, content_type=TEXT, limit=MAX_PROBLEM_BYTES, expected=204)
+        transport_of(log).post("bulletins", raw, content_type=TEXT, limit=MAX_PROBLEM_BYTES, expected=204)
 
     return send
 
@@ -167,8 +157,3 @@ def _tallies(memory: Memory, log: Known) -> tuple[Tally, ...]:
 def _timeless(bulletin: Bulletin) -> Bulletin:
     head, gossip = bulletin.head, bulletin.gossip
     return replace(bulletin, time=0, head=head and replace(head, time=0), gossip=gossip and replace(gossip, time=0))
-
-
-def _later(now: int, before: int) -> int:
-    # A time far ahead is that of a clock that was set back since: no log minds it any more.
-    return now if before > now + MAX_AHEAD else max(now, before + 1)

@@ -12,7 +12,7 @@ from threading import Event, Lock
 from typing import Final
 
 from tlog_client.errors import BudgetError
-from tlog_client.monitor.budget import MAX_REQUESTS, REQUEST_MILLISECONDS, Count, Faults
+from tlog_client.monitor.budget import MAX_REQUESTS, REQUEST_MILLISECONDS, Count, Faults, later
 from tlog_client.monitor.judge import Heard, Judge
 from tlog_core.bulletin import Round
 from tlog_core.checkpoint import parse_head
@@ -190,10 +190,7 @@ class Gossip:
         """Return the request to send to a peer."""
         contact = self._contact(peer)
         with self._lock:
-            now = self._clock()
-            # A time far ahead is that of a clock that was set back since.
-            contact.sent = now if contact.sent > now + MAX_SKEW else max(now, contact.sent + 1)
-            time = contact.sent
+            time = contact.sent = later(self._clock(), contact.sent, skew=MAX_SKEW)
         return self._compose(contact, Message(peer.key, time))
 
     def take(self, peer: Peer, request: bytes, answer: bytes) -> Report:

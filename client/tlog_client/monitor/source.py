@@ -47,6 +47,23 @@ class _Rest:
 _NONE: Final = _Rest(0.0, 0.0, "")
 
 
+def log_transports(
+    token: str | Path | None, *, timeout: float, backoff: Backoff, deadline: float
+) -> Callable[[TrustedLog], Transport]:
+    """Return what gives the transport of each log, always the same; `token` is shown to the logs."""
+    made: dict[str, Transport] = {}
+
+    def transport_of(log: TrustedLog) -> Transport:
+        if log.url not in made:
+            session = new_session(deadline)
+            if token is not None:
+                session.auth = Bearer(token)
+            made[log.url] = Transport(log.url, session=session, timeout=timeout, backoff=backoff, deadline=deadline)
+        return made[log.url]
+
+    return transport_of
+
+
 def http_source(
     *,
     clock: Callable[[], float],
@@ -60,17 +77,12 @@ def http_source(
 
     A witness that did not answer is not asked for the head of any log for `rest` seconds, and twice as long each time.
     """
-    logs: dict[str, Transport] = {}
+    transport_of = log_transports(token, timeout=timeout, backoff=backoff, deadline=deadline)
     witnesses: dict[str, Transport] = {}
     resting: dict[str, _Rest] = {}
 
     def fetch_from_log(log: TrustedLog, path: str, limit: int) -> bytes:
-        if log.url not in logs:
-            session = new_session(deadline)
-            if token is not None:
-                session.auth = Bearer(token)
-            logs[log.url] = Transport(log.url, session=session, timeout=timeout, backoff=backoff, deadline=deadline)
-        return logs[log.url].get(path, limit=limit)
+        return transport_of(log).get(path, limit=limit)
 
     def fetch_from_witness(witness: TrustedWitness, origin: str) -> bytes | None:
         # C2SP tlog-witness, "Retrieval of checkpoints".
